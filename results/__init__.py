@@ -1,0 +1,1 @@
+"""What came out: tracking in MLflow, lineage, export, statistics, plots."""

@@ -1,0 +1,88 @@
+"""The best policy of a sweep, from its folder or from MLflow, finished or not."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from results.lineage import Exploit, ancestry
+from results.tracking import find_artifact
+from spaces import Genome, ImageSpec, RequestError, Schedule
+from spaces.errors import unknown
+from spaces.schedule import ROLES
+
+
+def export(run: str, role: str, tracking_uri: str | None = None) -> Schedule:
+    """The best schedule of one role.
+
+    Args:
+        run: a sweep's folder, or the id of its run in MLflow.
+        role: `teacher` or `student`.
+        tracking_uri: where the run id is known; None: MLFLOW_TRACKING_URI.
+
+    Raises:
+        RequestError: there is no such sweep, or it has nothing for this role yet.
+    """
+    if role not in ROLES:
+        raise unknown("role", role, ROLES)
+    folder = Path(run)
+    if folder.is_dir():
+        return _from_folder(folder, role)
+    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
+    if uri is None:
+        mend = "give a sweep's folder, or a run id with --tracking-uri"
+        raise RequestError(f"no folder {run}, and no MLflow store to look for a run of that id", mend=mend)
+    content = find_artifact(uri, run, f"policy.{role}.json")
+    return Schedule.loads(content.decode("utf-8", errors="replace"), f"policy.{role}.json of run {run}")
+
+
+def _from_folder(folder: Path, role: str) -> Schedule:
+    policy = folder / f"policy.{role}.json"
+    if policy.is_file():
+        return Schedule.load(policy)
+    populations = sorted(folder.glob(f"{role}-*.population.json"))
+    stages = [stage for stage in map(_population, populations) if stage["kind"] != "random"]
+    if not stages:
+        mend = "a policy is there from the first perturbation on"
+        raise RequestError(f"{folder} holds no policy for the {role}", mend=mend)
+    return _unfinished(folder, stages[0])
+
+
+def _unfinished(folder: Path, stage: dict[str, Any]) -> Schedule:
+    """The best at the last boundary of a search that did not end."""
+    scored = [member for member in stage["members"] if member["score"] is not None]
+    if not scored:
+        raise RequestError(f"no member of {stage['name']} was scored yet")
+    best = max(scored, key=lambda member: member["score"])
+    starts = {member["name"]: Genome.from_json(member["start"]) for member in stage["members"]}
+    line = ancestry(best["name"], stage["epoch"], starts, read_lineage(folder / f"{stage['name']}.lineage.jsonl"))
+    image = stage["image"]
+    provenance = {
+        "run": best["name"],
+        "metric": "validation_accuracy",
+        "value": best["score"],
+        "parents": list(line.members[:-1]),
+        "unfinished": True,
+    }
+    spec = ImageSpec(image["size"], image["channels"], tuple(image["fill"]))
+    return Schedule(line.phases, stage["role"], spec, provenance)
+
+
+def read_lineage(path: Path) -> list[Exploit]:
+    """The copies in a lineage file; a last line that was cut off by a crash is left out."""
+    if not path.is_file():
+        return []
+    events = []
+    for line in path.read_text("utf-8").splitlines():
+        try:
+            events.append(Exploit.from_json(json.loads(line)))
+        except json.JSONDecodeError:
+            break
+    return events
+
+
+def _population(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return content

@@ -1,0 +1,145 @@
+"""What a sweep found: one row a role, as data, as a table, as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from rich.table import Table
+
+from results.statistics import interval, paired_difference
+
+POLICY = "policy"
+"""The arm that was trained with the schedule found; the others are baselines."""
+
+_HEADINGS = {POLICY: "with policy", "none": "no augmentation", "random": "random control"}
+
+
+@dataclass(frozen=True)
+class RoleResult:
+    """One role's outcome.
+
+    Args:
+        role: `teacher` or `student`.
+        best_validation: accuracy, 0 … 1, of the best member at the end of its search.
+        test: arm → test accuracy, 0 … 1, by seed; arms are paired by seed, None where a training failed.
+        exploits: copies made during the search.
+        policy_file: where the schedule was written.
+    """
+
+    role: str
+    best_validation: float
+    test: Mapping[str, tuple[float | None, ...]]
+    exploits: int
+    policy_file: str
+
+    def accuracy(self, arm: str) -> tuple[float, float | None] | None:
+        """Mean and half width of the arm's test accuracy, or None if every one of its trainings failed."""
+        values = [value for value in self.test.get(arm, ()) if value is not None]
+        return interval(values) if values else None
+
+    def gain(self, arm: str) -> tuple[float, float | None] | None:
+        """The policy's test accuracy minus the arm's, paired by seed."""
+        pairs = zip(self.test.get(POLICY, ()), self.test.get(arm, ()), strict=False)
+        whole = [(ours, theirs) for ours, theirs in pairs if ours is not None and theirs is not None]
+        return paired_difference(*zip(*whole, strict=True)) if whole else None
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """A finished sweep.
+
+    Args:
+        name: of the sweep.
+        folder: everything that the sweep wrote.
+        report: plots and summary.
+        tracking_uri: MLflow's store, without credentials.
+        experiment: MLflow's experiment.
+        seconds: from start to end.
+        failed: trials that raised, name → reason.
+        roles: one entry for each role that was searched.
+    """
+
+    name: str
+    folder: str
+    report: str
+    tracking_uri: str
+    experiment: str
+    seconds: float
+    failed: Mapping[str, str] = field(default_factory=dict)
+    roles: tuple[RoleResult, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for programs: figures and paths."""
+        roles = {}
+        for role in self.roles:
+            arms = {arm: _arm(role, arm) for arm in role.test}
+            roles[role.role] = {**asdict(role), "test": arms}
+            del roles[role.role]["role"]
+        return {**asdict(self), "roles": roles}
+
+    def table(self) -> Table:
+        """The summary for a terminal."""
+        table = Table(header_style="bold", show_edge=False, pad_edge=False)
+        for index, heading in enumerate(self._headings()):
+            table.add_column(heading, justify="right" if index else "left")
+        for row in self._rows():
+            table.add_row(*row)
+        return table
+
+    def markdown(self) -> str:
+        """The summary as a Markdown table, with what it may be taken for."""
+        headings = self._headings()
+        lines = [headings, ["---"] + ["---:"] * (len(headings) - 1), *self._rows()]
+        return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n\n" + "\n".join(self.notes()) + "\n"
+
+    def notes(self) -> list[str]:
+        """What the figures do and do not say."""
+        notes = []
+        for role in self.roles:
+            for arm in role.test:
+                if arm == POLICY or (gain := role.gain(arm)) is None:
+                    continue
+                notes.append(f"{role.role}: policy − {_HEADINGS.get(arm, arm)} = {_points(gain)}: {_verdict(gain)}.")
+        notes += [f"{name} failed: {why}" for name, why in self.failed.items()]
+        return notes
+
+    def _arms(self) -> list[str]:
+        return list(dict.fromkeys(arm for role in self.roles for arm in role.test))
+
+    def _headings(self) -> list[str]:
+        return ["role", "best validation", *(f"test, {_HEADINGS.get(arm, arm)}" for arm in self._arms())]
+
+    def _rows(self) -> list[list[str]]:
+        rows = []
+        for role in self.roles:
+            cells = [role.accuracy(arm) for arm in self._arms()]
+            rows.append([role.role, f"{100 * role.best_validation:.2f}", *(_cell(cell) for cell in cells)])
+        return rows
+
+
+def _arm(role: RoleResult, arm: str) -> dict[str, Any]:
+    mean, half = role.accuracy(arm) or (None, None)
+    return {"mean": mean, "half_width_95": half, "by_seed": list(role.test[arm])}
+
+
+def _cell(value: tuple[float, float | None] | None) -> str:
+    if value is None:
+        return "failed"
+    mean, half = value
+    return f"{100 * mean:.2f}" if half is None else f"{100 * mean:.2f} ± {100 * half:.2f}"
+
+
+def _points(gain: tuple[float, float | None]) -> str:
+    mean, half = gain
+    return f"{100 * mean:+.2f} points" if half is None else f"{100 * mean:+.2f} ± {100 * half:.2f} points"
+
+
+def _verdict(gain: tuple[float, float | None]) -> str:
+    mean, half = gain
+    if half is None:
+        return "one seed, so no interval; set full.seeds to 3 or more"
+    if abs(mean) <= half:
+        return "the 95 % interval holds 0, so no difference is shown"
+    return "better, by the 95 % interval" if mean > 0 else "worse, by the 95 % interval"

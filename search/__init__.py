@@ -1,0 +1,30 @@
+"""How choices evolve: configuration, stages, the scheduler, the sweep. `search.run(config)` is the whole of it.
+
+Names are loaded when they are first used, so that importing this package does not import Ray.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from results.summary import SweepResult
+    from search.config import SweepConfig
+    from search.sweep import replay, run
+
+_HOMES = {
+    "SweepConfig": "search.config",
+    "SweepResult": "results.summary",
+    "replay": "search.sweep",
+    "run": "search.sweep",
+}
+
+__all__ = ["SweepConfig", "SweepResult", "replay", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    """The public name `name`, imported now."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'search' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

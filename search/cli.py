@@ -1,0 +1,212 @@
+"""The command line: each command is one call in Python, told in words, with an exit status.
+
+0 done, 1 the work failed, 2 the request was wrong, 130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import click
+import typer
+from rich.console import Console
+
+from spaces.errors import RequestError, RoletuneError
+
+if TYPE_CHECKING:
+    from results.summary import SweepResult
+    from search.config import SweepConfig
+
+app = typer.Typer(
+    help="What should each role see? Searches one augmentation schedule for the teacher and one for the student.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP.yaml", help="the sweep file")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override one value; may be repeated")
+]
+Address = Annotated[str | None, typer.Option(help="of a Ray cluster; default: RAY_ADDRESS, else this machine")]
+Storage = Annotated[str | None, typer.Option(help="folder that the sweep's folder is made in")]
+Json = Annotated[bool, typer.Option("--json", help="print one JSON object on standard output")]
+
+
+@app.command(epilog="Example: roletune search examples/digits.yaml --set student.stage.epochs=12")
+def search(
+    sweep: SweepFile,
+    set_: Set = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the resolved sweep and stop")] = False,
+    address: Address = None,
+    storage: Storage = None,
+    as_json: Json = False,
+) -> None:
+    """Run a sweep: search, train in full, test."""
+    config = _config(sweep, set_, storage)
+    if dry_run:
+        _print_plan(config, as_json)
+        return
+    from search.sweep import run
+
+    console = Console(stderr=as_json)
+    _show(run(config, address=address, console=console), as_json)
+
+
+@app.command(epilog="Example: roletune train examples/digits.yaml --policy runs/digits-001/policy.teacher.json")
+def train(
+    sweep: SweepFile,
+    policy: Annotated[list[Path], typer.Option(help="policy file to replay; one a role")],
+    set_: Set = None,
+    address: Address = None,
+    storage: Storage = None,
+    as_json: Json = False,
+) -> None:
+    """Replay a policy in full, stretched to the epochs that the sweep asks for."""
+    config = _config(sweep, set_, storage)
+    from search.sweep import replay
+    from spaces import Schedule
+
+    schedules = [Schedule.load(path) for path in policy]
+    _show(replay(config, schedules, address=address, console=Console(stderr=as_json)), as_json)
+
+
+@app.command(epilog="Example: roletune export runs/digits-001 --role student -o policy.json")
+def export(
+    run: Annotated[str, typer.Argument(help="a sweep's folder, or the id of its MLflow run")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="P.json", help="where to write")],
+    role: Annotated[str, typer.Option(help="teacher or student")] = "student",
+    tracking_uri: Annotated[
+        str | None, typer.Option(help="MLflow store that the run id is in; default: MLFLOW_TRACKING_URI")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Take the best policy out of a sweep, finished or not."""
+    from results.export import export as take
+
+    schedule = take(run, role, tracking_uri)
+    schedule.save(output)
+    facts = {"policy": str(output), "role": schedule.role, "epochs": schedule.epochs, **schedule.provenance}
+    if as_json:
+        typer.echo(json.dumps(facts))
+    else:
+        value, at = schedule.provenance.get("value"), schedule.provenance.get("run")
+        Console().print(
+            f"{output}: {role}, {schedule.epochs} epochs, {at}, validation accuracy {value}", highlight=False
+        )
+
+
+@app.command(epilog="Example: roletune ui runs/digits-001")
+def ui(
+    folder: Annotated[Path | None, typer.Argument(help="a sweep's folder; default: the newest in runs/")] = None,
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
+    host: Annotated[str, typer.Option(help="anything but loopback is open to the network")] = "127.0.0.1",
+) -> None:
+    """Open MLflow's own page on a sweep's store."""
+    from results.ui import serve
+
+    raise typer.Exit(serve(folder, host=host, port=port, say=lambda text: Console().print(text, highlight=False)))
+
+
+@app.command(epilog="Example: roletune doctor examples/digits.yaml")
+def doctor(
+    sweep: SweepFile,
+    set_: Set = None,
+    address: Address = None,
+    storage: Storage = None,
+    as_json: Json = False,
+) -> None:
+    """Say what this machine or cluster offers, and whether the sweep can run on it."""
+    config = _config(sweep, set_, storage)
+    from search.doctor import examine
+
+    checks = examine(config, address)
+    if as_json:
+        typer.echo(json.dumps([vars(check) for check in checks]))
+    else:
+        console = Console()
+        for check in checks:
+            mark = "[green]ok[/green]  " if check.ok else "[red]no[/red]  "
+            console.print(f"{mark}{check.name:<10} {check.finding}", highlight=False, soft_wrap=True)
+    if not all(check.ok for check in checks):
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Run a command; a user's mistake is one line, never a traceback."""
+    # A user's own models lie where they work, and the command's script would hide that folder.
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    try:
+        status = app(standalone_mode=False)
+    except RequestError as error:
+        _fail(str(error), 2)
+    except RoletuneError as error:
+        _fail(str(error), 1)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        _fail("stopped; what was measured so far is in the sweep's folder (roletune export) and in MLflow", 130)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _fail(line: str, status: int) -> None:
+    Console(stderr=True).print(f"[red]roletune:[/red] {_plain(line)}", highlight=False, soft_wrap=True)
+    sys.exit(status)
+
+
+def _plain(text: str) -> str:
+    """Square brackets in a message are not markup."""
+    return text.replace("[", r"\[")
+
+
+def _config(path: Path, overrides: list[str] | None, storage: str | None) -> SweepConfig:
+    from search.config import SweepConfig
+
+    extra = [f"storage={json.dumps(storage)}"] if storage is not None else []
+    return SweepConfig.load(path, [*(overrides or []), *extra])
+
+
+def _print_plan(config: SweepConfig, as_json: bool) -> None:
+    from search.sweep import check_models, load_data, planned_epochs
+
+    data = load_data(config)
+    check_models(config, data)
+    plan: dict[str, Any] = {
+        "sweep": json.loads(config.model_dump_json(by_alias=True)),
+        "images": {part: len(getattr(data, part)) for part in ("train", "validation", "test")},
+        "epochs_over_all_trials": planned_epochs(config),
+    }
+    if as_json:
+        typer.echo(json.dumps(plan))
+        return
+    counts = ", ".join(f"{count} {part}" for part, count in plan["images"].items())
+    typer.echo(config.to_yaml())
+    typer.echo(f"# images: {counts}\n# epochs over all trials: {plan['epochs_over_all_trials']}\n# nothing was started")
+
+
+def _show(result: SweepResult, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(result.to_json()))
+        return
+    console = Console()
+    console.print()
+    console.print(result.table())
+    console.print()
+    for note in result.notes():
+        console.print(_plain(note), highlight=False, soft_wrap=True)
+    console.print()
+    for role in result.roles:
+        if role.policy_file:
+            console.print(f"{role.role}'s policy   {role.policy_file}", highlight=False, soft_wrap=True)
+    console.print(f"report           {result.report}", highlight=False, soft_wrap=True)
+    console.print(f"every curve      roletune ui {result.folder}", highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,273 @@
+"""The sweep file: what it may say, its defaults, and the one line that refuses anything else."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from spaces import RequestError, RoletuneError, Space
+from spaces.errors import unknown
+from spaces.files import read_text
+from trainables.recipe import Recipe
+from trainables.student import Distill
+
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A part of the sweep file: unknown keys are errors, types are exact, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class DataConfig(Section):
+    """Which images, and how they are split."""
+
+    name: str = Field(description="a built-in set, or a factory of your own: package.module:function")
+    root: str = Field("data", description="folder that the set's files lie in")
+    train: Count | None = Field(None, description="images kept for the search; null: all that are not held out")
+    validation: Count | None = Field(None, description="images held out; null: the rest, or 10 % where train is null")
+    seed: int = Field(0, ge=0, description="of the split")
+    size: Count | None = Field(None, description="side in px, for image folders")
+    download: bool = Field(False, description="whether a missing set may be fetched")
+    workers: int = Field(0, ge=0, description="decoding processes, for image folders")
+
+
+class StageConfig(Section):
+    """A role's search."""
+
+    epochs: Count = Field(24, description="epochs each member is trained")
+    population: int = Field(4, ge=2, description="members")
+    interval: Count = Field(3, description="epochs between perturbations")
+
+
+class FullConfig(Section):
+    """A role's full training with what was found, on train and validation images together."""
+
+    epochs: Count | None = Field(None, description="null: as many as the stage has")
+    seeds: Count = Field(1, description="repetitions; two or more give an interval")
+
+
+class RoleConfig(Section):
+    """One role."""
+
+    model: str = Field("resnet8", description="a built-in model, or a factory of your own: package.module:function")
+    recipe: Recipe = Field(default_factory=Recipe, description="how it is trained")
+    stage: StageConfig = Field(default_factory=StageConfig, description="its search")
+    full: FullConfig = Field(default_factory=FullConfig, description="its full training")
+
+    @property
+    def full_epochs(self) -> int:
+        """Epochs of the full training."""
+        return self.full.epochs or self.stage.epochs
+
+
+class TeacherConfig(RoleConfig):
+    """The teacher."""
+
+    model: str = Field("resnet20", description="a built-in model, or a factory of your own: package.module:function")
+    weights: str | None = Field(None, description="a trained teacher (safetensors or state_dict): its stage is skipped")
+
+
+class StudentConfig(RoleConfig):
+    """The student."""
+
+    distill: Distill = Field(default_factory=Distill, description="how it learns from the teacher")
+
+
+class SearchConfig(Section):
+    """How genomes evolve."""
+
+    kind: Literal["pbt", "random"] = Field("pbt", description="population-based training, or fixed random genomes")
+    seed: int = Field(0, ge=0, description="of genomes, weights and batches")
+    synch: bool = Field(True, description="perturb all members together; false: each as it arrives")
+    quantile: float = Field(0.25, gt=0, le=0.5, description="share of members that copy, and that are copied")
+
+
+class ValidateConfig(Section):
+    """What is scored, and when."""
+
+    images: Count | None = Field(2000, description="at most so many of the validation images, the same for all")
+    every: Literal["slice", "epoch"] = Field("slice", description="at each perturbation, or each epoch")
+
+
+class ResourceConfig(Section):
+    """What one trial gets."""
+
+    cpus_per_trial: int = Field(1, ge=1, description="also its threads")
+    gpus_per_trial: float = Field(0.0, ge=0, description="a fraction shares a GPU")
+    retries: int = Field(0, ge=0, description="times a trial that died is started again from its checkpoint")
+
+
+class TrackingConfig(Section):
+    """Where MLflow writes."""
+
+    uri: str | None = Field(None, description="null: MLFLOW_TRACKING_URI, or a store in the sweep's own folder")
+
+
+class SweepConfig(Section):
+    """A whole sweep file."""
+
+    name: str = Field("", validate_default=True, description="of the sweep's folders and its MLflow experiment")
+    data: DataConfig
+    teacher: TeacherConfig = Field(default_factory=TeacherConfig)
+    student: StudentConfig | None = Field(default_factory=StudentConfig, description="null: a teacher alone")
+    space: Space = Field(default_factory=Space, description="where the agents may move")
+    search: SearchConfig = Field(default_factory=SearchConfig)
+    baselines: tuple[Literal["none", "random"], ...] = Field(
+        ("none", "random"), description="full trainings at the same budget to compare with"
+    )
+    validate_: ValidateConfig = Field(default_factory=ValidateConfig, alias="validate")
+    resources: ResourceConfig = Field(default_factory=ResourceConfig)
+    tracking: TrackingConfig = Field(default_factory=TrackingConfig)
+    storage: str = Field("runs", description="folder, or on a cluster a shared one, that the sweep's folder is made in")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_after_data(cls, content: Any) -> Any:
+        if isinstance(content, dict) and "name" not in content and isinstance(content.get("data"), dict):
+            return {"name": re.sub(r"[^\w.-]+", "-", str(content["data"].get("name", ""))), **content}
+        return content
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_a_folder(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+            raise ValueError("a name has letters, digits, '.', '_' and '-', and starts with a letter or digit")
+        return name
+
+    @model_validator(mode="after")
+    def _nothing_to_do(self) -> SweepConfig:
+        if self.student is None and self.teacher.weights is not None:
+            raise ValueError("teacher.weights with student: null leaves nothing to train")
+        return self
+
+    @property
+    def roles(self) -> dict[str, RoleConfig]:
+        """The roles that are searched, in order."""
+        roles: dict[str, RoleConfig] = {} if self.teacher.weights else {"teacher": self.teacher}
+        return roles | ({"student": self.student} if self.student else {})
+
+    def to_yaml(self) -> str:
+        """The resolved sweep file: every value, defaults included."""
+        content = json.loads(self.model_dump_json(by_alias=True))
+        return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None)
+
+    @classmethod
+    def load(cls, path: Path | str, overrides: Iterable[str] = ()) -> SweepConfig:
+        """Read a sweep file, with `key.path=value` overrides on top.
+
+        Raises:
+            RequestError: no such file, no YAML, or content that a sweep file cannot have.
+        """
+        content = parse_yaml(read_text(path, "sweep file"), str(path))
+        if not isinstance(content, dict):
+            raise RequestError(f"{path}: a sweep file is a mapping with at least data: {{name: …}}", got=content)
+        for override in overrides:
+            _override(content, override)
+        return cls.from_mapping(content, str(path))
+
+    @classmethod
+    def from_mapping(cls, content: Mapping[str, Any], source: str = "the sweep") -> SweepConfig:
+        """The configuration in plain data; `source` names it for errors.
+
+        Raises:
+            RequestError: the first thing that is wrong, and how many more there are.
+        """
+        try:
+            return cls.model_validate_json(json.dumps(content, default=str))
+        except ValidationError as error:
+            raise _refusal(error, source) from error
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people write it: `1e-3` is a number, a key that stands twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for index, key in enumerate(keys):
+            if key in keys[:index]:
+                raise RequestError(
+                    "a key stands once", got=key, mend=f"see line {node.value[index][0].start_mark.line + 1}"
+                )
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?([0-9][0-9_]*(\.[0-9_]*)?|\.[0-9_]+)[eE][-+]?[0-9]+$"),
+    list("-+0123456789."),
+)
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """The plain data in YAML text.
+
+    Raises:
+        RequestError: it is no YAML; the line is named.
+    """
+    try:
+        return yaml.load(text, _Loader)
+    except RequestError as error:
+        raise RequestError(f"{source}: {error}") from error
+    except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
+        raise RequestError(f"{source} is no YAML: {error}") from error
+
+
+def _override(content: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise RequestError("--set takes key=value", got=override, mend="for example --set student.stage.epochs=6")
+    *parents, last = key.split(".")
+    for parent in parents:
+        child = content.setdefault(parent, {})
+        if child is None:
+            child = content[parent] = {}
+        if not isinstance(child, dict):
+            raise RequestError(f"--set {override}: {parent} is a value, not a section", got=child)
+        content = child
+    content[last] = parse_yaml(value, f"--set {override}")
+
+
+def _refusal(error: ValidationError, source: str) -> RoletuneError:
+    """The first fault as one line. Unknown keys come first: they are most often why something else is missing."""
+    faults = sorted(error.errors(), key=lambda fault: fault["type"] not in _UNKNOWN)
+    fault = faults[0]
+    where = ".".join(str(part) for part in fault["loc"])
+    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    if fault["type"] in _UNKNOWN:
+        text = str(unknown("key", where.rpartition(".")[2], _keys(fault["loc"][:-1])))
+        return RequestError(f"{source}: {text.replace('unknown key', f'unknown key at {where}:', 1)}{more}")
+    rule = fault["msg"].removeprefix("Value error, ")
+    label = f"{source}: {where}: {rule}" if where else f"{source}: {rule}"
+    if fault["type"] == "missing":
+        return RequestError(f"{source}: {where} must be given{more}")
+    if fault["type"] == "value_error":
+        return RequestError(label + more)
+    return RequestError(label + more, got=fault["input"])
+
+
+_UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
+
+
+def _keys(place: tuple[int | str, ...]) -> list[str]:
+    """The keys that may stand at `place` in a sweep file, from the schema."""
+    schema = SweepConfig.model_json_schema()
+    node: dict[str, Any] = schema
+    for part in place:
+        node = _resolve(node.get("properties", {}).get(str(part), {}), schema)
+    return list(node.get("properties", {}))
+
+
+def _resolve(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    for choice in (node, *node.get("anyOf", ()), *node.get("allOf", ())):
+        if "$ref" in choice:
+            found: dict[str, Any] = schema["$defs"][choice["$ref"].rpartition("/")[2]]
+            return found
+    return node

@@ -1,0 +1,245 @@
+"""Population-based training on Ray Tune that loses no member, with a seed and a lineage of its own.
+
+Ray 2.60's `PopulationBasedTraining` exploits in the middle of a result's handling, while other members are still
+running or saving. Most of its faults start there: a member that is still saving is ended in silence (ray PR 61448), a
+member that errs keeps the barrier shut for ever, and one that is retried forgets its score. Here a member that reaches
+a boundary is paused, and so saved, like any other; the population is perturbed from `choose_trial_to_run`, when every
+live member stands still with its checkpoint on disk. Nothing is cached, awaited or interrupted.
+
+What is still taken from Ray's private parts, and must be looked at again when Ray's version moves: `_trial_state`,
+`_exploit`, `_get_new_config` (all of the parent class), and the controller's `_actor_cache`.
+
+Source: PBT (Jaderberg et al. 2017, https://arxiv.org/abs/1711.09846); exploit and explore as in PBA (Ho et al. 2019,
+https://arxiv.org/abs/1905.05393): the bottom quarter copies weights and genome of a random member of the top quarter.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import PopulationBasedTraining, TrialScheduler
+from ray.tune.search.basic_variant import BasicVariantGenerator
+
+from results.lineage import Exploit
+from spaces import Genome, Space
+
+EPOCH = "training_iteration"
+"""Ray's name for the epochs that a trial was trained."""
+
+METRIC = "validation_accuracy"
+RAY_CHECKED = "2.60"
+"""The release whose private parts were read; another one is reported by `roletune doctor`."""
+
+
+class Population(PopulationBasedTraining):
+    """The scheduler of one stage.
+
+    Every member's `config["member"]` holds `index` (0 … size − 1), `name`, `seed`, and `genome` as plain data; only
+    the genome is ever changed. The draws of a perturbation follow from `seed`, the epoch and the member's index alone,
+    so they do not depend on which worker was faster.
+
+    Args:
+        space: where genomes may move.
+        size: members.
+        interval: epochs between perturbations.
+        quantile: share that copies and share that is copied, in (0, 0.5].
+        seed: of every draw.
+        synch: perturb when all live members wait; otherwise each when it arrives.
+        on_exploit: is told of every copy, as it happens.
+        on_generation: is told, after each perturbation, the epoch and the scores by member.
+    """
+
+    def __init__(
+        self,
+        *,
+        space: Space,
+        size: int,
+        interval: int,
+        quantile: float,
+        seed: int,
+        synch: bool = True,
+        on_exploit: Callable[[Exploit], None] = lambda event: None,
+        on_generation: Callable[[int, dict[str, float]], None] = lambda epoch, scores: None,
+    ) -> None:
+        """Set up the parent with our explore rule."""
+        super().__init__(
+            time_attr=EPOCH,
+            metric=METRIC,
+            mode="max",
+            perturbation_interval=interval,
+            quantile_fraction=quantile,
+            custom_explore_fn=self._explore,
+            log_config=False,
+            require_attrs=False,
+            synch=True,  # the parent refuses to exploit a paused member otherwise; whose turn it is, is decided here
+        )
+        self._together = synch
+        self._space, self._size, self._seed = space, size, seed
+        self._on_exploit, self._on_generation = on_exploit, on_generation
+        self._waiting: set[str] = set()
+        self._warm = False
+        self._place = (0, 0)
+
+    # What Ray calls -------------------------------------------------------------------------------------------------
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        """Take the member in; one that failed and is retried keeps what was known of it."""
+        known = self._trial_state.get(trial)
+        super().on_trial_add(tune_controller, trial)
+        if known is not None:
+            self._trial_state[trial] = known
+            known.last_train_time = known.last_perturbation_time
+            self._waiting.discard(trial.trial_id)
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        """Train on until the boundary, then pause, which saves."""
+        del tune_controller
+        state, epoch = self._trial_state[trial], result[EPOCH]
+        state.last_train_time = epoch
+        if epoch - state.last_perturbation_time < self._perturbation_interval:
+            return TrialScheduler.CONTINUE
+        state.last_score = result.get(METRIC, math.nan)
+        state.last_result = result
+        self._waiting.add(trial.trial_id)
+        return TrialScheduler.PAUSE
+
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+        """Keep the final score."""
+        del tune_controller
+        self._trial_state[trial].last_score = result.get(METRIC, math.nan)
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        """Perturb if it is time, then name the member that is furthest behind."""
+        trials = sorted(tune_controller.get_trials(), key=_index)
+        self._keep_actors_warm(tune_controller, trials)
+        ready = [trial for trial in trials if trial.trial_id in self._waiting and trial.status == Trial.PAUSED]
+        alive = [trial for trial in trials if not trial.is_finished()]
+        if self._together:
+            if len(trials) == self._size and alive and len(ready) == len(alive):
+                self._perturb(tune_controller, ready, alive)
+        else:
+            for trial in ready:
+                self._perturb(tune_controller, [trial], alive)
+        idle = [t for t in trials if t.status in (Trial.PENDING, Trial.PAUSED) and t.trial_id not in self._waiting]
+        return min(idle, key=lambda trial: (self._trial_state[trial].last_train_time, _index(trial)), default=None)
+
+    # The perturbation -----------------------------------------------------------------------------------------------
+
+    def _perturb(self, tune_controller: Any, ready: Sequence[Trial], alive: Sequence[Trial]) -> None:
+        """Let those of `ready` that are among the worst of `alive` copy one of the best, then let all go on."""
+        lower, upper = self._quantile_members(alive)
+        for trial in ready:
+            state = self._trial_state[trial]
+            state.last_checkpoint = trial.checkpoint
+            state.last_perturbation_time = state.last_train_time
+        for trial in (trial for trial in lower if trial in ready):
+            # In asynchronous mode a donor may be running on; its last checkpoint is that of its last boundary.
+            donors = [donor for donor in upper if self._trial_state[donor].last_checkpoint]
+            if donors:
+                self._copy(tune_controller, trial, donors)
+        for trial in ready:
+            self._waiting.discard(trial.trial_id)
+        epoch = max(self._trial_state[trial].last_train_time for trial in ready)
+        self._on_generation(epoch, {member_name(trial): self._score(trial) for trial in alive})
+
+    def _copy(self, tune_controller: Any, trial: Trial, donors: Sequence[Trial]) -> None:
+        self._place = (self._trial_state[trial].last_train_time, _index(trial))
+        donor = donors[int(self._generator(0).integers(len(donors)))]
+        before = _genome(donor)
+        self._exploit(tune_controller, trial, donor)
+        self._trial_state[trial].last_checkpoint = None  # nobody copies a copy that was not scored yet
+        self._on_exploit(
+            Exploit(
+                epoch=self._trial_state[donor].last_perturbation_time,
+                target=member_name(trial),
+                donor=member_name(donor),
+                target_score=self._score(trial),
+                donor_score=self._score(donor),
+                before=before,
+                after=_genome(trial),
+            )
+        )
+
+    def _get_new_config(self, trial: Trial, trial_to_clone: Trial) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The target stays who it is; only the genome is the donor's, explored."""
+        genome = trial_to_clone.config["member"]["genome"]
+        return self._explore({"member": {**trial.config["member"], "genome": genome}}), {}
+
+    def _explore(self, config: dict[str, Any]) -> dict[str, Any]:
+        """The space's explore rule, as Ray's `custom_explore_fn` wants it."""
+        genome = Genome.from_json(config["member"]["genome"])
+        explored = self._space.explore(genome, self._generator(1))
+        return {"member": {**config["member"], "genome": explored.to_json()}}
+
+    def _generator(self, purpose: int) -> np.random.Generator:
+        """Draws that follow from the seed, the epoch, the member and what they are for: there is no state to lose."""
+        return np.random.default_rng([self._seed, *self._place, purpose])
+
+    def _quantile_members(self, alive: Sequence[Trial]) -> tuple[list[Trial], list[Trial]]:
+        """The worst, worst first, and the best, best first. No score and NaN rank last; ties go by index."""
+        scored = [trial for trial in alive if self._trial_state[trial].last_score is not None]
+        count = min(math.ceil(len(scored) * self._quantile_fraction), len(scored) // 2)
+        ranked = sorted(scored, key=lambda trial: (-_rankable(self._score(trial)), _index(trial)))
+        best = [trial for trial in ranked[:count] if not math.isnan(self._score(trial))]
+        return ranked[len(ranked) - count :][::-1], best
+
+    def _score(self, trial: Trial) -> float:
+        score = self._trial_state[trial].last_score
+        return math.nan if score is None else float(score)
+
+    # Actors ---------------------------------------------------------------------------------------------------------
+
+    def _keep_actors_warm(self, tune_controller: Any, trials: Sequence[Trial]) -> None:
+        """Let the controller keep every actor while the population waits at a boundary.
+
+        Ray ends an actor when no trial is staged for it, which at the boundary is true of all of them: each generation
+        would pay for new processes. Raising the cache's allowance once, and `Members` not being finished, prevents it.
+        """
+        if not self._warm and trials:
+            self._warm = True
+            tune_controller._tune_controller._actor_cache.increase_max(trials[0].placement_group_factory, by=self._size)
+
+
+class Members(BasicVariantGenerator):
+    """The search algorithm that goes with `Population`: it hands out the members, and is not finished before they are.
+
+    Ray keeps idle actors only while the search algorithm may still have something for them.
+    """
+
+    def __init__(self, size: int) -> None:
+        """Expect `size` members."""
+        super().__init__()
+        self._size = size
+        self._ended: set[str] = set()
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Count the member as ended."""
+        super().on_trial_complete(trial_id, result, error)
+        self._ended.add(trial_id)
+
+    def is_finished(self) -> bool:
+        """Whether all members have been handed out and have ended."""
+        return bool(super().is_finished()) and len(self._ended) >= self._size
+
+
+def member_name(trial: Trial) -> str:
+    """The member that a trial is."""
+    name: str = trial.config["member"]["name"]
+    return name
+
+
+def _index(trial: Trial) -> int:
+    index: int = trial.config["member"]["index"]
+    return index
+
+
+def _genome(trial: Trial) -> Genome:
+    return Genome.from_json(trial.config["member"]["genome"])
+
+
+def _rankable(score: float) -> float:
+    return -math.inf if math.isnan(score) else score

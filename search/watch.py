@@ -1,0 +1,126 @@
+"""The one listener in the driver: what Ray Tune reports goes to MLflow and to the terminal while it happens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from ray import tune
+from ray.tune.experiment import Trial
+
+from results.lineage import Exploit
+from results.tracking import Run, Tracker
+from search.population import METRIC, member_name
+from search.progress import Ticker
+
+# Ray adds its own bookkeeping to every report; what is ours has one of these names or a `part/…` name.
+OURS = (
+    "loss",
+    "task_loss",
+    "kd_loss",
+    "train_accuracy",
+    "validation_accuracy",
+    "validation_loss",
+    "learning_rate",
+    "images_per_s",
+)
+GROUPS = ("policy", "seconds")
+
+
+class Watch(tune.Callback):
+    """Follows the trials of one stage.
+
+    Args:
+        tracker: to MLflow.
+        parent: the sweep's run.
+        tags: of every run that is started: role, stage.
+        ticker: to the terminal.
+        epochs: that each trial is trained.
+        error_line: why a trial failed, in one line.
+    """
+
+    def __init__(
+        self,
+        tracker: Tracker,
+        parent: Run,
+        tags: dict[str, str],
+        ticker: Ticker,
+        epochs: int,
+        error_line: Callable[[Trial], str],
+    ) -> None:
+        """Know nothing of any trial yet."""
+        self._tracker, self._parent, self._tags, self._ticker = tracker, parent, tags, ticker
+        self._epochs, self._error_line = epochs, error_line
+        self.runs: dict[str, Run] = {}
+        self._best: dict[str, float] = {}
+        self._copies = 0
+        self._generation = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Ray pickles its callbacks beside the trials; there is nothing in this one to restore."""
+        return {}
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Open the trial's run, the first time that it starts."""
+        name = member_name(trial)
+        if name in self.runs:
+            return
+        member = trial.config["member"]
+        params = {"seed": member["seed"], "epochs": self._epochs}
+        tags = self._tags | {"member": name, "generation": "0"}
+        self.runs[name] = self._tracker.start(name, parent=self._parent, tags=tags, params=params)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Log the epoch."""
+        name = member_name(trial)
+        score = result.get(METRIC)
+        if score is not None and not math.isnan(score):
+            self._best[name] = max(score, self._best.get(name, -math.inf))
+        self._tracker.log(self.runs[name], our_metrics(result), step=result["training_iteration"])
+        self._ticker.epoch(score)
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Log the summaries that the run table shows, and close the run."""
+        name = member_name(trial)
+        run, last = self.runs[name], our_metrics(trial.last_result or {})
+        final = {f"final_{key}": value for key, value in last.items() if key in OURS}
+        if name in self._best:
+            final["best_validation_accuracy"] = self._best[name]
+        self._tracker.log(run, final, step=self._epochs)
+        self._tracker.finish(run)
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Record why, and close the run as failed."""
+        name, why = member_name(trial), self._error_line(trial)
+        if name not in self.runs:  # it failed before it started, in its actor's setup
+            self.on_trial_start(iteration, trials, trial)
+        self._tracker.finish(self.runs[name], "FAILED", error=why)
+        self._ticker.say(f"  [red]{name} failed[/red]: {why}")
+        self._ticker.skip(self._epochs - int((trial.last_result or {}).get("training_iteration", 0)))
+
+    def exploited(self, event: Exploit) -> None:
+        """Note on the target's run whom it copied, and when; earlier copies stay readable beside the latest."""
+        self._copies += 1
+        run, place = self.runs[event.target], f"exploit.{event.epoch:04d}"
+        scores = f"{event.target_score:.4f} < {event.donor_score:.4f}"
+        latest = {"exploited_from": event.donor, "exploited_at_epoch": str(event.epoch)}
+        self._tracker.tag(run, {**latest, place: f"epoch {event.epoch}: copied {event.donor} ({scores})"})
+
+    def generation(self, number: int, count: int, scores: dict[str, float]) -> None:
+        """The population was perturbed."""
+        for name in scores:
+            self._tracker.tag(self.runs[name], {"generation": str(number)})
+        self._ticker.generation(number, count, scores, self._copies)
+        self._copies = 0
+
+
+def our_metrics(result: dict[str, Any]) -> dict[str, float]:
+    """The numbers of a report that are roletune's, without Ray's bookkeeping."""
+    return {
+        key: float(value)
+        for key, value in result.items()
+        if isinstance(value, int | float) and (key in OURS or key.partition("/")[0] in GROUPS)
+    }

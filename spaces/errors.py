@@ -1,0 +1,52 @@
+"""The exceptions of roletune.
+
+RoletuneError
+├── RequestError   the request was wrong (exit status 2): rule, value, mend, in one line
+└── WorkError      the request was fine and the work failed (exit status 1)
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+_ABSENT = object()
+
+
+class RoletuneError(Exception):
+    """Anything that roletune itself refuses or fails at."""
+
+
+class RequestError(RoletuneError, ValueError):
+    """The request was wrong.
+
+    Args:
+        rule: what must hold, as a sentence without a full stop.
+        got: the value that broke it.
+        mend: what to do about it.
+    """
+
+    def __init__(self, rule: str, *, got: object = _ABSENT, mend: str = "") -> None:
+        """Join the three parts to one line."""
+        text = rule if got is _ABSENT else f"{rule}, but got {_short(got)}"
+        super().__init__(" ".join((f"{text}; {mend}" if mend else text).split()))
+
+
+class WorkError(RoletuneError, RuntimeError):
+    """The request was fine, and the work failed."""
+
+
+def unknown(kind: str, name: object, known: Iterable[str]) -> RequestError:
+    """The error for a name that is not in `known`: it names the nearest one, or all of them."""
+    names = sorted(known)
+    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.6)
+    lowered = {n.lower(): n for n in names}
+    if not near and str(name).lower() in lowered:
+        near = [lowered[str(name).lower()]]
+    mend = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
+    return RequestError(f"unknown {kind} {name!r}", mend=mend)
+
+
+def _short(value: object, most: int = 120) -> str:
+    text = repr(value)
+    return text if len(text) <= most else text[: most - 1] + "…"

@@ -1,0 +1,265 @@
+"""Schedules: which genome is in force at which epoch, and the policy file they travel in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import jsonschema
+
+from spaces.errors import RequestError
+from spaces.files import read_text, write_atomic
+from spaces.genome import Genome
+from spaces.transform import Transform
+
+FORMAT = "roletune.policy"
+VERSION = 1
+ROLES = ("teacher", "student")
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """`genome` is in force for `epochs` ≥ 1 epochs."""
+
+    epochs: int
+    genome: Genome
+
+    def __post_init__(self) -> None:
+        """Refuse a phase of no epochs."""
+        if isinstance(self.epochs, bool) or not isinstance(self.epochs, int) or self.epochs < 1:
+            raise RequestError("a phase has one epoch or more", got=self.epochs)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSpec:
+    """The images a schedule was made for.
+
+    Args:
+        size: side in pixels.
+        channels: 1 or 3.
+        fill: the colour, 0 … 255 per channel, that uncovered and cut-out pixels take; the data set's mean colour.
+    """
+
+    size: int
+    channels: int
+    fill: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse what is no image."""
+        if self.size < 1:
+            raise RequestError("an image's size is at least 1 px", got=self.size)
+        if self.channels not in (1, 3):
+            raise RequestError("an image has 1 or 3 channels", got=self.channels)
+        if len(self.fill) != self.channels or not all(0 <= value <= 255 for value in self.fill):
+            raise RequestError(f"a fill colour is {self.channels} numbers from 0 to 255", got=list(self.fill))
+
+    def to_json(self) -> dict[str, Any]:
+        """These three as plain data."""
+        return {"size": self.size, "channels": self.channels, "fill": list(self.fill)}
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """One role's genomes in the order in which they are in force.
+
+    Two schedules are equal when they do the same to the same images; where they come from does not count.
+
+    Args:
+        phases: at least one.
+        role: `teacher` or `student`.
+        image: the images it was made for.
+        provenance: where it comes from; plain JSON data.
+    """
+
+    phases: tuple[Phase, ...]
+    role: str
+    image: ImageSpec
+    provenance: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), compare=False)
+
+    def __post_init__(self) -> None:
+        """Refuse what is no schedule."""
+        if not self.phases:
+            raise RequestError("a schedule has one phase or more", got=[])
+        if self.role not in ROLES:
+            raise RequestError(f"a role is one of {', '.join(ROLES)}", got=self.role)
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs the schedule covers."""
+        return sum(phase.epochs for phase in self.phases)
+
+    def at(self, epoch: int) -> Genome:
+        """The genome in force at `epoch`, counted from 0.
+
+        Raises:
+            RequestError: the schedule ends before `epoch`.
+        """
+        for end, phase in self._ends():
+            if 0 <= epoch < end:
+                return phase.genome
+        raise RequestError(
+            f"this schedule covers the epochs 0 to {self.epochs - 1}",
+            got=epoch,
+            mend="use schedule.stretch(epochs)",
+        )
+
+    def stretch(self, epochs: int) -> Schedule:
+        """The same schedule over `epochs` epochs: every boundary keeps its fraction of the whole, rounded.
+
+        Raises:
+            RequestError: fewer than one epoch.
+        """
+        if epochs < 1:
+            raise RequestError("a schedule covers one epoch or more", got=epochs)
+        phases: list[Phase] = []
+        start = 0
+        for end, phase in self._ends():
+            # Whole numbers throughout, so that equal inputs give equal schedules everywhere; halves round up.
+            stop = (2 * end * epochs + self.epochs) // (2 * self.epochs)
+            if stop > start:
+                phases.append(Phase(stop - start, phase.genome))
+                start = stop
+        return replace(self, phases=tuple(phases))
+
+    def transform(self, epoch: int, *, seed: int = 0) -> Transform:
+        """The augmentation in force at `epoch`: a module on uint8 batches (B, C, H, W).
+
+        Its random numbers follow from `seed` and `epoch`, never from the global state.
+        """
+        return Transform(self.at(epoch), fill=self.image.fill, seed=(seed, epoch))
+
+    def to_json(self) -> dict[str, Any]:
+        """The policy file's content as plain data."""
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "role": self.role,
+            "image": self.image.to_json(),
+            "schedule": [{"epochs": phase.epochs, "genome": phase.genome.to_json()} for phase in self.phases],
+            "provenance": dict(self.provenance),
+        }
+
+    def dumps(self) -> str:
+        """The policy file's text. The same schedule gives the same bytes: one entry a line, keys in a fixed order."""
+        document = self.to_json()
+        validate_policy(document)
+        return _canonical(document) + "\n"
+
+    def save(self, path: Path | str) -> Path:
+        """Write the policy file to `path`, whole or not at all."""
+        return write_atomic(path, self.dumps())
+
+    @classmethod
+    def from_json(cls, document: Any) -> Schedule:
+        """The schedule in a policy file's content.
+
+        Raises:
+            RequestError: it is no policy file, a newer version, or breaks the schema.
+        """
+        validate_policy(document)
+        image = document["image"]
+        return cls(
+            phases=tuple(Phase(item["epochs"], Genome.from_json(item["genome"])) for item in document["schedule"]),
+            role=document["role"],
+            image=ImageSpec(image["size"], image["channels"], tuple(image["fill"])),
+            provenance=document["provenance"],
+        )
+
+    @classmethod
+    def loads(cls, text: str, source: str = "the text") -> Schedule:
+        """The schedule in a policy file's text; `source` names the file for errors."""
+        try:
+            document = json.loads(text, parse_constant=_no_constant)
+        except (ValueError, RecursionError) as error:
+            raise RequestError(f"{source} is no policy file: {error}", mend="is it whole JSON?") from error
+        try:
+            return cls.from_json(document)
+        except RequestError as error:
+            raise RequestError(f"{source}: {error}") from error
+
+    @classmethod
+    def load(cls, path: Path | str) -> Schedule:
+        """Read a policy file.
+
+        Raises:
+            RequestError: the file is missing, broken, or of a newer version.
+        """
+        return cls.loads(read_text(path, "policy file"), str(path))
+
+    def _ends(self) -> Iterator[tuple[int, Phase]]:
+        end = 0
+        for phase in self.phases:
+            end += phase.epochs
+            yield end, phase
+
+
+def merge(phases: Sequence[Phase]) -> tuple[Phase, ...]:
+    """Neighbours with the same genome become one phase."""
+    merged: list[Phase] = []
+    for phase in phases:
+        if merged and merged[-1].genome == phase.genome:
+            phase = Phase(merged.pop().epochs + phase.epochs, phase.genome)
+        merged.append(phase)
+    return tuple(merged)
+
+
+@cache
+def policy_schema() -> Mapping[str, Any]:
+    """The JSON Schema of the policy file, as it stands in `spaces/schemas/policy.schema.json`."""
+    schema: dict[str, Any] = json.loads((Path(__file__).parent / "schemas" / "policy.schema.json").read_text("utf-8"))
+    return MappingProxyType(schema)
+
+
+def validate_policy(document: Any) -> None:
+    """Hold `document` against the policy file's schema.
+
+    Raises:
+        RequestError: it is no policy file, a newer version, or breaks the schema; the first fault is named.
+    """
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise RequestError(f'a policy file is an object with "format": "{FORMAT}"', got=document)
+    version = document.get("version")
+    if isinstance(version, int) and version > VERSION:
+        raise RequestError(
+            f"this roletune reads policy files up to version {VERSION}",
+            got=version,
+            mend="install a newer roletune",
+        )
+    validator = jsonschema.Draft202012Validator(dict(policy_schema()))
+    error = jsonschema.exceptions.best_match(validator.iter_errors(document))
+    if error is not None:
+        raise RequestError(f"policy file, at {error.json_path}: {error.message[:200]}")
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _canonical(document: Mapping[str, Any]) -> str:
+    """JSON with one line per policy entry, which is what a person reads and what `git diff` compares."""
+
+    def flat(value: Any) -> str:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+    def phase(item: Mapping[str, Any]) -> str:
+        genome = item["genome"]
+        entries = ",\n      ".join(flat(entry) for entry in genome["policy"])
+        policy = f"[\n      {entries}\n    ]" if genome["policy"] else "[]"
+        rest = "".join(f', "{key}": {flat(value)}' for key, value in genome.items() if key != "policy")
+        return f'    {{"epochs": {item["epochs"]}, "genome": {{"policy": {policy}{rest}}}}}'
+
+    lines = []
+    for key, value in document.items():
+        if key == "schedule":
+            lines.append(f'  "{key}": [\n' + ",\n".join(phase(item) for item in value) + "\n  ]")
+        elif key == "provenance":
+            text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2, sort_keys=True)
+            lines.append(f'  "{key}": ' + text.replace("\n", "\n  "))
+        else:
+            lines.append(f'  "{key}": {flat(value)}')
+    return "{\n" + ",\n".join(lines) + "\n}"

@@ -1,0 +1,21 @@
+"""Knowledge distillation from logits (Hinton et al. 2015, https://arxiv.org/abs/1503.02531)."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def kd_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """T² · KL(softmax(t / T) ‖ softmax(s / T)), the mean over the batch.
+
+    T² keeps the gradient's size independent of the temperature.
+
+    Args:
+        student: logits s, (B, C).
+        teacher: logits t, (B, C); no gradient flows into them.
+        temperature: T > 0.
+    """
+    target = F.log_softmax(teacher.detach().float() / temperature, dim=1)
+    log_student = F.log_softmax(student.float() / temperature, dim=1)
+    return F.kl_div(log_student, target, reduction="batchmean", log_target=True) * temperature**2

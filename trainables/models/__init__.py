@@ -1,0 +1,85 @@
+"""The networks that a sweep can name.
+
+A model is a factory: `factory(classes=…, channels=…, size=…)` gives a module (B, channels, size, size) → logits
+(B, classes). A user's own factory, named with a dot, takes whichever of the three it has arguments for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import nn
+
+from spaces.errors import RequestError, unknown
+from trainables.imports import accepted, import_dotted
+from trainables.models.cnn import cnn
+from trainables.models.mlp import mlp
+from trainables.models.resnet import NARROW, WIDE, ResNet
+
+Factory = Callable[..., nn.Module]
+
+
+def _resnet(depth: int, widths: tuple[int, int, int, int], *, classes: int, channels: int, size: int) -> nn.Module:
+    del size  # global pooling takes any
+    return ResNet(depth, widths, classes=classes, channels=channels)
+
+
+MODELS: Mapping[str, Factory] = MappingProxyType(
+    {
+        "mlp": mlp,
+        "cnn": cnn,
+        **{f"resnet{depth}": partial(_resnet, depth, NARROW) for depth in (8, 20, 32, 56)},
+        **{f"resnet{depth}x4": partial(_resnet, depth, WIDE) for depth in (8, 32)},
+    }
+)
+"""Name → factory of every model that comes with roletune."""
+
+
+def build_model(name: str, *, classes: int, channels: int, size: int, seed: int) -> nn.Module:
+    """Build the model `name`, its initial weights drawn from `seed` without touching the global random state.
+
+    Raises:
+        RequestError: no such model; the user's factory fails, gives no module, or gives one that does not fit the data.
+    """
+    shape: dict[str, Any] = {"classes": classes, "channels": channels, "size": size}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = _make(name, shape)
+    if not isinstance(model, nn.Module):
+        raise RequestError(f"the factory {name} gives a torch.nn.Module", got=type(model).__name__)
+    return model
+
+
+def check_model(name: str, *, classes: int, channels: int, size: int) -> None:
+    """Build the model `name` once and pass it a batch of two, so that a misfit is refused before a sweep starts.
+
+    Raises:
+        RequestError: as `build_model`, or the output is not (B, classes).
+    """
+    model = build_model(name, classes=classes, channels=channels, size=size, seed=0).eval()
+    images = torch.zeros(2, channels, size, size)
+    try:
+        with torch.no_grad():
+            logits = model(images)
+    except Exception as error:
+        rule = f"the model {name} takes images {(2, channels, size, size)}; it raised {type(error).__name__}: {error}"
+        raise RequestError(rule, mend="choose a model that fits the data, or set data.size") from error
+    shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+    if shape != (2, classes):
+        raise RequestError(f"the model {name} gives logits of shape {(2, classes)}", got=shape)
+
+
+def _make(name: str, shape: dict[str, Any]) -> Any:
+    if name in MODELS:
+        return MODELS[name](**shape)
+    if not {".", ":"} & set(name):
+        raise unknown("model", name, MODELS)
+    factory = import_dotted(name)
+    try:
+        return factory(**accepted(factory, shape))
+    except Exception as error:
+        raise RequestError(f"the model factory {name} raised {type(error).__name__}: {error}") from error

@@ -1,0 +1,73 @@
+"""The CIFAR residual networks (He et al. 2015, https://arxiv.org/abs/1512.03385, section 4.2).
+
+Widths and the 1×1 shortcuts are those that the distillation literature uses (CRD, Tian et al. 2020,
+https://arxiv.org/abs/1910.10699), so resnet8 … resnet56 have 16-16-32-64 channels and the `x4` forms 32-64-128-256.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+NARROW = (16, 16, 32, 64)
+WIDE = (32, 64, 128, 256)
+
+
+class Block(nn.Module):
+    """Two 3×3 convolutions and a shortcut, which is a 1×1 convolution where the shape changes."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        """(B, inputs, H, W) → (B, outputs, H / stride, W / stride)."""
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False), nn.BatchNorm2d(outputs)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """One residual step."""
+        out = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        out = self.bn2(self.conv2(out))
+        return F.relu(out + self.shortcut(x), inplace=True)
+
+
+class ResNet(nn.Module):
+    """A CIFAR residual network of depth 6n + 2.
+
+    Args:
+        depth: 8, 14, 20, …
+        widths: channels of the first convolution and of the three stages.
+        classes: length of the output.
+        channels: of the input.
+    """
+
+    def __init__(self, depth: int, widths: tuple[int, int, int, int], *, classes: int, channels: int) -> None:
+        """Build the stages, initialised as He et al. do."""
+        super().__init__()
+        blocks = (depth - 2) // 6
+        self.conv1 = nn.Conv2d(channels, widths[0], 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(widths[0])
+        self.layer1 = _stage(widths[0], widths[1], blocks, stride=1)
+        self.layer2 = _stage(widths[1], widths[2], blocks, stride=2)
+        self.layer3 = _stage(widths[2], widths[3], blocks, stride=2)
+        self.fc = nn.Linear(widths[3], classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, H, W) → (B, classes); any H, W ≥ 4."""
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        x = self.layer3(self.layer2(self.layer1(x)))
+        logits: Tensor = self.fc(x.mean(dim=(2, 3)))
+        return logits
+
+
+def _stage(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential:
+    first = Block(inputs, outputs, stride)
+    return nn.Sequential(first, *(Block(outputs, outputs, 1) for _ in range(blocks - 1)))

@@ -1,0 +1,89 @@
+"""How a network is trained: optimiser, learning rate, precision. The same for the search and for the full training."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from spaces import RequestError
+
+
+def check_range(name: str, value: object, holds: bool, rule: str) -> None:
+    """Refuse `value` unless the rule `holds`.
+
+    Raises:
+        RequestError: with the rule and the value.
+    """
+    if not holds:
+        raise RequestError(f"{name} must be {rule}", got=value)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The settings of one training.
+
+    Args:
+        optimizer: `sgd` (with Nesterov momentum) or `adam` (with decoupled weight decay, so AdamW).
+        lr: the learning rate at its highest.
+        lr_schedule: `cosine` falls to 0 over the training (Loshchilov & Hutter 2017, https://arxiv.org/abs/1608.03983);
+            `constant` stays.
+        warmup: epochs over which the rate rises linearly from 0, ≥ 0.
+        momentum: of SGD, in [0, 1).
+        weight_decay: ≥ 0, on all parameters.
+        batch_size: images a step, ≥ 2.
+        clip: the largest gradient norm, or None for no clipping.
+        label_smoothing: in [0, 1), of the labels' cross-entropy only.
+        precision: `float32`, or `bfloat16` for autocast.
+        channels_last: keep images and convolution weights in channels-last order.
+    """
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 - what a sweep file may not say; plain data
+
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    lr: float = 0.1
+    lr_schedule: Literal["cosine", "constant"] = "cosine"
+    warmup: float = 0.0
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    batch_size: int = 128
+    clip: float | None = None
+    label_smoothing: float = 0.0
+    precision: Literal["float32", "bfloat16"] = "float32"
+    channels_last: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot train."""
+        check_range("lr", self.lr, self.lr > 0, "above 0")
+        check_range("warmup", self.warmup, self.warmup >= 0, "0 or more")
+        check_range("momentum", self.momentum, 0 <= self.momentum < 1, "in [0, 1)")
+        check_range("weight_decay", self.weight_decay, self.weight_decay >= 0, "0 or more")
+        check_range("batch_size", self.batch_size, self.batch_size >= 2, "2 or more, for batch normalisation")
+        check_range("clip", self.clip, self.clip is None or self.clip > 0, "above 0, or null")
+        check_range("label_smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1, "in [0, 1)")
+
+    def make_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        """An optimiser over the model's trainable parameters."""
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        if self.optimizer == "adam":
+            return torch.optim.AdamW(parameters, lr=self.lr, weight_decay=self.weight_decay)
+        return torch.optim.SGD(
+            parameters,
+            lr=self.lr,
+            momentum=self.momentum,
+            nesterov=self.momentum > 0,
+            weight_decay=self.weight_decay,
+        )
+
+    def lr_at(self, epoch: float, epochs: int) -> float:
+        """The learning rate at `epoch`, a point in [0, epochs] that need not be whole.
+
+        It follows from the position alone, so a resumed training has nothing to restore.
+        """
+        scale = min(1.0, epoch / self.warmup) if self.warmup else 1.0
+        if self.lr_schedule == "cosine":
+            scale *= 0.5 * (1 + math.cos(math.pi * min(epoch / epochs, 1.0)))
+        return self.lr * scale

@@ -1,0 +1,115 @@
+"""What one role is trained on, as plain data that can travel, and the learner that is made from it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from spaces import Genome, ImageSpec, Schedule, WorkError
+from spaces.agent import Agent
+from trainables.data import DataSet, Images
+from trainables.learner import Learner, Teacher
+from trainables.models import build_model
+from trainables.recipe import Recipe
+from trainables.student import Distill, Student, start_from
+from trainables.teacher import FrozenTeacher
+
+
+@dataclass(frozen=True)
+class TrainedTeacher:
+    """A teacher to learn from: its model's name, its weights, and the schedule that it was trained on, if known."""
+
+    model: str
+    weights: dict[str, Tensor]
+    schedule: Schedule | None = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """One role's training.
+
+    Args:
+        role: `teacher` or `student`.
+        model: a name that `build_model` knows.
+        data: trained on `data.train`.
+        recipe: how.
+        epochs: length of the training.
+        validation: what is scored, or None where nothing is held out.
+        validate_every: epochs from one score to the next; the last epoch is always scored.
+        teacher: for a student.
+        distill: for a student.
+    """
+
+    role: Literal["teacher", "student"]
+    model: str
+    data: DataSet
+    recipe: Recipe
+    epochs: int
+    validation: Images | None = None
+    validate_every: int = 1
+    teacher: TrainedTeacher | None = None
+    distill: Distill = field(default_factory=Distill)
+
+    @property
+    def image(self) -> ImageSpec:
+        """The images that a schedule found here is made for."""
+        fill = tuple(round(255 * value) for value in self.data.mean)
+        return ImageSpec(self.data.size, self.data.channels, fill)
+
+    def to(self, device: torch.device | str) -> Task:
+        """The same task with its images on `device`, for sets that fit there."""
+        validation = self.validation.to(device) if self.validation is not None else None
+        return replace(self, data=self.data.to(device), validation=validation)
+
+    def learner(self, mover: Genome | Schedule, *, seed: int, device: torch.device | str = "cpu") -> Learner:
+        """A fresh learner whose agent is moved by `mover`; initial weights and all draws follow from `seed`."""
+        data = self.data
+        shape = {"classes": data.classes, "channels": data.channels, "size": data.size}
+        model = build_model(self.model, seed=seed, **shape)
+        common: dict[str, Any] = {"epochs": self.epochs, "seed": seed, "device": device}
+        if self.role == "teacher":
+            return Teacher(model, data, self.recipe, Agent(mover), **common)
+        if self.teacher is None:
+            raise WorkError("a student's task needs a trained teacher")
+        teacher = build_model(self.teacher.model, seed=0, **shape)
+        teacher.load_state_dict(self.teacher.weights)
+        if self.distill.init == "teacher":
+            start_from(model, self.teacher.weights)
+        return Student(
+            model,
+            data,
+            self.recipe,
+            Agent(mover),
+            teacher=FrozenTeacher(teacher),
+            distill=self.distill,
+            teacher_schedule=self.teacher.schedule,
+            **common,
+        )
+
+    def train_epoch(self, learner: Learner) -> dict[str, float]:
+        """One epoch of `learner`.
+
+        Returns:
+            What `Learner.step` gives; `policy/<Op>/strength`, each operation's expected magnitude in this epoch; and
+            where a score is due, `validation_accuracy`, `validation_loss` and `seconds/validate`.
+        """
+        strength = learner.agent.genome.strength()
+        metrics = learner.step() | {f"policy/{op}/strength": value for op, value in strength.items()}
+        due = learner.epoch % self.validate_every == 0 or learner.epoch == self.epochs
+        if self.validation is None or not due:
+            return metrics
+        started = time.perf_counter()
+        score = learner.evaluate(self.validation)
+        metrics |= {f"validation_{name}": value for name, value in score.items()}
+        return metrics | {"seconds/validate": time.perf_counter() - started}
+
+
+def test_score(task: Task, weights: dict[str, Tensor], device: torch.device | str = "cpu") -> dict[str, float]:
+    """`accuracy` and `loss` on the test images of a network of this task with `weights`."""
+    learner = task.learner(Genome(), seed=0, device=device)
+    learner.model.load_state_dict(weights)
+    return learner.evaluate(task.data.test)

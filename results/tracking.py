@@ -483,21 +483,18 @@ def _probe(uri: str) -> None:
 
 
 def _refusal(uri: str, error: Exception) -> RequestError:
-    reason = _reason(error)
+    rule, reason = f"the MLflow store {mask(uri)} must answer", _reason(error)
     mend = "start it with `mlflow server`, or unset MLFLOW_TRACKING_URI for a store in the sweep's own folder"
     if "MLFLOW_ALLOW_FILE_STORE" in str(error):
         reason = "MLflow no longer writes to plain folders"
         mend = "give sqlite:///PATH/mlflow.db, or set MLFLOW_ALLOW_FILE_STORE=true"
     elif "unsupported URI" in str(error):
-        reason, mend = (
-            "an address of unknown kind",
-            "use http(s)://HOST:PORT, sqlite:///PATH or postgresql://…",
-        )
+        reason, mend = "an address of unknown kind", "use http(s)://HOST:PORT or sqlite:///PATH"
     elif _code(error) in ("UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", "PERMISSION_DENIED"):
         mend = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
     elif _code(error) in _PERMANENT:
-        mend = "check the name"
-    return RequestError(f"the MLflow store {mask(uri)} must answer", got=reason, mend=mend)
+        rule, mend = f"the MLflow store {mask(uri)} must accept the request", "check the name or id"
+    return RequestError(rule, got=reason, mend=mend)
 
 
 def _experiment(client: MlflowClient, name: str, artifacts: str | None) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -48,16 +49,8 @@ def run(config: SweepConfig, *, address: str | None = None, console: Console | N
         RequestError: the data, a model, the cluster or the tracking server is not as the sweep needs it.
         WorkError: the work failed: every member of a search, or every training that something else builds on.
     """
-    data = load_data(config)
-    check_models(config, data)
-    with connected(address):
-        fits = slots(config.resources)
-        folder = new_folder(Path(config.storage), config.name)
-        write_atomic(folder / "sweep.yaml", config.to_yaml())
-        with Tracker.open(folder, config.name, config.tracking.uri) as tracker:
-            with Ticker(console, planned_epochs(config)) as ticker:
-                ticker.say(f"{folder}  ·  {fits} trial{'s' if fits != 1 else ''} at once")
-                return _Sweep(config, data, folder, tracker, ticker).run()
+    with _started(config, config.name, planned_epochs(config), address, console) as sweep:
+        return sweep.run()
 
 
 def replay(
@@ -91,14 +84,26 @@ def replay(
         if schedule.image.channels != data.channels:
             rule = f"the {schedule.role}'s policy is for images of {schedule.image.channels} channels"
             raise RequestError(rule, got=data.channels, mend="choose other data")
+    total = planned_epochs(config, by_role)
+    with _started(config, f"{config.name}-train", total, address, console) as sweep:
+        sweep.replayed = by_role
+        return sweep.run()
+
+
+@contextmanager
+def _started(
+    config: SweepConfig, name: str, total: int, address: str | None, console: Console | None
+) -> Iterator[_Sweep]:
+    """Everything that a sweep needs, checked before its folder is made: a refusal leaves nothing behind."""
+    data = load_data(config)
     check_models(config, data)
     with connected(address):
-        slots(config.resources)
-        folder = new_folder(Path(config.storage), f"{config.name}-train")
+        fits = slots(config.resources)
+        folder = new_folder(Path(config.storage), name)
         write_atomic(folder / "sweep.yaml", config.to_yaml())
-        with Tracker.open(folder, config.name, config.tracking.uri) as tracker:
-            with Ticker(console, planned_epochs(config, by_role)) as ticker:
-                return _Sweep(config, data, folder, tracker, ticker, replayed=by_role).run()
+        with Tracker.open(folder, config.name, config.tracking.uri) as tracker, Ticker(console, total) as ticker:
+            ticker.say(f"{folder}  ·  {fits} trial{'s' if fits != 1 else ''} at once")
+            yield _Sweep(config, data, folder, tracker, ticker)
 
 
 @dataclass

@@ -156,9 +156,7 @@ def error_line(trial: Trial) -> str:
     """Why a trial failed, in one line: the last line of its traceback."""
     if trial.status != Trial.ERROR:
         return ""
-    lines = [
-        line.strip() for line in ((trial.get_error() and str(trial.get_error())) or "").splitlines() if line.strip()
-    ]
+    lines = [line.strip() for line in str(trial.get_error() or "").splitlines() if line.strip()]
     return lines[-1][:300] if lines else "it failed without a message"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from results.lineage import Exploit, ancestry
-from results.tracking import find_artifact
+from results.store import find_artifact
 from spaces import Genome, ImageSpec, RequestError, Schedule
 from spaces.errors import unknown
 from spaces.schedule import ROLES
@@ -31,7 +31,7 @@ def export(run: str, role: str, tracking_uri: str | None = None) -> Schedule:
     if folder.is_dir():
         return _from_folder(folder, role)
     uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
-    if uri is None:
+    if not uri:
         mend = "give a sweep's folder, or a run id with --tracking-uri"
         raise RequestError(f"no folder {run}, and no MLflow store to look for a run of that id", mend=mend)
     content = find_artifact(uri, run, f"policy.{role}.json")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ class Exploit:
     """One member took over another's weights, and explored from its genome.
 
     Args:
-        epoch: epochs that both had been trained for.
+        epoch: epochs that the donor's weights had been trained for; the target goes on from there.
         target: the member that was replaced.
         donor: the member that was copied.
         target_score: validation accuracy of the target, NaN if it had none.
@@ -65,7 +65,7 @@ class Ancestry:
     members: tuple[str, ...]
 
 
-def ancestry(member: str, epochs: int, starts: Mapping[str, Genome], exploits: Iterable[Exploit]) -> Ancestry:
+def ancestry(member: str, epochs: int, starts: Mapping[str, Genome], exploits: Sequence[Exploit]) -> Ancestry:
     """Follow `member` backwards from `epochs` through whoever it copied.
 
     Of the events of a member only those before the copy count: what happened to a donor afterwards, or to a target
@@ -75,24 +75,21 @@ def ancestry(member: str, epochs: int, starts: Mapping[str, Genome], exploits: I
         member: where to start.
         epochs: how long its weights were trained.
         starts: each member's first genome.
-        exploits: all events of the population, in any order.
+        exploits: all events of the population, in the order in which they happened. Where members are not
+            synchronised that is not the order of their epochs: a target may copy a donor that is behind it.
     """
-    events: Sequence[Exploit] = sorted(exploits, key=lambda event: event.epoch)
     phases: list[Phase] = []
     members = [member]
     end = epochs
-    # A copy made at the very end changes a genome that no epoch is trained with.
-    while event := _last(events, members[0], end):
-        phases.insert(0, Phase(end - event.epoch, event.after))
-        members.insert(0, event.donor)
-        end = event.epoch
+    for event in reversed(exploits):
+        # A copy made at the very end changes a genome that no epoch is trained with.
+        if event.target == members[0] and event.epoch < end:
+            phases.insert(0, Phase(end - event.epoch, event.after))
+            members.insert(0, event.donor)
+            end = event.epoch
     if end:
         phases.insert(0, Phase(end, starts[members[0]]))
     return Ancestry(merge(phases), tuple(members))
-
-
-def _last(events: Sequence[Exploit], member: str, end: int) -> Exploit | None:
-    return next((event for event in reversed(events) if event.target == member and event.epoch < end), None)
 
 
 def _number(value: float) -> float | None:

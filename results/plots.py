@@ -31,17 +31,20 @@ def plot_schedule(schedule: Schedule, path: Path | str, title: str = "") -> Path
     image = heat.imshow(
         strength[order],
         aspect="auto",
-        cmap="cividis_r",
+        cmap="Blues",
         vmin=0,
         vmax=STRONGEST,
         extent=extent,
         interpolation="none",
     )
     heat.set_yticks(np.arange(len(ops)) + 0.5, [ops[index] for index in order])
+    heat.set_yticks(np.arange(1, len(ops)), minor=True)
+    heat.grid(which="minor", color="#d0d7de", linewidth=0.6)
+    heat.tick_params(which="both", length=0)
     heat.set_title(title or f"What the {schedule.role} sees", loc="left")
     figure.colorbar(image, ax=heat, label="strength = probability × level", pad=0.01)
     mean = strength.mean(axis=0)
-    line.stairs(mean, np.arange(schedule.epochs + 1), color="#00204d", linewidth=1.6)
+    line.stairs(mean, np.arange(schedule.epochs + 1), color="#08306b", linewidth=1.6, baseline=None)
     line.set_ylim(0, max(1.0, 1.15 * float(mean.max())))
     line.set_ylabel("mean")
     line.set_xlabel("epoch")

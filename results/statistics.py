@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from statistics import fmean, stdev
 
 
-def interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float | None]:
-    """The mean of `values`, and the half width of Student's t interval around it; None for a single value.
+def interval(values: Sequence[float]) -> tuple[float, float | None]:
+    """The mean of `values`, and the half width of Student's 95 % interval around it; None for a single value.
 
     Raises:
         ValueError: no values.
@@ -19,7 +19,7 @@ def interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, 
         return float(values[0]), None
     from scipy import stats  # half a second, which `--help` should not pay
 
-    quantile = float(stats.t.ppf(0.5 + confidence / 2, len(values) - 1))
+    quantile = float(stats.t.ppf(0.975, len(values) - 1))
     return fmean(values), quantile * stdev(values) / math.sqrt(len(values))
 
 

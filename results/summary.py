@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -22,7 +23,7 @@ class RoleResult:
 
     Args:
         role: `teacher` or `student`.
-        best_validation: accuracy, 0 … 1, of the best member at the end of its search.
+        best_validation: accuracy, 0 … 1, of the best member at the end of its search; NaN where nothing was searched.
         test: arm → test accuracy, 0 … 1, by seed; arms are paired by seed, None where a training failed.
         exploits: copies made during the search.
         policy_file: where the schedule was written.
@@ -75,7 +76,8 @@ class SweepResult:
         roles = {}
         for role in self.roles:
             arms = {arm: _arm(role, arm) for arm in role.test}
-            roles[role.role] = {**asdict(role), "test": arms}
+            best = None if math.isnan(role.best_validation) else role.best_validation
+            roles[role.role] = {**asdict(role), "best_validation": best, "test": arms}
             del roles[role.role]["role"]
         return {**asdict(self), "roles": roles}
 
@@ -92,7 +94,8 @@ class SweepResult:
         """The summary as a Markdown table, with what it may be taken for."""
         headings = self._headings()
         lines = [headings, ["---"] + ["---:"] * (len(headings) - 1), *self._rows()]
-        return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n\n" + "\n".join(self.notes()) + "\n"
+        table = ["| " + " | ".join(line) + " |" for line in lines]
+        return "\n".join([*table, "", *(f"- {note}" for note in self.notes())]) + "\n"
 
     def notes(self) -> list[str]:
         """What the figures do and do not say."""
@@ -114,8 +117,8 @@ class SweepResult:
     def _rows(self) -> list[list[str]]:
         rows = []
         for role in self.roles:
-            cells = [role.accuracy(arm) for arm in self._arms()]
-            rows.append([role.role, f"{100 * role.best_validation:.2f}", *(_cell(cell) for cell in cells)])
+            best = "–" if math.isnan(role.best_validation) else f"{100 * role.best_validation:.2f}"
+            rows.append([role.role, best, *(_cell(role.accuracy(arm)) for arm in self._arms())])
         return rows
 
 

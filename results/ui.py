@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from results.store import sqlite_uri
 from spaces import RequestError
 
 DEFAULT_STORAGE = Path("runs")
@@ -28,24 +29,18 @@ def serve(folder: Path | None, *, host: str, port: int, say: Callable[[str], Non
         RequestError: no such sweep, or the port is taken.
     """
     folder = folder or newest(DEFAULT_STORAGE)
-    command = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "server",
-        *store_arguments(folder),
-        "--host",
-        host,
-        "--port",
-        str(port),
-    ]
+    command = [sys.executable, "-m", "mlflow", "server", *store_arguments(folder)]
+    command += ["--host", host, "--port", str(port), "--workers", "1"]  # one reader; each worker is a process of 250 MB
     _check_free(host, port)
     say(f"http://{host}:{port}  ·  {folder}  ·  Ctrl-C stops it")
     environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
-    try:
-        return subprocess.run(command, env=environment, check=False).returncode
-    except KeyboardInterrupt:
-        return 0
+    environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # nine more processes, seven of which survive Ctrl-C
+    with subprocess.Popen(command, env=environment) as server:
+        try:
+            return server.wait()
+        except KeyboardInterrupt:
+            server.terminate()  # and wait: it passes the signal on to the process that answers
+            return 0
 
 
 def newest(storage: Path) -> Path:
@@ -71,8 +66,8 @@ def store_arguments(folder: Path) -> list[str]:
         elsewhere = _tracked_elsewhere(folder)
         mend = f"its tracking is at {elsewhere}" if elsewhere else "is this a sweep's folder?"
         raise RequestError(f"no MLflow store in {folder}", mend=mend)
-    store, artifacts = store.resolve(), (folder / "artifacts").resolve()
-    return ["--backend-store-uri", f"sqlite:///{store}", "--artifacts-destination", artifacts.as_uri()]
+    artifacts = (folder / "artifacts").resolve()
+    return ["--backend-store-uri", sqlite_uri(store.resolve()), "--artifacts-destination", artifacts.as_uri()]
 
 
 def _tracked_elsewhere(folder: Path) -> str:

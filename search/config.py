@@ -128,13 +128,6 @@ class SweepConfig(Section):
     tracking: TrackingConfig = Field(default_factory=TrackingConfig)
     storage: str = Field("runs", description="folder, or on a cluster a shared one, that the sweep's folder is made in")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _name_after_data(cls, content: Any) -> Any:
-        if isinstance(content, dict) and "name" not in content and isinstance(content.get("data"), dict):
-            return {"name": re.sub(r"[^\w.-]+", "-", str(content["data"].get("name", ""))), **content}
-        return content
-
     @field_validator("name")
     @classmethod
     def _name_is_a_folder(cls, name: str) -> str:
@@ -181,9 +174,18 @@ class SweepConfig(Section):
             RequestError: the first thing that is wrong, and how many more there are.
         """
         try:
-            return cls.model_validate_json(json.dumps(content, default=str))
+            # As JSON, because only there a list is as good as a tuple while everything else stays strict.
+            return cls.model_validate_json(json.dumps(_named(content), default=str))
         except ValidationError as error:
             raise _refusal(error, source) from error
+
+
+def _named(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A sweep without a name is called after its data."""
+    data = content.get("data")
+    if "name" in content or not isinstance(data, Mapping):
+        return content
+    return {"name": re.sub(r"[^A-Za-z0-9._-]+", "-", str(data.get("name", ""))), **content}
 
 
 class _Loader(yaml.SafeLoader):

@@ -136,7 +136,7 @@ class _Sweep:
             if self.replayed and role not in self.replayed:
                 continue
             trained[role] = self._role(role, role_config, teacher)
-            teacher = self._as_teacher(trained[role])
+            teacher = TrainedTeacher(role_config.model, self._kept_weights(trained[role]), trained[role].schedule)
         self.ticker.stage("test")
         results = tuple(self._tested(role, result) for role, result in trained.items())
         return self._close(results, time.perf_counter() - started)
@@ -209,14 +209,15 @@ class _Sweep:
         self.failed |= {outcome.name: outcome.error for outcome in outcomes if outcome.error}
         return outcomes
 
-    def _as_teacher(self, trained: _Trained) -> TrainedTeacher:
-        """The first of the trainings with the policy that did not fail, which the next role learns from."""
-        weights = next((weights for weights in trained.weights[POLICY] if weights is not None), None)
+    def _kept_weights(self, trained: _Trained) -> dict[str, Tensor]:
+        """The first training with the policy that did not fail: kept as a file, and what a student learns from."""
         role = trained.task.role
+        weights = next((weights for weights in trained.weights[POLICY] if weights is not None), None)
         if weights is None:
-            raise WorkError(f"every full training of the {role} with its policy failed: {self.failed}")
+            why = next(why for name, why in self.failed.items() if name.startswith(f"{role}-full-{POLICY}-"))
+            raise WorkError(f"every full training of the {role} with its policy failed; the first: {why}")
         save_weights(self.folder / "models" / f"{role}.safetensors", weights)
-        return TrainedTeacher(trained.task.model, weights, trained.schedule)
+        return weights
 
     def _given_teacher(self) -> TrainedTeacher | None:
         path = self.config.teacher.weights

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from spaces.errors import RequestError
+
 
 @dataclass(frozen=True, slots=True)
 class BaseAugmentation:
@@ -16,10 +18,18 @@ class BaseAugmentation:
     Args:
         crop: padding in px, ≥ 0; 0 turns the crop off.
         flip: whether a mirrored image still shows the same class.
+
+    Raises:
+        RequestError: a negative padding.
     """
 
     crop: int
     flip: bool
+
+    def __post_init__(self) -> None:
+        """Refuse a negative padding."""
+        if self.crop < 0:
+            raise RequestError("the crop's padding is 0 px or more", got=self.crop)
 
     def __call__(self, images: Tensor, fill: Sequence[int], generator: torch.Generator) -> Tensor:
         """Augment uint8 images (B, C, H, W) in one gather; the input is left as it is."""

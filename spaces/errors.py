@@ -39,14 +39,15 @@ class WorkError(RoletuneError, RuntimeError):
 def unknown(kind: str, name: object, known: Iterable[str]) -> RequestError:
     """The error for a name that is not in `known`: it names the nearest one, or all of them."""
     names = sorted(known)
-    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.6)
     lowered = {n.lower(): n for n in names}
-    if not near and str(name).lower() in lowered:
-        near = [lowered[str(name).lower()]]
-    mend = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
-    return RequestError(f"unknown {kind} {name!r}", mend=mend)
+    near = difflib.get_close_matches(str(name).lower(), lowered, n=1, cutoff=0.6)
+    mend = f"did you mean {lowered[near[0]]!r}?" if near else f"known: {', '.join(names)}"
+    return RequestError(f"unknown {kind} {_short(name)}", mend=mend)
 
 
 def _short(value: object, most: int = 120) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits, or lists in lists in lists
+        text = f"a value of type {type(value).__name__} too large to show"
     return text if len(text) <= most else text[: most - 1] + "…"

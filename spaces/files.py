@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
+import secrets
 from pathlib import Path
 
 from spaces.errors import RequestError
@@ -20,23 +20,19 @@ def write_atomic(path: Path | str, content: str | bytes) -> Path:
     """
     path = Path(path)
     data = content.encode() if isinstance(content, str) else content
-    temporary = ""
+    temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file:  # unlike `tempfile`, this leaves the permissions to the umask
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(temporary).chmod(0o666 & ~mask)
-        Path(temporary).replace(path)
-    except OSError as error:
-        if temporary:
-            with contextlib.suppress(OSError):
-                Path(temporary).unlink()
-        raise RequestError(f"cannot write {path}: {error.strerror or error}", mend="choose another place") from error
+        temporary.replace(path)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise RequestError(f"cannot write {path}: {_reason(error)}", mend="choose another place") from error
+    finally:  # also after Ctrl-C; where all went well there is nothing left to remove
+        with contextlib.suppress(OSError, ValueError):
+            temporary.unlink()
     return path
 
 
@@ -50,7 +46,9 @@ def read_text(path: Path | str, kind: str) -> str:
         return Path(path).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise RequestError(f"a {kind} is UTF-8 text", got=str(path), mend="is this the right file?") from error
-    except OSError as error:
-        raise RequestError(
-            f"cannot read the {kind} {path}: {error.strerror or error}", mend="check the path"
-        ) from error
+    except (OSError, ValueError) as error:
+        raise RequestError(f"cannot read the {kind} {path}: {_reason(error)}", mend="check the path") from error
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return getattr(error, "strerror", None) or str(error)

@@ -116,8 +116,8 @@ class Space:
                 raise unknown("operation", op, OPERATIONS)
         if not self.operations or len(set(self.operations)) < len(self.operations):
             raise RequestError("a space names one operation or more, each once", got=list(self.operations))
-        if self.copies < 1:
-            raise RequestError("copies must be at least 1", got=self.copies)
+        if isinstance(self.copies, bool) or not isinstance(self.copies, int) or self.copies < 1:
+            raise RequestError("copies is a whole number, at least 1", got=self.copies)
 
     @property
     def _ops(self) -> tuple[str, ...]:

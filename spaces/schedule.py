@@ -31,7 +31,7 @@ class Phase:
 
     def __post_init__(self) -> None:
         """Refuse a phase of no epochs."""
-        if isinstance(self.epochs, bool) or not isinstance(self.epochs, int) or self.epochs < 1:
+        if not _is_whole(self.epochs) or self.epochs < 1:
             raise RequestError("a phase has one epoch or more", got=self.epochs)
 
 
@@ -51,12 +51,12 @@ class ImageSpec:
 
     def __post_init__(self) -> None:
         """Refuse what is no image."""
-        if self.size < 1:
-            raise RequestError("an image's size is at least 1 px", got=self.size)
-        if self.channels not in (1, 3):
+        if not _is_whole(self.size) or self.size < 1:
+            raise RequestError("an image's size is a whole number of px, at least 1", got=self.size)
+        if not _is_whole(self.channels) or self.channels not in (1, 3):
             raise RequestError("an image has 1 or 3 channels", got=self.channels)
-        if len(self.fill) != self.channels or not all(0 <= value <= 255 for value in self.fill):
-            raise RequestError(f"a fill colour is {self.channels} numbers from 0 to 255", got=list(self.fill))
+        if len(self.fill) != self.channels or not all(_is_whole(v) and 0 <= v <= 255 for v in self.fill):
+            raise RequestError(f"a fill colour is {self.channels} whole numbers from 0 to 255", got=list(self.fill))
 
     def to_json(self) -> dict[str, Any]:
         """These three as plain data."""
@@ -79,7 +79,7 @@ class Schedule:
     phases: tuple[Phase, ...]
     role: str
     image: ImageSpec
-    provenance: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), compare=False)
+    provenance: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse what is no schedule."""
@@ -114,7 +114,7 @@ class Schedule:
         Raises:
             RequestError: fewer than one epoch.
         """
-        if epochs < 1:
+        if not _is_whole(epochs) or epochs < 1:
             raise RequestError("a schedule covers one epoch or more", got=epochs)
         phases: list[Phase] = []
         start = 0
@@ -174,7 +174,7 @@ class Schedule:
     def loads(cls, text: str, source: str = "the text") -> Schedule:
         """The schedule in a policy file's text; `source` names the file for errors."""
         try:
-            document = json.loads(text, parse_constant=_no_constant)
+            document = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_key_twice)
         except (ValueError, RecursionError) as error:
             raise RequestError(f"{source} is no policy file: {error}", mend="is it whole JSON?") from error
         try:
@@ -219,7 +219,8 @@ def validate_policy(document: Any) -> None:
     """Hold `document` against the policy file's schema.
 
     Raises:
-        RequestError: it is no policy file, a newer version, or breaks the schema; the first fault is named.
+        RequestError: it is no policy file, a newer version, or breaks the schema (the first fault is named), or
+            holds what cannot be written as JSON: an infinite number, half a surrogate pair, lists too deep.
     """
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise RequestError(f'a policy file is an object with "format": "{FORMAT}"', got=document)
@@ -231,13 +232,31 @@ def validate_policy(document: Any) -> None:
             mend="install a newer roletune",
         )
     validator = jsonschema.Draft202012Validator(dict(policy_schema()))
-    error = jsonschema.exceptions.best_match(validator.iter_errors(document))
-    if error is not None:
-        raise RequestError(f"policy file, at {error.json_path}: {error.message[:200]}")
+    try:
+        error = jsonschema.exceptions.best_match(validator.iter_errors(document))
+        if error is None:
+            _canonical(document).encode()
+            return
+    except (TypeError, ValueError, RecursionError) as fault:
+        raise RequestError(f"a policy file is plain JSON: {fault}") from fault
+    raise RequestError(f"policy file, at {error.json_path}: {error.message[:200]}")
 
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in document:
+            raise ValueError(f"the key {key!r} stands twice")
+        document[key] = value
+    return document
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _canonical(document: Mapping[str, Any]) -> str:

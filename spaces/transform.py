@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from spaces.errors import RequestError
 from spaces.genome import TENTHS, Genome
 from spaces.operations import OPERATIONS, check_images
 
@@ -51,7 +52,12 @@ def sample(genome: Genome, batch: int, generator: torch.Generator) -> Parameters
 
     The same number of random numbers is drawn whatever the genome says, so two genomes of the same length that start
     from the same generator see the same draws.
+
+    Raises:
+        RequestError: fewer than one image.
     """
+    if batch < 1:
+        raise RequestError("a batch holds at least one image", got=batch)
     places = len(COUNTS) - 1
     entries = len(genome.policy)
     order = torch.rand(batch, entries, generator=generator).argsort(dim=1)
@@ -84,9 +90,11 @@ def apply(images: Tensor, parameters: Parameters, fill: Sequence[int]) -> Tensor
         fill: the colour of uncovered pixels, C numbers from 0 to 255.
 
     Raises:
-        RequestError: the images are no uint8 batch.
+        RequestError: the images are no uint8 batch, or the parameters are for another number of images.
     """
     check_images(images)
+    if len(parameters) != len(images):
+        raise RequestError(f"parameters for {len(images)} images are needed", got=len(parameters))
     colour = torch.tensor(fill, dtype=torch.uint8, device=images.device)
     for place in range(parameters.operations.shape[1]):
         chosen = parameters.operations[:, place]
@@ -127,8 +135,8 @@ class Transform(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Draw parameters for the batch and apply them."""
+        check_images(images)
         if self.genome.is_identity:
-            check_images(images)
             return images
         return apply(images, sample(self.genome, len(images), self.generator), self.fill)
 

@@ -7,6 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -174,7 +175,8 @@ class Learner(ABC):
             raise RequestError(f"this is a version {_STATE_VERSION} {self.role}'s checkpoint", got=got)
         self.seed = state["seed"]
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        # A copy, since torch keeps the very tensors it is given, and would go on to change them in `state`.
+        self.optimizer.load_state_dict(deepcopy(state["optimizer"]))
         self.agent.load_state_dict(state["history"])
 
     def _update(self, images: Tensor, labels: Tensor, raw: Tensor, rate: float) -> dict[str, Tensor]:
@@ -217,11 +219,15 @@ class Teacher(Learner):
 
 @contextmanager
 def _private_randomness(seed: int, epoch: int, device: torch.device) -> Iterator[None]:
-    """Dropout and its like draw from the epoch's own stream; the caller's stream is put back."""
-    devices = [device.index or 0] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seeded(seed, epoch, 2).initial_seed())
-        yield
+    """Dropout and its like draw from the epoch's own stream; the caller's streams are put back, or never touched."""
+    stream = seeded(seed, epoch, 2).initial_seed()
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        devices = [torch.cuda.current_device()] if device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.default_generator.manual_seed(stream)  # `torch.manual_seed` would seed all other GPUs as well
+            if devices:
+                torch.cuda.manual_seed(stream)
+            yield
 
 
 def _scale(data: DataSet, device: torch.device) -> tuple[Tensor, Tensor]:

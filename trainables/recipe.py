@@ -3,23 +3,40 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from numbers import Integral, Real
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 from torch import nn
 
 from spaces import RequestError
+from spaces.errors import unknown
 
 
-def check_range(name: str, value: object, holds: bool, rule: str) -> None:
-    """Refuse `value` unless the rule `holds`.
+def check_range(name: str, value: Any, holds: Callable[[Any], bool], rule: str) -> None:
+    """Refuse `value` unless it is a finite number for which the rule `holds`.
 
     Raises:
         RequestError: with the rule and the value.
     """
-    if not holds:
+    if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value):
+        raise RequestError(f"{name} must be a finite number", got=value)
+    if not holds(value):
         raise RequestError(f"{name} must be {rule}", got=value)
+
+
+def check_choices(settings: object) -> None:
+    """Refuse a name in the dataclass `settings` that its field's `Literal` does not list.
+
+    Raises:
+        RequestError: with the name and those that are known.
+    """
+    for field, hint in get_type_hints(type(settings)).items():
+        value = getattr(settings, field)
+        if get_origin(hint) is Literal and value not in get_args(hint):
+            raise unknown(field, value, get_args(hint))
 
 
 @dataclass(frozen=True)
@@ -57,13 +74,17 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Refuse values that cannot train."""
-        check_range("lr", self.lr, self.lr > 0, "above 0")
-        check_range("warmup", self.warmup, self.warmup >= 0, "0 or more")
-        check_range("momentum", self.momentum, 0 <= self.momentum < 1, "in [0, 1)")
-        check_range("weight_decay", self.weight_decay, self.weight_decay >= 0, "0 or more")
-        check_range("batch_size", self.batch_size, self.batch_size >= 2, "2 or more, for batch normalisation")
-        check_range("clip", self.clip, self.clip is None or self.clip > 0, "above 0, or null")
-        check_range("label_smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1, "in [0, 1)")
+        check_choices(self)
+        check_range("lr", self.lr, lambda lr: lr > 0, "above 0")
+        check_range("warmup", self.warmup, lambda epochs: epochs >= 0, "0 or more")
+        check_range("momentum", self.momentum, lambda share: 0 <= share < 1, "in [0, 1)")
+        check_range("weight_decay", self.weight_decay, lambda decay: decay >= 0, "0 or more")
+        whole = isinstance(self.batch_size, Integral)
+        rule = "a whole number, 2 or more, for batch normalisation"
+        check_range("batch_size", self.batch_size, lambda size: whole and size >= 2, rule)
+        if self.clip is not None:
+            check_range("clip", self.clip, lambda norm: norm > 0, "above 0, or null")
+        check_range("label_smoothing", self.label_smoothing, lambda share: 0 <= share < 1, "in [0, 1)")
 
     def make_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         """An optimiser over the model's trainable parameters."""

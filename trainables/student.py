@@ -13,7 +13,7 @@ from spaces import Schedule, Transform
 from spaces.transform import seeded
 from trainables.learner import Learner, on_device
 from trainables.losses import kd_loss
-from trainables.recipe import check_range
+from trainables.recipe import check_choices, check_range
 from trainables.teacher import FrozenTeacher
 
 
@@ -40,8 +40,9 @@ class Distill:
 
     def __post_init__(self) -> None:
         """Refuse values that cannot distil."""
-        check_range("temperature", self.temperature, self.temperature > 0, "above 0")
-        check_range("alpha", self.alpha, 0 <= self.alpha <= 1, "in [0, 1]")
+        check_choices(self)
+        check_range("temperature", self.temperature, lambda temperature: temperature > 0, "above 0")
+        check_range("alpha", self.alpha, lambda alpha: 0 <= alpha <= 1, "in [0, 1]")
 
 
 class Student(Learner):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 
 import safetensors.torch
@@ -14,8 +13,9 @@ from spaces.files import write_atomic
 
 
 def save_weights(path: Path | str, weights: dict[str, Tensor]) -> Path:
-    """Write `weights` to `path` as safetensors, whole or not at all."""
-    return write_atomic(path, safetensors.torch.save({name: value.contiguous() for name, value in weights.items()}))
+    """Write `weights` to `path` as safetensors, whole or not at all; weights that a model ties are written twice."""
+    copies = {name: value.clone(memory_format=torch.contiguous_format) for name, value in weights.items()}
+    return write_atomic(path, safetensors.torch.save(copies))
 
 
 def load_weights(path: Path | str) -> dict[str, Tensor]:
@@ -31,9 +31,9 @@ def load_weights(path: Path | str) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
         weights = torch.load(path, map_location="cpu", weights_only=True)
-    except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, ValueError, EOFError) as error:
+    except Exception as error:  # a damaged file raises whatever its reader stumbles over: IndexError, struct.error, …
         mend = "save it with torch.save(model.state_dict()) or as safetensors"
-        raise RequestError(f"{path} holds no plain weights", mend=mend) from error
+        raise RequestError(f"{path} holds no plain weights ({type(error).__name__})", mend=mend) from error
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise RequestError(f"{path} holds a state_dict, names to tensors", got=type(weights).__name__)
     return weights

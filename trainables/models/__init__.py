@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from spaces.errors import RequestError, unknown
+from spaces.errors import RequestError, RoletuneError, unknown
 from trainables.imports import accepted, import_dotted
 from trainables.models.cnn import cnn
 from trainables.models.mlp import mlp
@@ -47,7 +47,7 @@ def build_model(name: str, *, classes: int, channels: int, size: int, seed: int)
     """
     shape: dict[str, Any] = {"classes": classes, "channels": channels, "size": size}
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # `torch.manual_seed` would seed every GPU's generator as well
         model = _make(name, shape)
     if not isinstance(model, nn.Module):
         raise RequestError(f"the factory {name} gives a torch.nn.Module", got=type(model).__name__)
@@ -79,7 +79,10 @@ def _make(name: str, shape: dict[str, Any]) -> Any:
     if not {".", ":"} & set(name):
         raise unknown("model", name, MODELS)
     factory = import_dotted(name)
+    options = accepted(factory, shape)
     try:
-        return factory(**accepted(factory, shape))
+        return factory(**options)
+    except RoletuneError:
+        raise
     except Exception as error:
         raise RequestError(f"the model factory {name} raised {type(error).__name__}: {error}") from error

@@ -1,0 +1,338 @@
+"""Genomes and their space: bounds, PBA's explore rule against its closed form, and JSON that is refused in one line."""
+
+import json
+import pickle
+from collections import Counter
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from spaces import OPERATIONS, Entry, Genome, RequestError, Space
+from spaces.genome import TENTHS
+from spaces.operations import LEVELS
+
+quick = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+
+names = st.sampled_from(list(OPERATIONS))
+entries = st.builds(Entry, names, st.integers(0, 10), st.integers(0, 9))
+genomes = st.builds(Genome, st.lists(entries, max_size=40).map(tuple))
+seeds = st.integers(0, 2**32)
+leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()) | names
+keys = st.sampled_from(["policy", "op", "probability", "magnitude", "epochs"]) | st.text(max_size=3)
+json_values = st.recursive(
+    leaves, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(keys, inner, max_size=4), max_leaves=12
+)
+
+
+def numbers(genome):
+    return [number for entry in genome.policy for number in (entry.probability, entry.magnitude)]
+
+
+def lines(error):
+    return str(error.value).splitlines()
+
+
+# ---- an entry's bounds -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("op", OPERATIONS)
+@pytest.mark.parametrize(("probability", "magnitude"), [(0, 0), (10, 9), (10, 0), (0, 9)])
+def test_an_entry_within_bounds(op, probability, magnitude):
+    entry = Entry(op, probability, magnitude)
+    assert (entry.op, entry.probability, entry.magnitude) == (op, probability, magnitude)
+
+
+@pytest.mark.parametrize("value", [-1, 11, 10**30, True, False, 3.0, 0.5, float("nan"), "3", None, [3], np.int64(3)])
+def test_a_probability_out_of_bounds(value):
+    with pytest.raises(RequestError) as error:
+        Entry("ShearX", value, 0)
+    assert lines(error) == [f"the probability of ShearX is a whole number from 0 to 10, but got {value!r}"]
+
+
+@pytest.mark.parametrize("value", [-1, 10, 10**30, True, False, 3.0, 0.5, float("inf"), "3", None, (3,), np.int64(3)])
+def test_a_magnitude_out_of_bounds(value):
+    with pytest.raises(RequestError) as error:
+        Entry("Cutout", 0, value)
+    assert lines(error) == [f"the magnitude of Cutout is a whole number from 0 to 9, but got {value!r}"]
+
+
+def test_a_number_too_long_to_be_shown_is_refused_all_the_same():
+    with pytest.raises(RequestError) as error:
+        Entry("Cutout", 10**5000, 0)
+    assert "from 0 to 10" in str(error.value)
+    assert len(str(error.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("Rotat", "Rotate"),
+        ("shearx", "ShearX"),
+        ("CONTRAST", "Contrast"),
+        ("Translate", "Translate"),
+        ("Colour", "Color"),
+    ],
+)
+def test_an_unknown_operation_names_the_nearest(name, near):
+    with pytest.raises(RequestError, match=f"^unknown operation '{name}'; did you mean '{near}") as error:
+        Entry(name, 0, 0)
+    assert len(lines(error)) == 1
+
+
+@pytest.mark.parametrize("name", ["Mixup", "", 3, None])
+def test_an_operation_far_from_all_names_all(name):
+    with pytest.raises(RequestError) as error:
+        Entry(name, 0, 0)
+    assert lines(error) == [f"unknown operation {name!r}; known: {', '.join(sorted(OPERATIONS))}"]
+
+
+def test_a_genome_is_a_value():
+    one, same, other = (Genome((Entry("Rotate", 3, m),)) for m in (4, 4, 5))
+    assert one == same and hash(one) == hash(same)
+    assert one != other
+    assert pickle.loads(pickle.dumps(one)) == one
+    with pytest.raises(AttributeError):
+        one.policy = ()
+    with pytest.raises(AttributeError):
+        one.policy[0].magnitude = 9
+
+
+# ---- strength and identity -------------------------------------------------------------------------
+
+
+@given(entries)
+@quick
+def test_an_entrys_strength_is_its_expected_magnitude(entry):
+    assert entry.strength == pytest.approx(float(Fraction(entry.probability, 10) * entry.magnitude), abs=1e-12)
+
+
+def test_a_genomes_strength_is_the_mean_over_the_entries_of_an_operation():
+    genome = Genome((Entry("Rotate", 10, 9), Entry("Invert", 5, 4), Entry("Rotate", 3, 2), Entry("Rotate", 0, 9)))
+    assert genome.strength() == pytest.approx({"Rotate": (9 + 0.6 + 0) / 3, "Invert": 2.0})
+    assert Genome().strength() == {}
+
+
+@given(genomes)
+@quick
+def test_a_genome_is_the_identity_when_nothing_is_ever_applied(genome):
+    assert genome.is_identity == (sum(entry.probability for entry in genome.policy) == 0)
+
+
+# ---- the space -------------------------------------------------------------------------------------
+
+
+def test_zero_is_pbas_start():
+    zero = Space().zero()
+    assert [entry.op for entry in zero.policy] == [*OPERATIONS, *OPERATIONS]
+    assert len(zero.policy) == 30
+    assert numbers(zero) == [0] * 60
+    assert zero.is_identity
+
+
+def test_a_smaller_space():
+    space = Space(("Invert", "Rotate"), copies=3)
+    for genome in (space.zero(), space.random(np.random.default_rng(0))):
+        assert [entry.op for entry in genome.policy] == ["Invert", "Rotate"] * 3
+
+
+@pytest.mark.parametrize(
+    ("given_", "rule"),
+    [
+        ({"operations": ()}, r"one operation or more, each once, but got \[\]"),
+        ({"operations": ("Rotate", "Rotate")}, r"each once, but got \['Rotate', 'Rotate'\]"),
+        ({"operations": ("Rotate", "Shear")}, "unknown operation 'Shear'; did you mean 'ShearY'|'ShearX'"),
+        ({"copies": 0}, "copies is a whole number, at least 1, but got 0"),
+        ({"copies": -1}, "at least 1, but got -1"),
+        ({"copies": True}, "at least 1, but got True"),
+        ({"copies": 1.5}, "at least 1, but got 1.5"),
+    ],
+)
+def test_what_is_no_space(given_, rule):
+    with pytest.raises(RequestError, match=rule) as error:
+        Space(**given_)
+    assert len(lines(error)) == 1
+
+
+def test_random_is_uniform():
+    """400 genomes, 12,000 entries."""
+    space, generator = Space(), np.random.default_rng(11)
+    policy = [entry for _ in range(400) for entry in space.random(generator).policy]
+    joint = Counter((entry.probability, entry.magnitude) for entry in policy)
+    observed = [joint[p, m] for p in range(TENTHS + 1) for m in range(LEVELS)]
+    assert sum(observed) == len(policy)
+    assert stats.chisquare(observed).pvalue > 1e-3
+
+
+def test_the_generator_decides():
+    space = Space()
+    start = space.random(np.random.default_rng(5))
+    for draw in (space.random, lambda generator: space.explore(start, generator)):
+        same = [draw(np.random.default_rng(3)) for _ in range(2)]
+        assert same[0] == same[1]
+        assert draw(np.random.default_rng(4)) != same[0]
+        generator = np.random.default_rng(3)
+        assert draw(generator) == same[0]
+        assert draw(generator) != same[0], "a generator that was used goes on"
+
+
+def test_the_global_random_state_is_not_touched():
+    np.random.seed(0)
+    before = np.random.get_state()[1].copy()
+    space = Space()
+    space.explore(space.random(np.random.default_rng(0)), np.random.default_rng(1))
+    np.testing.assert_array_equal(np.random.get_state()[1], before)
+
+
+# ---- explore ---------------------------------------------------------------------------------------
+
+
+@given(genomes, seeds)
+@quick
+def test_explore_stays_in_bounds_and_keeps_the_operations(genome, seed):
+    explored = Space().explore(genome, np.random.default_rng(seed))
+    assert [entry.op for entry in explored.policy] == [entry.op for entry in genome.policy]
+    assert all(type(number) is int for number in numbers(explored))
+    assert all(0 <= entry.probability <= 10 and 0 <= entry.magnitude <= 9 for entry in explored.policy)
+
+
+def closed_form(value, most):
+    """Where a number lands: 0.2 × uniform + 0.8 × (±{0, 1, 2, 3}, clipped)."""
+    chance = [Fraction(1, 5) / (most + 1)] * (most + 1)
+    for step in (-3, -2, -1, 0, 0, 1, 2, 3):
+        chance[min(max(value + step, 0), most)] += Fraction(4, 5) / 8
+    assert sum(chance) == 1
+    return chance
+
+
+def explored(probability, magnitude, count, seed):
+    genome = Genome((Entry("Rotate", probability, magnitude),) * count)
+    return Space().explore(genome, np.random.default_rng(seed)).policy
+
+
+@pytest.mark.parametrize("value", range(11))
+def test_explores_moves_follow_the_closed_form(value):
+    """From every value, so at both walls too, where what is clipped piles up."""
+    count = 6000
+    policy = explored(value, min(value, 9), count, seed=100 + value)
+    for start, most, landed in (
+        (value, TENTHS, [entry.probability for entry in policy]),
+        (min(value, 9), LEVELS - 1, [entry.magnitude for entry in policy]),
+    ):
+        expected = [float(chance) * count for chance in closed_form(start, most)]
+        assert stats.chisquare(np.bincount(landed, minlength=most + 1), expected).pvalue > 1e-3
+
+
+def test_the_share_that_is_drawn_anew():
+    """Out of reach of a step (0 → 4 … 10) lands only what is drawn anew: 0.2 × 7 / 11 of all."""
+    count = 20_000
+    far = sum(entry.probability > 3 for entry in explored(0, 0, count, seed=1))
+    assert stats.binomtest(far, count, 0.2 * 7 / 11).pvalue > 1e-3
+
+
+def test_the_numbers_move_independently():
+    policy = explored(5, 5, 12_000, seed=2)
+    table = np.zeros((11, 10))
+    for entry in policy:
+        table[entry.probability, entry.magnitude] += 1
+    assert stats.chi2_contingency(table).pvalue > 1e-3
+    neighbours = np.zeros((11, 11))
+    for one, next_one in zip(policy[::2], policy[1::2], strict=True):
+        neighbours[one.probability, next_one.probability] += 1
+    assert stats.chi2_contingency(neighbours).pvalue > 1e-3
+
+
+# ---- JSON ------------------------------------------------------------------------------------------
+
+
+def test_the_plain_data_of_a_genome():
+    genome = Genome((Entry("Rotate", 3, 4), Entry("Invert", 0, 9)))
+    assert genome.to_json() == {
+        "policy": [
+            {"op": "Rotate", "probability": 3, "magnitude": 4},
+            {"op": "Invert", "probability": 0, "magnitude": 9},
+        ]
+    }
+
+
+@given(genomes)
+@quick
+def test_json_gives_a_genome_back(genome):
+    assert Genome.from_json(genome.to_json()) == genome
+    assert Genome.from_json(json.loads(json.dumps(genome.to_json()))) == genome
+
+
+ROTATE = {"op": "Rotate", "probability": 3, "magnitude": 4}
+
+
+@pytest.mark.parametrize(
+    ("data", "rule"),
+    [
+        (None, "a genome is an object with policy and nothing else, but got None"),
+        ([], r"a genome is an object .* got \[\]"),
+        ("policy", "a genome is an object .* got 'policy'"),
+        ({}, r"a genome is an object .* got \[\]"),
+        ({"policy": [], "mix": {}}, r"and nothing else, but got \['mix', 'policy'\]"),
+        ({"policy": "Rotate"}, "a genome's policy is a list of entries, but got 'Rotate'"),
+        ({"policy": {"op": "Rotate"}}, "policy is a list of entries"),
+        ({"policy": None}, "policy is a list of entries, but got None"),
+        ({"policy": ["Rotate"]}, "a policy entry is an object with magnitude, op, probability and nothing else"),
+        ({"policy": [ROTATE, None]}, "a policy entry is .* but got None"),
+        ({"policy": [{"op": "Rotate", "probability": 3}]}, r"a policy entry is .* got \['op', 'probability'\]"),
+        ({"policy": [{**ROTATE, "sign": 1}]}, "a policy entry .* 'sign'"),
+        ({"policy": [{**ROTATE, "op": ["Rotate"]}]}, r"an entry's op is a name, but got \['Rotate'\]"),
+        ({"policy": [{**ROTATE, "op": "Rotation"}]}, "unknown operation 'Rotation'; did you mean 'Rotate'"),
+        ({"policy": [{**ROTATE, "probability": 11}]}, "from 0 to 10, but got 11"),
+        ({"policy": [{**ROTATE, "probability": True}]}, "from 0 to 10, but got True"),
+        ({"policy": [{**ROTATE, "magnitude": 4.0}]}, "from 0 to 9, but got 4.0"),
+    ],
+)
+def test_what_is_no_genome(data, rule):
+    with pytest.raises(RequestError, match=rule) as error:
+        Genome.from_json(data)
+    assert len(lines(error)) == 1
+
+
+@given(json_values | st.fixed_dictionaries({"policy": json_values}))
+@quick
+def test_any_json_is_a_genome_or_refused_in_one_line(data):
+    try:
+        genome = Genome.from_json(data)
+    except RequestError as error:
+        assert len(str(error).splitlines()) == 1
+    else:
+        assert genome.to_json() == {"policy": list(data["policy"])}
+
+
+@given(st.lists(st.fixed_dictionaries({"op": names | leaves, "probability": leaves, "magnitude": leaves}), min_size=1))
+@quick
+def test_any_entries_are_a_genome_or_refused_in_one_line(policy):
+    allowed = all(
+        isinstance(entry["op"], str)
+        and entry["op"] in OPERATIONS
+        and type(entry["probability"]) is int
+        and type(entry["magnitude"]) is int
+        and entry["probability"] in range(11)
+        and entry["magnitude"] in range(10)
+        for entry in policy
+    )
+    if allowed:
+        assert Genome.from_json({"policy": policy}).to_json() == {"policy": policy}
+    else:
+        with pytest.raises(RequestError) as error:
+            Genome.from_json({"policy": policy})
+        assert len(lines(error)) == 1
+
+
+def test_nesting_to_the_limit_is_refused_in_one_line():
+    data = []
+    for _ in range(100_000):
+        data = [data]
+    for wrong in (data, {"policy": data}, {"policy": [{**ROTATE, "probability": data}]}):
+        with pytest.raises(RequestError) as error:
+            Genome.from_json(wrong)
+        assert len(lines(error)) == 1
+        assert len(str(error.value)) < 300

@@ -1,0 +1,173 @@
+"""What the tests of this room share: a toy data set, tasks on it, networks of a user's own."""
+
+import sys
+from dataclasses import replace
+from types import ModuleType
+
+import pytest
+import torch
+from torch import nn
+
+from spaces import Entry, Genome
+from trainables import Recipe, Task, TrainedTeacher
+from trainables.data import DataSet, TensorImages
+from trainables.models import build_model
+
+CLASSES, SIZE = 3, 8
+
+RICH = Genome(
+    (
+        Entry("Rotate", 8, 6),
+        Entry("Cutout", 7, 8),
+        Entry("Posterize", 6, 5),
+        Entry("Brightness", 5, 3),
+        Entry("TranslateX", 9, 4),
+        Entry("Rotate", 2, 9),
+    )
+)
+"""A genome that changes most images."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Sums are always formed in the same order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def stripes(count, channels, seed):
+    """Class k is a bright band at the height of k, on noise: linearly separable."""
+    draw = torch.Generator().manual_seed(seed)
+    labels = torch.randperm(count, generator=draw) % CLASSES
+    images = torch.randint(0, 90, (count, channels, SIZE, SIZE), generator=draw)
+    for image, label in zip(images, labels.tolist(), strict=True):
+        image[:, 1 + 2 * label : 3 + 2 * label] += 150
+    return TensorImages(images.to(torch.uint8), labels)
+
+
+@pytest.fixture
+def make_data():
+    """A data set of stripes; keyword arguments replace what it says."""
+
+    def make(train=48, channels=1, **changes):
+        parts = {part: stripes(count, channels, seed) for seed, (part, count) in enumerate(_counts(train).items())}
+        data = DataSet(
+            name="stripes",
+            classes=CLASSES,
+            channels=channels,
+            size=SIZE,
+            mean=(0.25,) * channels,
+            std=(0.2,) * channels,
+            crop=1,
+            flip=True,
+            **parts,
+        )
+        return replace(data, **changes)
+
+    return make
+
+
+def _counts(train):
+    return {"train": train, "validation": 24, "test": 30}
+
+
+@pytest.fixture
+def make_task(make_data):
+    """A task on stripes: a teacher's, or a student's with a teacher whose weights are random."""
+
+    def make(role="teacher", data=None, **changes):
+        data = data or make_data()
+        task = Task(role, "cnn", data, Recipe(lr=0.05, batch_size=16), epochs=4, validation=data.validation)
+        if role == "student":
+            shape = {"classes": data.classes, "channels": data.channels, "size": data.size}
+            weights = build_model("resnet8", seed=77, **shape).state_dict()
+            task = replace(task, teacher=TrainedTeacher("resnet8", weights))
+        return replace(task, **changes)
+
+    return make
+
+
+@pytest.fixture
+def rich():
+    return RICH
+
+
+class Dropping(nn.Module):
+    """Batch normalisation, dropout and a convolution: all that tells training from evaluation."""
+
+    def __init__(self, classes, channels):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(channels, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.4))
+        self.head = nn.Linear(8 * SIZE * SIZE, classes)
+
+    def forward(self, x):
+        return self.head(self.body(x).flatten(1))
+
+
+class Spy(nn.Module):
+    """Keeps every tensor it is given, and the mode it was in."""
+
+    def __init__(self, classes, channels):
+        super().__init__()
+        self.inner = Dropping(classes, channels)
+        self.seen, self.modes = [], []
+
+    def forward(self, x):
+        self.seen.append(x)
+        self.modes.append({module.training for module in self.modules()})
+        return self.inner(x)
+
+
+@pytest.fixture
+def user_nets(monkeypatch):
+    """A user's module that can be imported; tests add to it."""
+    module = ModuleType("roletune_user_nets")
+    module.dropping, module.spy = Dropping, Spy
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    return module
+
+
+@pytest.fixture
+def assert_same():
+    """Nested data are equal, tensors bit for bit."""
+
+    def check(one, other):
+        if isinstance(one, torch.Tensor):
+            assert one.dtype == other.dtype and torch.equal(one, other)
+        elif isinstance(one, dict):
+            assert one.keys() == other.keys()
+            for key in one:
+                check(one[key], other[key])
+        elif isinstance(one, list | tuple):
+            assert len(one) == len(other)
+            for left, right in zip(one, other, strict=True):
+                check(left, right)
+        else:
+            assert one == other
+
+    return check
+
+
+@pytest.fixture
+def through_file(tmp_path):
+    """A state as it comes back from a file that may hold nothing but tensors, numbers and names."""
+
+    def round_trip(state):
+        torch.save(state, tmp_path / "state.pt")
+        return torch.load(tmp_path / "state.pt", weights_only=True)
+
+    return round_trip
+
+
+@pytest.fixture
+def no_gpu_seeding(monkeypatch):
+    """Any attempt to seed the GPUs' global generators fails, which `torch.manual_seed` makes even without a GPU."""
+
+    def refuse(seed):
+        raise AssertionError("the global generators of the GPUs were seeded")
+
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", refuse)
+    with pytest.raises(AssertionError), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)

@@ -57,7 +57,7 @@ def _unfinished(folder: Path, stage: dict[str, Any]) -> Schedule:
         raise RequestError(f"no member of {stage['name']} was scored yet")
     best = max(scored, key=lambda member: member["score"])
     starts = {member["name"]: Genome.from_json(member["start"]) for member in stage["members"]}
-    line = ancestry(best["name"], stage["epoch"], starts, read_lineage(folder / f"{stage['name']}.lineage.jsonl"))
+    line = ancestry(best["name"], best["epoch"], starts, read_lineage(folder / f"{stage['name']}.lineage.jsonl"))
     image = stage["image"]
     provenance = {
         "run": best["name"],

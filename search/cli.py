@@ -8,19 +8,38 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
-import click
 import typer
 from rich.console import Console
-
-from spaces.errors import RequestError, RoletuneError
+from typer.core import TyperGroup
 
 if TYPE_CHECKING:
     from results.summary import SweepResult
     from search.config import SweepConfig
 
+
+class _Commands(TyperGroup):
+    """Turns what a command raises into one line and an exit status."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            _fail("stopped; what was found so far is in the sweep's folder (roletune export) and in MLflow", 130)
+        except (ValueError, RuntimeError) as error:
+            from spaces.errors import RequestError, WorkError  # `--help` should not wait for torch
+
+            if isinstance(error, RequestError):
+                _fail(str(error), 2)
+            if isinstance(error, WorkError):
+                _fail(str(error), 1)
+            raise
+
+
 app = typer.Typer(
+    cls=_Commands,
     help="What should each role see? Searches one augmentation schedule for the teacher and one for the student.",
     no_args_is_help=True,
     add_completion=False,
@@ -141,21 +160,10 @@ def main() -> None:
     # A user's own models lie where they work, and the command's script would hide that folder.
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
-    try:
-        status = app(standalone_mode=False)
-    except RequestError as error:
-        _fail(str(error), 2)
-    except RoletuneError as error:
-        _fail(str(error), 1)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        _fail("stopped; what was measured so far is in the sweep's folder (roletune export) and in MLflow", 130)
-    sys.exit(status if isinstance(status, int) else 0)
+    app()
 
 
-def _fail(line: str, status: int) -> None:
+def _fail(line: str, status: int) -> NoReturn:
     Console(stderr=True).print(f"[red]roletune:[/red] {_plain(line)}", highlight=False, soft_wrap=True)
     sys.exit(status)
 

@@ -114,7 +114,7 @@ class TrackingConfig(Section):
 class SweepConfig(Section):
     """A whole sweep file."""
 
-    name: str = Field("", validate_default=True, description="of the sweep's folders and its MLflow experiment")
+    name: str = Field("sweep", description="of the sweep's folders and its MLflow experiment")
     data: DataConfig
     teacher: TeacherConfig = Field(default_factory=TeacherConfig)
     student: StudentConfig | None = Field(default_factory=StudentConfig, description="null: a teacher alone")

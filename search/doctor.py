@@ -13,7 +13,7 @@ from search.cluster import connected, slots
 from search.config import SweepConfig
 from search.population import RAY_CHECKED
 from search.sweep import check_models, load_data, planned_epochs
-from spaces import RoletuneError
+from spaces import RoletuneError, WorkError
 
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "mlflow", "numpy")
 
@@ -79,7 +79,7 @@ def _storage(storage: Path) -> str:
         with tempfile.TemporaryFile(dir=place):
             pass
     except OSError as error:
-        raise RoletuneError(f"cannot write to {place}: {error.strerror}; choose another --storage") from error
+        raise WorkError(f"cannot write to {place}: {error.strerror}; choose another --storage") from error
     return f"{storage.resolve()}, {shutil.disk_usage(place).free / 2**30:.0f} GiB free"
 
 

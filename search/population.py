@@ -16,6 +16,7 @@ https://arxiv.org/abs/1905.05393): the bottom quarter copies weights and genome 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -50,7 +51,7 @@ class Population(PopulationBasedTraining):
         seed: of every draw.
         synch: perturb when all live members wait; otherwise each when it arrives.
         on_exploit: is told of every copy, as it happens.
-        on_generation: is told, after each perturbation, the epoch and the scores by member.
+        on_generation: is told, after each perturbation, the epoch and the scores of the members that waited for it.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Population(PopulationBasedTraining):
         self._space, self._size, self._seed = space, size, seed
         self._on_exploit, self._on_generation = on_exploit, on_generation
         self._waiting: set[str] = set()
+        self._turns: Counter[str] = Counter()
         self._warm = False
         self._place = (0, 0)
 
@@ -105,6 +107,7 @@ class Population(PopulationBasedTraining):
         state.last_score = result.get(METRIC, math.nan)
         state.last_result = result
         self._waiting.add(trial.trial_id)
+        self._turns[trial.trial_id] += 1
         return TrialScheduler.PAUSE
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
@@ -113,7 +116,7 @@ class Population(PopulationBasedTraining):
         self._trial_state[trial].last_score = result.get(METRIC, math.nan)
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
-        """Perturb if it is time, then name the member that is furthest behind."""
+        """Perturb if it is time, then name the member that had the fewest turns."""
         trials = sorted(tune_controller.get_trials(), key=_index)
         self._keep_actors_warm(tune_controller, trials)
         ready = [trial for trial in trials if trial.trial_id in self._waiting and trial.status == Trial.PAUSED]
@@ -125,39 +128,40 @@ class Population(PopulationBasedTraining):
             for trial in ready:
                 self._perturb(tune_controller, [trial], alive)
         idle = [t for t in trials if t.status in (Trial.PENDING, Trial.PAUSED) and t.trial_id not in self._waiting]
-        return min(idle, key=lambda trial: (self._trial_state[trial].last_train_time, _index(trial)), default=None)
+        # By turns, not by epochs: a copy of a donor that lags falls back, and would have all turns until it catches up.
+        return min(idle, key=lambda trial: (self._turns[trial.trial_id], _index(trial)), default=None)
 
     # The perturbation -----------------------------------------------------------------------------------------------
 
     def _perturb(self, tune_controller: Any, ready: Sequence[Trial], alive: Sequence[Trial]) -> None:
         """Let those of `ready` that are among the worst of `alive` copy one of the best, then let all go on."""
         lower, upper = self._quantile_members(alive)
+        scores = {member_name(trial): self._score(trial) for trial in ready}
         for trial in ready:
             state = self._trial_state[trial]
             state.last_checkpoint = trial.checkpoint
             state.last_perturbation_time = state.last_train_time
         for trial in (trial for trial in lower if trial in ready):
-            # In asynchronous mode a donor may be running on; its last checkpoint is that of its last boundary.
-            donors = [donor for donor in upper if self._trial_state[donor].last_checkpoint]
-            if donors:
-                self._copy(tune_controller, trial, donors)
+            # Asynchronously, a donor may be running on; its last checkpoint is that of its last boundary.
+            if upper:
+                self._copy(tune_controller, trial, upper)
         for trial in ready:
             self._waiting.discard(trial.trial_id)
         epoch = max(self._trial_state[trial].last_train_time for trial in ready)
-        self._on_generation(epoch, {member_name(trial): self._score(trial) for trial in alive})
+        self._on_generation(epoch, scores)
 
     def _copy(self, tune_controller: Any, trial: Trial, donors: Sequence[Trial]) -> None:
         self._place = (self._trial_state[trial].last_train_time, _index(trial))
         donor = donors[int(self._generator(0).integers(len(donors)))]
-        before = _genome(donor)
+        before, score = _genome(donor), self._score(trial)
         self._exploit(tune_controller, trial, donor)
-        self._trial_state[trial].last_checkpoint = None  # nobody copies a copy that was not scored yet
+        self._trial_state[trial].last_score = None  # it was the lost weights' score; nobody copies a copy without one
         self._on_exploit(
             Exploit(
                 epoch=self._trial_state[donor].last_perturbation_time,
                 target=member_name(trial),
                 donor=member_name(donor),
-                target_score=self._score(trial),
+                target_score=score,
                 donor_score=self._score(donor),
                 before=before,
                 after=_genome(trial),

@@ -82,6 +82,8 @@ class Stage:
         self._population = folder / f"{name}.population.json"
         self._on_exploit, self._on_generation = on_exploit, on_generation
         self.exploits: list[Exploit] = []
+        self._standings: dict[str, tuple[int, float]] = {}
+        self._told = 0
         self.members = tuple(self._member(index) for index in range(stage.population))
 
     def scheduler(self) -> Population | None:
@@ -116,7 +118,8 @@ class Stage:
             raise WorkError(f"the lineage of {best.name} and the history in its checkpoint differ; please report this")
         origin = {"run": best.name, "value": best.score, "parents": list(line.members[:-1])}
         schedule = Schedule(line.phases, self.task.role, self.task.image, provenance | origin)
-        self._write({outcome.name: outcome.score for outcome in outcomes}, self.stage.epochs)
+        self._standings = {outcome.name: (outcome.epochs, outcome.score) for outcome in whole}
+        self._write()
         return Found(schedule, best, tuple(outcomes), tuple(self.exploits))
 
     def _member(self, index: int) -> Member:
@@ -136,28 +139,26 @@ class Stage:
         self._on_exploit(event)
 
     def _perturbed(self, epoch: int, scores: dict[str, float]) -> None:
-        self._write(scores, epoch)
+        self._standings |= {name: (epoch, score) for name, score in scores.items()}
+        for event in self.exploits[self._told :]:
+            self._standings.pop(event.target, None)  # the score was of weights that are gone
+        self._told = len(self.exploits)
+        self._write()
         count = (self.stage.epochs - 1) // self.stage.interval
         self._on_generation(epoch // self.stage.interval, count, scores)
 
-    def _write(self, scores: dict[str, float], epoch: int) -> None:
-        members = [
-            {
-                "name": member.name,
-                "start": member.mover.to_json(),
-                "score": _number(scores.get(member.name, math.nan)),
-            }
-            for member in self.members
-        ]
-        content = {"name": self.name, "role": self.task.role, "kind": self.kind, "epoch": epoch}
-        image = self.task.image.to_json()
-        write_atomic(self._population, json.dumps({**content, "image": image, "members": members}) + "\n")
+    def _write(self) -> None:
+        """Keep who stood where when last scored; who copied since has no score of its own, so none."""
+        members = []
+        for member in self.members:
+            epoch, score = self._standings.get(member.name, (0, math.nan))
+            scored = {"epoch": epoch, "score": None if math.isnan(score) else score}
+            members.append({"name": member.name, "start": member.mover.to_json(), **scored})
+        content = {"name": self.name, "role": self.task.role, "kind": self.kind, "image": self.task.image.to_json()}
+        write_atomic(self._population, json.dumps({**content, "members": members}) + "\n")
 
 
 def member_seed(seed: int, role: str, *numbers: int) -> int:
     """A seed of its own for each purpose; near numbers give unrelated seeds."""
     return int(np.random.SeedSequence([seed, len(role), *numbers]).generate_state(1)[0])
 
-
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else value

@@ -45,8 +45,12 @@ class Entry:
 
     @property
     def strength(self) -> float:
-        """The expected magnitude: probability × magnitude, 0 … 9."""
-        return self.probability / TENTHS * self.magnitude
+        """The expected magnitude: probability × magnitude, 0 … 9.
+
+        An operation that takes no level is either on or off, so it counts with the highest one.
+        """
+        level = self.magnitude if OPERATIONS[self.op].uses_level else LEVELS - 1
+        return self.probability / TENTHS * level
 
     def to_json(self) -> dict[str, Any]:
         """This entry as plain data."""

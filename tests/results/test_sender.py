@@ -142,6 +142,7 @@ def test_what_cannot_be_sent_is_written_down(stubbed, tmp_path, monkeypatch, cap
     warnings = [r.message for r in caplog.records if UNSENT in r.message]
     assert len(warnings) == 1 and str(tmp_path / UNSENT) in warnings[0]
     assert "s3cr3t" not in caplog.text + written + repr(tracker)
+    assert tracker.uri == "http://user:***@host"
     with pytest.raises(WorkError, match="closed"):
         tracker.log(run, {"a": 1.0})
 

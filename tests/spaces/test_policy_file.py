@@ -118,13 +118,13 @@ def damaged(draw):
             key = draw(st.sampled_from(list(node) if isinstance(node, dict) else range(len(node))))
         action = draw(st.sampled_from(["replace", "remove", "add"])) if key is not None else "add"
         if action == "replace":
-            node[key] = draw(near_misses | any_json)
+            node[key] = copy.deepcopy(draw(near_misses | any_json))  # what is sampled is shared
         elif action == "remove":
             del node[key]
         elif isinstance(node, dict):
-            node[draw(known_keys | st.text())] = draw(any_json)
+            node[draw(known_keys | st.text())] = copy.deepcopy(draw(any_json))
         else:
-            node.append(draw(near_misses | any_json))
+            node.append(copy.deepcopy(draw(near_misses | any_json)))
     return changed
 
 
@@ -222,17 +222,22 @@ def test_whole_numbers_written_as_floats_are_refused():
 )
 def test_a_provenance_that_is_no_json_is_refused_when_it_is_written(provenance, tmp_path):
     schedule = Schedule(SMALL.phases, "student", SMALL.image, provenance)
-    with pytest.raises(RequestError, match="^a policy file is plain JSON: ") as error:
+    with pytest.raises(RequestError, match=r"^a policy file is plain JSON: ") as error:
         schedule.save(tmp_path / "policy.json")
     assert len(str(error.value).splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_provenance_of_endless_lists_is_refused():
-    endless = []
+    endless, deep = [], []
     endless.append(endless)
-    with pytest.raises(RequestError, match="plain JSON"):
-        Schedule(SMALL.phases, "student", SMALL.image, {"a": endless}).dumps()
+    for _ in range(100_000):
+        deep = [deep]
+    for lists in (endless, deep):
+        with pytest.raises(RequestError, match="plain JSON"):
+            Schedule(SMALL.phases, "student", SMALL.image, {"a": lists}).dumps()
+        with pytest.raises(RequestError, match="plain JSON"):
+            Schedule.from_json({**document(), "provenance": {"a": lists}})
 
 
 # ---- the schema agrees with the code ---------------------------------------------------------------
@@ -367,7 +372,8 @@ def test_numbers_that_json_has_not(constant, place):
     key = place.split(":")[0]
     text = SMALL_TEXT.replace(place, f"{key}: {constant}")
     assert text != SMALL_TEXT
-    refusal(text)
+    line = refusal(text)
+    assert "e999" in constant or line.startswith(f"the text is no policy file: {constant} is not JSON")
 
 
 def test_half_a_surrogate_pair_is_refused():
@@ -385,7 +391,7 @@ def test_a_key_that_stands_twice_is_refused(key):
     assert f"the key '{key}' stands twice" in refusal(text)
 
 
-@pytest.mark.parametrize("depth", [50, 900, 960, 980, 990, 1000, 2000, 100_000])
+@pytest.mark.parametrize("depth", [50, 400, 960, 980, 990, 1000, 2000, 100_000])
 def test_deep_nesting(depth):
     for deep in ("[" * depth + "]" * depth, '{"a":' * depth + "1" + "}" * depth):
         loaded_or_refused(deep)

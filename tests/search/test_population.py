@@ -1,0 +1,220 @@
+"""The scheduler alone, driven by a simulated controller: no Ray is started, no clock is looked at."""
+
+from __future__ import annotations
+
+import math
+import random
+from types import SimpleNamespace
+
+import pytest
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import TrialScheduler
+
+from results.lineage import Exploit, ancestry
+from search.population import EPOCH, METRIC, Population
+from spaces import Genome, Phase, Space
+from spaces.schedule import merge
+
+SPACE = Space(operations=("Rotate", "Invert"), copies=1)
+
+
+class Checkpoint:
+    """What a member's weights remember: the genomes that they were trained with."""
+
+    def __init__(self, epoch, history):
+        self.epoch, self.history = epoch, history
+
+
+class FakeTrial:
+    """As much of a `Trial` as the scheduler, ours and Ray's, touches."""
+
+    def __init__(self, index, genome):
+        member = {"name": f"m{index}", "index": index, "seed": index, "genome": genome.to_json()}
+        self.config = {"member": member}
+        self.trial_id, self.status = f"id{index}", Trial.PENDING
+        self.placement_group_factory = "one slot"
+        manager = SimpleNamespace(checkpoint_config=SimpleNamespace(num_to_keep=4), _latest_checkpoint_result=None)
+        self.run_metadata = SimpleNamespace(checkpoint_manager=manager)
+        self.epoch, self.history = 0, ()
+
+    experiment_tag = ""
+
+    @property
+    def checkpoint(self):
+        result = self.run_metadata.checkpoint_manager._latest_checkpoint_result
+        return result.checkpoint if result else None
+
+    def is_finished(self):
+        return self.status in (Trial.ERROR, Trial.TERMINATED)
+
+    def set_config(self, config):
+        self.config = config
+
+    def set_experiment_tag(self, tag):
+        self.experiment_tag = tag
+
+    @property
+    def genome(self):
+        return Genome.from_json(self.config["member"]["genome"])
+
+
+class Simulation:
+    """Members on `slots` workers; which worker reports next is drawn from `order`, so arrival differs at will."""
+
+    def __init__(self, size=4, epochs=6, interval=2, slots=2, seed=0, synch=True, order=0, score=None, dies=None):
+        self.events: list[Exploit] = []
+        self.generations = []
+        self.population = Population(
+            space=SPACE,
+            size=size,
+            interval=interval,
+            quantile=0.25,
+            seed=seed,
+            synch=synch,
+            on_exploit=self.events.append,
+            on_generation=lambda epoch, scores: self.generations.append((epoch, dict(scores))),
+        )
+        self.trials = [FakeTrial(index, SPACE.zero()) for index in range(size)]
+        self.starts = {f"m{index}": SPACE.zero() for index in range(size)}
+        self.slots, self.epochs = slots, epochs
+        self.order = random.Random(order)
+        self.score = score or (lambda trial: 0.1 * trial.config["member"]["index"] + 0.001 * trial.epoch)
+        self.dies = dies or (lambda trial: False)
+        self.cache = SimpleNamespace(calls=[])
+        self.cache.increase_max = lambda key, by: self.cache.calls.append((key, by))
+        self.controller = SimpleNamespace(
+            search_alg=None,
+            get_trials=lambda: self.trials,
+            _tune_controller=SimpleNamespace(_actor_cache=self.cache),
+        )
+
+    def run(self, most=10_000):
+        for trial in self.trials:
+            self.population.on_trial_add(self.controller, trial)
+        for _ in range(most):
+            running = [trial for trial in self.trials if trial.status == Trial.RUNNING]
+            while len(running) < self.slots and (chosen := self.population.choose_trial_to_run(self.controller)):
+                assert chosen.status in (Trial.PENDING, Trial.PAUSED)
+                self.start(chosen)
+                running.append(chosen)
+            if all(trial.is_finished() for trial in self.trials):
+                return self
+            assert running, "nobody runs and nobody is chosen: the population hangs"
+            self.report(self.order.choice(running))
+        raise AssertionError("the population does not end")
+
+    def start(self, trial):
+        trial.status = Trial.RUNNING
+        trial.epoch = trial.checkpoint.epoch if trial.checkpoint else 0
+        trial.history = trial.checkpoint.history if trial.checkpoint else ()
+
+    def report(self, trial):
+        trial.history = merge((*trial.history, Phase(1, trial.genome)))
+        trial.epoch += 1
+        if self.dies(trial):
+            self.population.on_trial_error(self.controller, trial)
+            trial.status = Trial.ERROR
+            return
+        result = {EPOCH: trial.epoch, METRIC: self.score(trial)}
+        if trial.epoch >= self.epochs:
+            self.population.on_trial_complete(self.controller, trial, result)
+            trial.status = Trial.TERMINATED
+        elif self.population.on_trial_result(self.controller, trial, result) == TrialScheduler.PAUSE:
+            saved = SimpleNamespace(checkpoint=Checkpoint(trial.epoch, trial.history))
+            trial.run_metadata.checkpoint_manager._latest_checkpoint_result = saved
+            trial.status = Trial.PAUSED
+
+
+@pytest.mark.parametrize("synch", [True, False])
+@pytest.mark.parametrize("size", [2, 4, 9])
+@pytest.mark.parametrize("slots", [1, 2, 16])
+def test_every_member_reaches_the_end_and_lineage_is_what_its_weights_saw(size, slots, synch):
+    run = Simulation(size=size, slots=slots, synch=synch, epochs=9, interval=2, order=size).run()
+    assert [trial.epoch for trial in run.trials] == [9] * size
+    assert run.events
+    for trial in run.trials:
+        name = trial.config["member"]["name"]
+        assert ancestry(name, 9, run.starts, run.events).phases == trial.history
+
+
+def test_a_quarter_copies_a_quarter_at_every_boundary_but_the_last():
+    run = Simulation(size=8, epochs=6, interval=2).run()
+    assert [epoch for epoch, _ in run.generations] == [2, 4]
+    assert [event.epoch for event in run.events] == [2, 2, 4, 4]
+    assert {event.target for event in run.events} == {"m0", "m1"}
+    assert {event.donor for event in run.events} <= {"m6", "m7"}
+    assert all(event.target_score < event.donor_score for event in run.events)
+
+
+def test_a_copy_goes_on_with_the_donors_genome_explored_and_stays_who_it_is():
+    run = Simulation(size=4, epochs=4, interval=2).run()
+    (event,) = run.events
+    target = run.trials[0]
+    assert (target.config["member"]["name"], target.config["member"]["seed"]) == ("m0", 0)
+    assert event.before == SPACE.zero() != event.after == target.genome
+    assert run.trials[3].genome == SPACE.zero()
+
+
+def test_who_arrives_first_does_not_matter():
+    runs = [Simulation(slots=slots, order=order, epochs=12).run() for slots in (1, 3) for order in range(4)]
+    assert all(run.events == runs[0].events for run in runs)
+
+
+def test_the_seed_decides():
+    assert Simulation(seed=1).run().events == Simulation(seed=1).run().events
+    assert Simulation(seed=1).run().events != Simulation(seed=2).run().events
+
+
+def test_a_member_that_dies_does_not_hold_up_the_others():
+    def dies(trial):
+        return trial.config["member"]["index"] == 2 and trial.epoch == 3
+
+    run = Simulation(size=4, epochs=8, interval=2, dies=dies).run()
+    assert [trial.status for trial in run.trials].count(Trial.TERMINATED) == 3
+    assert [epoch for epoch, _ in run.generations] == [2, 4, 6]
+    assert not any("m2" in (event.target, event.donor) for event in run.events if event.epoch > 2)
+
+
+def test_the_last_one_alive_goes_on_alone():
+    run = Simulation(size=3, epochs=6, interval=2, dies=lambda t: t.config["member"]["index"] > 0 and t.epoch == 1)
+    run.run()
+    assert run.trials[0].status == Trial.TERMINATED
+    assert run.events == []
+
+
+def test_nan_and_a_missing_score_rank_last_and_are_never_copied():
+    scores = {0: 0.5, 1: math.nan, 2: 0.7, 3: 0.6}
+    run = Simulation(size=4, epochs=4, interval=2, score=lambda t: scores[t.config["member"]["index"]]).run()
+    assert [(event.target, event.donor) for event in run.events] == [("m1", "m2")]
+    assert math.isnan(run.events[0].target_score)
+
+
+def test_nobody_is_copied_where_nobody_has_a_score():
+    run = Simulation(size=4, epochs=4, interval=2, score=lambda trial: math.nan).run()
+    assert run.events == []
+    assert all(trial.status == Trial.TERMINATED for trial in run.trials)
+
+
+def test_ties_go_to_the_first_member():
+    run = Simulation(size=4, epochs=4, interval=2, score=lambda trial: 0.5).run()
+    assert [(event.target, event.donor) for event in run.events] == [("m3", "m0")]
+
+
+def test_a_member_that_is_retried_keeps_what_was_known_of_it():
+    run = Simulation(size=4, epochs=6, interval=2)
+    for trial in run.trials:
+        run.population.on_trial_add(run.controller, trial)
+    victim = run.trials[1]
+    run.start(victim)
+    run.report(victim)
+    run.report(victim)
+    state = run.population._trial_state[victim]
+    score = state.last_score
+    run.population.on_trial_add(run.controller, victim)  # as Ray does after a failure
+    assert run.population._trial_state[victim] is state
+    assert state.last_score == score
+
+
+def test_actors_are_kept_while_the_population_waits():
+    run = Simulation(size=4).run()
+    assert run.cache.calls == [("one slot", 4)]

@@ -1,0 +1,175 @@
+"""A whole sweep, as a user runs it: the figures, the files, what MLflow holds, and what a kill leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from results.export import export
+from search import SweepConfig, replay, run
+from spaces import Phase, Schedule
+
+pytestmark = pytest.mark.slow
+
+SWEEP = """
+name: small
+data: {name: digits, train: 60, validation: 60}
+teacher: {model: cnn, recipe: {lr: 0.05, batch_size: 20}, stage: {epochs: 4, population: 3, interval: 2}, full: {seeds: 2}}
+student: {model: mlp, recipe: {lr: 0.05, batch_size: 20}, stage: {epochs: 4, population: 3, interval: 2}}
+"""
+TRIALS = 2 * (3 + 3) + 3 * 2 + 3  # two searches a role, and the full trainings of three arms
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, _ray):
+    """One sweep that ran to its end, and its configuration."""
+    folder = tmp_path_factory.mktemp("sweep")
+    path = folder / "sweep.yaml"
+    path.write_text(SWEEP)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        config = SweepConfig.load(path)
+        return config, run(config), folder
+
+
+def test_the_result_has_every_figure_and_path(finished):
+    _, result, folder = finished
+    data = json.loads(json.dumps(result.to_json()))
+    assert set(data["roles"]) == {"teacher", "student"} and data["failed"] == {}
+    for role, seeds in (("teacher", 2), ("student", 1)):
+        found = data["roles"][role]
+        assert 0 <= found["best_validation"] <= 1 and found["exploits"] == 1
+        assert set(found["test"]) == {"policy", "none", "random"}
+        assert all(len(arm["by_seed"]) == seeds for arm in found["test"].values())
+        assert (folder / found["policy_file"]).is_file()
+    assert json.loads((folder / data["folder"] / "result.json").read_text()) == data
+    assert (folder / data["report"] / "summary.md").is_file()
+    assert (folder / data["report"] / "schedule.student.png").is_file()
+    assert (folder / data["folder"] / "models" / "teacher.safetensors").is_file()
+
+
+def test_the_policies_are_whole_schedules_with_their_origin(finished):
+    _, result, folder = finished
+    for role in result.roles:
+        schedule = Schedule.load(folder / role.policy_file)
+        assert (schedule.role, schedule.epochs, schedule.image.size) == (role.role, 4, 8)
+        assert schedule.provenance["value"] == role.best_validation
+        assert schedule.provenance["data"] == {"name": "digits", "train": 60, "validation": 60}
+        assert export(str(folder / result.folder), role.role) == schedule
+
+
+def test_the_store_opens_with_plain_mlflow_calls(finished):
+    _, result, _ = finished
+    client = MlflowClient(result.tracking_uri)
+    experiment = client.get_experiment_by_name("small")
+    runs = client.search_runs([experiment.experiment_id], max_results=1000)
+    assert len(runs) == TRIALS + 1
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    children = [run for run in runs if run is not parent]
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
+    assert parent.data.params["student.distill.temperature"] == "4.0"
+    assert parent.data.metrics["final_teacher_test_accuracy/policy"] == pytest.approx(
+        result.roles[0].accuracy("policy")[0]
+    )
+    assert {item.path for item in client.list_artifacts(parent.info.run_id)} == {
+        "sweep.yaml",
+        "result.json",
+        "summary.md",
+        *(f"policy.{role}.json" for role in ("teacher", "student")),
+        *(f"schedule.{role}.png" for role in ("teacher", "student")),
+    }
+    assert result.roles[0].policy_file.endswith("policy.teacher.json")
+    policy = export(parent.info.run_id, "teacher", result.tracking_uri)
+    assert policy == export(result.folder, "teacher") if Path(result.folder).is_dir() else policy.epochs == 4
+
+
+def test_each_trial_can_be_followed_over_its_epochs(finished):
+    _, result, _ = finished
+    client = MlflowClient(result.tracking_uri)
+    experiment = client.get_experiment_by_name("small").experiment_id
+    runs = {run.data.tags["mlflow.runName"]: run for run in client.search_runs([experiment], max_results=1000)}
+    student = runs["student-pbt-00"]
+    assert student.data.tags["role"] == "student" and student.data.tags["stage"] == "pbt search"
+    for key in ("loss", "task_loss", "kd_loss", "learning_rate", "images_per_s", "policy/Rotate/strength"):
+        assert [point.step for point in client.get_metric_history(student.info.run_id, key)] == [1, 2, 3, 4], key
+    scored = client.get_metric_history(student.info.run_id, "validation_accuracy")
+    assert [point.step for point in scored] == [2, 4]
+    assert student.data.metrics["best_validation_accuracy"] == max(point.value for point in scored)
+    copies = [run for run in runs.values() if "exploited_from" in run.data.tags]
+    assert len(copies) == 2
+    assert all(run.data.tags["exploited_at_epoch"] == "2" and run.data.tags["generation"] == "1" for run in copies)
+    assert runs["teacher-full-none-1"].data.metrics["final_test_accuracy"] == result.roles[0].test["none"][1]
+    assert "kd_loss" not in runs["teacher-full-policy-0"].data.metrics
+
+
+def test_a_policy_is_replayed_as_the_sweep_trained_it(finished):
+    """The same seeds, the same schedule: not only within noise, but the same figures."""
+    config, result, folder = finished
+    schedules = [Schedule.load(folder / role.policy_file) for role in result.roles]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        again = replay(config, schedules)
+    assert [role.test["policy"] for role in again.roles] == [role.test["policy"] for role in result.roles]
+    assert Path(again.folder).name == "small-train-001"
+
+
+KILLED = """
+name: killed
+data: {name: digits, train: 60, validation: 60}
+teacher: {model: mlp, recipe: {batch_size: 20}, stage: {epochs: 600, population: 3, interval: 2}}
+student: {model: mlp, recipe: {batch_size: 20}}
+"""
+
+
+def start(folder):
+    (folder / "sweep.yaml").write_text(KILLED)
+    environment = {key: value for key, value in os.environ.items() if key not in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS")}
+    command = [sys.executable, "-m", "search.cli", "search", "sweep.yaml"]
+    return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def wait_for_generations(driver, folder, count):
+    lineage = folder / "runs" / "killed-001" / "teacher-pbt.lineage.jsonl"
+    while driver.poll() is None and not (lineage.is_file() and len(lineage.read_text().splitlines()) >= count):
+        time.sleep(0.1)
+    assert driver.poll() is None, driver.stderr.read().decode()
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_what_was_found_outlives_the_driver(tmp_path, how):
+    driver = start(tmp_path)
+    try:
+        wait_for_generations(driver, tmp_path, 4)
+        driver.send_signal(how)
+        _, err = driver.communicate(timeout=120)
+    finally:
+        driver.kill()
+    folder = tmp_path / "runs" / "killed-001"
+    for path in folder.glob("*.json"):
+        json.loads(path.read_text())
+    assert not (folder / "policy.teacher.json").exists() and not (folder / "result.json").exists()
+    policy = export(str(folder), "teacher")
+    assert (
+        policy.provenance["unfinished"]
+        and policy.epochs >= 8
+        and policy.phases[0] != Phase(policy.epochs, policy.at(0))
+    )
+    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("killed").experiment_id
+    runs = client.search_runs([experiment])
+    assert len(runs) == 4
+    assert all(client.get_metric_history(run.info.run_id, "loss") for run in runs if "member" in run.data.tags)
+    if how == signal.SIGINT:
+        assert driver.returncode == 130 and b"Traceback" not in err, err
+        assert b"roletune: stopped" in err
+        assert {run.info.status for run in runs} == {"KILLED"}

@@ -39,13 +39,14 @@ RAY_CHECKED = "2.60"
 class Population(PopulationBasedTraining):
     """The scheduler of one stage.
 
-    Every member's `config["member"]` holds `index` (0 … size − 1), `name`, `seed`, and `genome` as plain data; only
-    the genome is ever changed. The draws of a perturbation follow from `seed`, the epoch and the member's index alone,
-    so they do not depend on which worker was faster.
+    Every trial's `config["member"]` holds `index`, `name`, `seed`, `moved`, and `genome` as plain data; only the
+    genomes of those that are `moved` are ever changed. The others, such as the random control, run to their end in
+    the gaps: whenever a slot is free because the population waits. The draws of a perturbation follow from `seed`,
+    the epoch and the member's index alone, so they do not depend on which worker was faster.
 
     Args:
         space: where genomes may move.
-        size: members.
+        size: members that are moved.
         interval: epochs between perturbations.
         quantile: share that copies and share that is copied, in (0, 0.5].
         seed: of every draw.
@@ -100,6 +101,8 @@ class Population(PopulationBasedTraining):
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Train on until the boundary, then pause, which saves."""
         del tune_controller
+        if not _moved(trial):
+            return TrialScheduler.CONTINUE
         state, epoch = self._trial_state[trial], result[EPOCH]
         state.last_train_time = epoch
         if epoch - state.last_perturbation_time < self._perturbation_interval:
@@ -119,17 +122,20 @@ class Population(PopulationBasedTraining):
         """Perturb if it is time, then name the member that had the fewest turns."""
         trials = sorted(tune_controller.get_trials(), key=_index)
         self._keep_actors_warm(tune_controller, trials)
-        ready = [trial for trial in trials if trial.trial_id in self._waiting and trial.status == Trial.PAUSED]
-        alive = [trial for trial in trials if not trial.is_finished()]
+        moved = [trial for trial in trials if _moved(trial)]
+        ready = [trial for trial in moved if trial.trial_id in self._waiting and trial.status == Trial.PAUSED]
+        alive = [trial for trial in moved if not trial.is_finished()]
         if self._together:
-            if len(trials) == self._size and alive and len(ready) == len(alive):
+            if len(moved) == self._size and alive and len(ready) == len(alive):
                 self._perturb(tune_controller, ready, alive)
         else:
             for trial in ready:
                 self._perturb(tune_controller, [trial], alive)
         idle = [t for t in trials if t.status in (Trial.PENDING, Trial.PAUSED) and t.trial_id not in self._waiting]
         # By turns, not by epochs: a copy of a donor that lags falls back, and would have all turns until it catches up.
-        return min(idle, key=lambda trial: (self._turns[trial.trial_id], _index(trial)), default=None)
+        return min(
+            idle, key=lambda trial: (not _moved(trial), self._turns[trial.trial_id], _index(trial)), default=None
+        )
 
     # The perturbation -----------------------------------------------------------------------------------------------
 
@@ -209,24 +215,24 @@ class Population(PopulationBasedTraining):
 
 
 class Members(BasicVariantGenerator):
-    """The search algorithm that goes with `Population`: it hands out the members, and is not finished before they are.
+    """The search algorithm that goes with `Population`: it hands out the trials, and is not finished before they are.
 
     Ray keeps idle actors only while the search algorithm may still have something for them.
     """
 
     def __init__(self, size: int) -> None:
-        """Expect `size` members."""
+        """Expect `size` trials."""
         super().__init__()
         self._size = size
         self._ended: set[str] = set()
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Count the member as ended."""
+        """Count the trial as ended."""
         super().on_trial_complete(trial_id, result, error)
         self._ended.add(trial_id)
 
     def is_finished(self) -> bool:
-        """Whether all members have been handed out and have ended."""
+        """Whether all trials have been handed out and have ended."""
         return bool(super().is_finished()) and len(self._ended) >= self._size
 
 
@@ -239,6 +245,11 @@ def member_name(trial: Trial) -> str:
 def _index(trial: Trial) -> int:
     index: int = trial.config["member"]["index"]
     return index
+
+
+def _moved(trial: Trial) -> bool:
+    moved: bool = trial.config["member"]["moved"]
+    return moved
 
 
 def _genome(trial: Trial) -> Genome:

@@ -102,14 +102,16 @@ class Stage:
         )
 
     def found(self, outcomes: Sequence[Outcome], provenance: dict[str, Any]) -> Found:
-        """Read the result off the members' outcomes.
+        """Read the result off the members' outcomes; those of other trials are passed over.
 
         Raises:
             WorkError: no member reached the end with a score.
         """
-        whole = [outcome for outcome in outcomes if not outcome.error and not math.isnan(outcome.score)]
+        names = {member.name for member in self.members}
+        ours = tuple(outcome for outcome in outcomes if outcome.name in names)
+        whole = [outcome for outcome in ours if not outcome.error and not math.isnan(outcome.score)]
         if not whole:
-            why = next((outcome.error for outcome in outcomes if outcome.error), "none was scored")
+            why = next((outcome.error for outcome in ours if outcome.error), "none was scored")
             raise WorkError(f"every member of {self.name} failed; the first: {why}")
         best = max(whole, key=lambda outcome: outcome.score)
         line = self._ancestry(best.name, best.epochs)
@@ -120,13 +122,14 @@ class Stage:
         schedule = Schedule(line.phases, self.task.role, self.task.image, provenance | origin)
         self._standings = {outcome.name: (outcome.epochs, outcome.score) for outcome in whole}
         self._write()
-        return Found(schedule, best, tuple(outcomes), tuple(self.exploits))
+        return Found(schedule, best, ours, tuple(self.exploits))
 
     def _member(self, index: int) -> Member:
         seed = member_seed(self.search.seed, self.task.role, 0, index)
         draw = np.random.default_rng([seed, 1])
         start = self.space.zero() if self.kind == "pbt" else self.space.random(draw)
-        return Member(f"{self.name}-{index:02d}", index, seed, start)
+        stage = f"{self.kind} search"
+        return Member(f"{self.name}-{index:02d}", index, seed, start, stage, moved=self.kind == "pbt")
 
     def _ancestry(self, member: str, epochs: int) -> Ancestry:
         starts = {m.name: m.mover for m in self.members if isinstance(m.mover, Genome)}
@@ -161,4 +164,3 @@ class Stage:
 def member_seed(seed: int, role: str, *numbers: int) -> int:
     """A seed of its own for each purpose; near numbers give unrelated seeds."""
     return int(np.random.SeedSequence([seed, len(role), *numbers]).generate_state(1)[0])
-

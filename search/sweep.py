@@ -150,45 +150,51 @@ class _Sweep:
         if self.replayed:
             arms[POLICY] = self.replayed[role]
         else:
-            found = self._search(task, config, self.config.search.kind)
+            found, *control = self._search(task, config)
             arms[POLICY] = found.schedule
             self._keep(found)
             if "none" in self.config.baselines:
                 phases = (Phase(1, self.config.space.zero()),)
                 arms["none"] = replace(found.schedule, phases=phases, provenance={})
-            if "random" in self.config.baselines and self.config.search.kind != "random":
-                arms["random"] = self._search(task, config, "random").schedule
+            if control:
+                arms["random"] = control[0].schedule
         full = replace(task, data=replace(self.data, train=self.data.full), validation=None, epochs=config.full_epochs)
         return self._full(full, config.full.seeds, arms, found)
 
-    def _search(self, task: Task, config: RoleConfig, kind: Kind) -> Found:
-        watch = self._watch(task.role, f"{kind} search", config.stage.epochs)
-        stage = Stage(
-            f"{task.role}-{kind}",
-            kind,
-            task,
-            config.stage,
-            self.config.search,
-            self.config.space,
-            self.folder,
-            on_exploit=watch.exploited,
-            on_generation=watch.generation,
-        )
-        what = "search" if kind == self.config.search.kind else "random control"
-        self.ticker.stage(f"{task.role} {what}")
-        outcomes = self._trials(stage.members, task, stage.name, watch, stage.scheduler())
-        return stage.found(outcomes, self._provenance())
+    def _search(self, task: Task, config: RoleConfig) -> list[Found]:
+        """The search, and the random control beside it, which runs in the gaps that the population leaves."""
+        watch = self._watch(task.role, config.stage.epochs)
+        stages = [
+            Stage(
+                f"{task.role}-{kind}",
+                kind,
+                task,
+                config.stage,
+                self.config.search,
+                self.config.space,
+                self.folder,
+                on_exploit=watch.exploited,
+                on_generation=watch.generation,
+            )
+            for kind in searches(self.config)
+        ]
+        self.ticker.stage(f"{task.role} search" + (" and random control" if len(stages) > 1 else ""))
+        members = [member for stage in stages for member in stage.members]
+        outcomes = self._trials(members, task, f"{task.role}-search", watch, stages[0].scheduler())
+        return [stage.found(outcomes, self._provenance()) for stage in stages]
 
     def _full(self, task: Task, seeds: int, arms: dict[str, Schedule], found: Found | None) -> _Trained:
-        watch = self._watch(task.role, "full training", task.epochs)
+        watch = self._watch(task.role, task.epochs)
+        places = [(seed, arm) for seed in range(seeds) for arm in arms]
         members = [
             Member(
-                f"{task.role}-full-{arm}-{seed}",
-                index,
-                self._seed(task.role, seed),
-                arms[arm].stretch(task.epochs),
+                name=f"{task.role}-full-{arm}-{seed}",
+                index=index,
+                seed=self._seed(task.role, seed),
+                mover=arms[arm].stretch(task.epochs),
+                stage="full training",
             )
-            for index, (seed, arm) in enumerate((seed, arm) for seed in range(seeds) for arm in arms)
+            for index, (seed, arm) in enumerate(places)
         ]
         self.ticker.stage(f"{task.role} full training")
         outcomes = self._trials(members, task, f"{task.role}-full", watch, None)
@@ -314,9 +320,8 @@ class _Sweep:
         )
         return replace(task, distill=config.distill) if isinstance(config, StudentConfig) else task
 
-    def _watch(self, role: str, stage: str, epochs: int) -> Watch:
-        tags = {"role": role, "stage": stage}
-        return Watch(self.tracker, self.parent, tags, self.ticker, epochs, error_line)
+    def _watch(self, role: str, epochs: int) -> Watch:
+        return Watch(self.tracker, self.parent, role, self.ticker, epochs, error_line)
 
     def _seed(self, role: str, number: int) -> int:
         return member_seed(self.config.search.seed, role, 1, number)
@@ -380,14 +385,19 @@ def planned_epochs(config: SweepConfig, replayed: dict[str, Schedule] | None = N
     """Epochs of training in the whole sweep, over all trials: what the progress is measured against."""
     total = 0
     for role, settings in config.roles.items():
-        control = "random" in config.baselines and config.search.kind != "random"
         if replayed is None:
-            arms = 1 + ("none" in config.baselines) + control
-            total += (1 + control) * settings.stage.population * settings.stage.epochs
+            arms = len(searches(config)) + ("none" in config.baselines)
+            total += len(searches(config)) * settings.stage.population * settings.stage.epochs
         else:
             arms = 1 if role in replayed else 0
         total += arms * settings.full.seeds * settings.full_epochs
     return total
+
+
+def searches(config: SweepConfig) -> list[Kind]:
+    """The searches of each role: the one that is asked for, and its control."""
+    control = "random" in config.baselines and config.search.kind != "random"
+    return [config.search.kind, "random"] if control else [config.search.kind]
 
 
 def new_folder(storage: Path, name: str) -> Path:

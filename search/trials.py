@@ -43,17 +43,22 @@ class Member:
         index: 0, 1, 2, … within its group.
         seed: of weights, order of images and augmentation.
         mover: the genome it starts with, or the schedule that it replays.
+        stage: what the trial is part of, for its tags.
+        moved: whether a population's scheduler may change its genome.
     """
 
     name: str
     index: int
     seed: int
     mover: Genome | Schedule
+    stage: str
+    moved: bool = False
 
     def config(self) -> dict[str, Any]:
         """What Ray carries: plain data."""
         key = "schedule" if isinstance(self.mover, Schedule) else "genome"
-        return {"name": self.name, "index": self.index, "seed": self.seed, key: self.mover.to_json()}
+        known = {"name": self.name, "index": self.index, "seed": self.seed, "stage": self.stage, "moved": self.moved}
+        return {**known, key: self.mover.to_json()}
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ class Watch(tune.Callback):
     Args:
         tracker: to MLflow.
         parent: the sweep's run.
-        tags: of every run that is started: role, stage.
+        role: of the trials.
         ticker: to the terminal.
         epochs: that each trial is trained.
         error_line: why a trial failed, in one line.
@@ -44,13 +44,13 @@ class Watch(tune.Callback):
         self,
         tracker: Tracker,
         parent: Run,
-        tags: dict[str, str],
+        role: str,
         ticker: Ticker,
         epochs: int,
         error_line: Callable[[Trial], str],
     ) -> None:
         """Know nothing of any trial yet."""
-        self._tracker, self._parent, self._tags, self._ticker = tracker, parent, tags, ticker
+        self._tracker, self._parent, self._role, self._ticker = tracker, parent, role, ticker
         self._epochs, self._error_line = epochs, error_line
         self.runs: dict[str, Run] = {}
         self._best: dict[str, float] = {}
@@ -68,7 +68,7 @@ class Watch(tune.Callback):
             return
         member = trial.config["member"]
         params = {"seed": member["seed"], "epochs": self._epochs}
-        tags = self._tags | {"member": name, "generation": "0"}
+        tags = {"role": self._role, "stage": member["stage"], "member": name, "generation": "0"}
         self.runs[name] = self._tracker.start(name, parent=self._parent, tags=tags, params=params)
 
     def on_trial_result(

@@ -108,7 +108,7 @@ class Space:
         RequestError: an unknown or repeated operation, or fewer than one copy.
     """
 
-    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 - what a sweep file may not say; plain data
+    __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012 - what a sweep file may not say; plain data
 
     operations: tuple[str, ...] = field(default_factory=lambda: tuple(OPERATIONS))
     copies: int = 2

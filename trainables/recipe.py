@@ -58,7 +58,7 @@ class Recipe:
         channels_last: keep images and convolution weights in channels-last order.
     """
 
-    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 - what a sweep file may not say; plain data
+    __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012 - what a sweep file may not say; plain data
 
     optimizer: Literal["sgd", "adam"] = "sgd"
     lr: float = 0.1

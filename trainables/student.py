@@ -30,7 +30,7 @@ class Distill:
         init: `random`, or `teacher`: start from the teacher's weights wherever name and shape agree.
     """
 
-    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 - what a sweep file may not say; plain data
+    __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012 - what a sweep file may not say; plain data
 
     loss: Literal["kd"] = "kd"
     temperature: float = 4.0

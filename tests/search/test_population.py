@@ -6,6 +6,7 @@ import math
 import random
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
@@ -28,8 +29,8 @@ class Checkpoint:
 class FakeTrial:
     """As much of a `Trial` as the scheduler, ours and Ray's, touches."""
 
-    def __init__(self, index, genome):
-        member = {"name": f"m{index}", "index": index, "seed": index, "genome": genome.to_json()}
+    def __init__(self, index, genome, moved=True):
+        member = {"name": f"m{index}", "index": index, "seed": index, "moved": moved, "genome": genome.to_json()}
         self.config = {"member": member}
         self.trial_id, self.status = f"id{index}", Trial.PENDING
         self.placement_group_factory = "one slot"
@@ -218,3 +219,15 @@ def test_a_member_that_is_retried_keeps_what_was_known_of_it():
 def test_actors_are_kept_while_the_population_waits():
     run = Simulation(size=4).run()
     assert run.cache.calls == [("one slot", 4)]
+
+
+def test_those_that_are_not_moved_run_in_the_gaps_and_keep_their_genomes():
+    run = Simulation(size=4, epochs=6, interval=2, slots=3)
+    alone = Simulation(size=4, epochs=6, interval=2, slots=3).run()
+    fixed = [FakeTrial(index, SPACE.random(np.random.default_rng(index)), moved=False) for index in range(4, 7)]
+    genomes = [trial.genome for trial in fixed]
+    run.trials += fixed
+    run.run()
+    assert [trial.epoch for trial in run.trials] == [6] * 7
+    assert [trial.genome for trial in fixed] == genomes
+    assert run.events == alone.events  # and the population is moved as if it were alone

@@ -15,14 +15,18 @@ from mlflow.tracking import MlflowClient
 
 from results.export import export
 from search import SweepConfig, replay, run
-from spaces import Phase, Schedule
+from spaces import Schedule
 
 pytestmark = pytest.mark.slow
 
 SWEEP = """
 name: small
 data: {name: digits, train: 60, validation: 60}
-teacher: {model: cnn, recipe: {lr: 0.05, batch_size: 20}, stage: {epochs: 4, population: 3, interval: 2}, full: {seeds: 2}}
+teacher:
+  model: cnn
+  recipe: {lr: 0.05, batch_size: 20}
+  stage: {epochs: 4, population: 3, interval: 2}
+  full: {seeds: 2}
 student: {model: mlp, recipe: {lr: 0.05, batch_size: 20}, stage: {epochs: 4, population: 3, interval: 2}}
 """
 TRIALS = 2 * (3 + 3) + 3 * 2 + 3  # two searches a role, and the full trainings of three arms
@@ -159,11 +163,7 @@ def test_what_was_found_outlives_the_driver(tmp_path, how):
         json.loads(path.read_text())
     assert not (folder / "policy.teacher.json").exists() and not (folder / "result.json").exists()
     policy = export(str(folder), "teacher")
-    assert (
-        policy.provenance["unfinished"]
-        and policy.epochs >= 8
-        and policy.phases[0] != Phase(policy.epochs, policy.at(0))
-    )
+    assert policy.provenance["unfinished"] and policy.epochs >= 8
     client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("killed").experiment_id
     runs = client.search_runs([experiment])

@@ -130,7 +130,8 @@ def _experiment_id(client: MlflowClient, name: str, artifacts: str | None) -> st
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            return str(client.create_experiment(name, artifact_location=artifacts))
+            kind = {"mlflow.experimentKind": "custom_model_development"}  # the page opens on runs, not on chat traces
+            return str(client.create_experiment(name, artifact_location=artifacts, tags=kind))
         except Exception as error:
             if _code(error) != "RESOURCE_ALREADY_EXISTS" or not (found := client.get_experiment_by_name(name)):
                 raise  # else another sweep was faster

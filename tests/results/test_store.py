@@ -35,7 +35,7 @@ def test_an_experiment_that_another_sweep_makes_meanwhile_is_taken():
 
     answers = [None, SimpleNamespace(lifecycle_stage="active", experiment_id=7)]
 
-    def create(name, artifact_location):
+    def create(name, artifact_location, tags):
         raise MlflowException("taken", error_code=RESOURCE_ALREADY_EXISTS)
 
     client = SimpleNamespace(get_experiment_by_name=lambda name: answers.pop(0), create_experiment=create)

@@ -98,7 +98,7 @@ class Sender:
         """Queue at most `BATCH` metrics, and tags, in the last job of the run if that can take them."""
         with self._changed:
             last = run._last
-            if last and last.op == "log" and len(last.data["metrics"]) + len(points) <= BATCH:
+            if last and last.op == "log" and _entities(last) + len(points) + len(tags) <= BATCH:
                 last.data["metrics"] += points
                 last.data["tags"] |= tags
             else:
@@ -178,3 +178,8 @@ class Sender:
             _log.warning("MLflow refused %r of run %r: %s", job.op, job.run.name, reason(error))
         if job.op == "start":
             job.run._settled.set()
+
+
+def _entities(job: Job) -> int:
+    """What MLflow counts against the limit of one call."""
+    return len(job.data["metrics"]) + len(job.data["tags"])

@@ -63,6 +63,17 @@ def connect(uri: str, experiment: str, folder: Path) -> tuple[MlflowClient, str]
     return _ask(uri, question, LOCAL if _sqlite_file(uri) else REMOTE)
 
 
+def check_store(uri: str) -> None:
+    """Ask the store at `uri` for an answer; nothing is made there.
+
+    Raises:
+        RequestError: it does not answer, or is of no known kind.
+    """
+    if (file := _sqlite_file(uri)) and not file.exists():
+        return  # it will be made
+    _ask(uri, lambda client: client.search_experiments(max_results=1), LOCAL if file else REMOTE)
+
+
 def find_artifact(uri: str, run_id: str, name: str) -> bytes:
     """The content of the artifact `name` of a run.
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from typer.core import TyperGroup
 
 if TYPE_CHECKING:
@@ -164,13 +165,8 @@ def main() -> None:
 
 
 def _fail(line: str, status: int) -> NoReturn:
-    Console(stderr=True).print(f"[red]roletune:[/red] {_plain(line)}", highlight=False, soft_wrap=True)
+    Console(stderr=True).print(f"[red]roletune:[/red] {escape(line)}", highlight=False, soft_wrap=True)
     sys.exit(status)
-
-
-def _plain(text: str) -> str:
-    """Square brackets in a message are not markup."""
-    return text.replace("[", r"\[")
 
 
 def _config(path: Path, overrides: list[str] | None, storage: str | None) -> SweepConfig:
@@ -181,10 +177,9 @@ def _config(path: Path, overrides: list[str] | None, storage: str | None) -> Swe
 
 
 def _print_plan(config: SweepConfig, as_json: bool) -> None:
-    from search.sweep import check_models, load_data, planned_epochs
+    from search.plan import checked_data, planned_epochs
 
-    data = load_data(config)
-    check_models(config, data)
+    data = checked_data(config)
     plan: dict[str, Any] = {
         "sweep": json.loads(config.model_dump_json(by_alias=True)),
         "images": {part: len(getattr(data, part)) for part in ("train", "validation", "test")},
@@ -207,7 +202,7 @@ def _show(result: SweepResult, as_json: bool) -> None:
     console.print(result.table())
     console.print()
     for note in result.notes():
-        console.print(_plain(note), highlight=False, soft_wrap=True)
+        console.print(escape(note), highlight=False, soft_wrap=True)
     console.print()
     for role in result.roles:
         if role.policy_file:

@@ -73,6 +73,7 @@ class TeacherConfig(RoleConfig):
 
     model: str = Field("resnet20", description="a built-in model, or a factory of your own: package.module:function")
     weights: str | None = Field(None, description="a trained teacher (safetensors or state_dict): its stage is skipped")
+    policy: str | None = Field(None, description="with weights: the policy it was trained with, for distinct views")
 
 
 class StudentConfig(RoleConfig):
@@ -136,9 +137,14 @@ class SweepConfig(Section):
         return name
 
     @model_validator(mode="after")
-    def _nothing_to_do(self) -> SweepConfig:
+    def _roles_fit_together(self) -> SweepConfig:
         if self.student is None and self.teacher.weights is not None:
             raise ValueError("teacher.weights with student: null leaves nothing to train")
+        if self.teacher.policy is not None and self.teacher.weights is None:
+            raise ValueError("teacher.policy goes with teacher.weights; without them the teacher's own is searched")
+        distinct = self.student is not None and self.student.distill.view == "distinct"
+        if distinct and self.teacher.weights is not None and self.teacher.policy is None:
+            raise ValueError("view: distinct shows a given teacher its own schedule; set teacher.policy to its file")
         return self
 
     @property

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from results.store import check_store, mask
 from search.cluster import connected, slots
 from search.config import SweepConfig
+from search.plan import checked_data, planned_epochs
 from search.population import RAY_CHECKED
-from search.sweep import check_models, load_data, planned_epochs
 from spaces import RoletuneError, WorkError
 
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "mlflow", "numpy")
@@ -38,7 +40,6 @@ def examine(config: SweepConfig, address: str | None = None) -> list[Check]:
     look = {
         "packages": _packages,
         "data": lambda: _data(config),
-        "models": lambda: _models(config),
         "storage": lambda: _storage(Path(config.storage)),
         "tracking": lambda: _tracking(config),
         "cluster": lambda: _cluster(config, address),
@@ -63,14 +64,10 @@ def _packages() -> str:
 
 
 def _data(config: SweepConfig) -> str:
-    data = load_data(config)
+    data = checked_data(config)
     counts = ", ".join(f"{len(getattr(data, part))} {part}" for part in ("train", "validation", "test"))
-    return f"{data.name}: {counts}; {data.classes} classes, {data.channels}×{data.size}×{data.size}"
-
-
-def _models(config: SweepConfig) -> str:
-    check_models(config, load_data(config))
-    return ", ".join(f"{role}: {settings.model}" for role, settings in config.roles.items())
+    models = ", ".join(f"{role} {settings.model}" for role, settings in config.roles.items())
+    return f"{data.name}: {counts}; {data.classes} classes, {data.channels}×{data.size}×{data.size}; fits {models}"
 
 
 def _storage(storage: Path) -> str:
@@ -84,14 +81,11 @@ def _storage(storage: Path) -> str:
 
 
 def _tracking(config: SweepConfig) -> str:
-    from results.tracking import Tracker
-
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        Tracker.open(Path(folder), config.name, config.tracking.uri) as tracker,
-    ):
-        own = tracker.uri.startswith("sqlite:") and config.tracking.uri is None
-        return "a store in the sweep's own folder" if own else f"{tracker.uri} answers"
+    uri = config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
+    if not uri:
+        return "a store in the sweep's own folder"
+    check_store(uri)
+    return f"{mask(uri)} answers"
 
 
 def _cluster(config: SweepConfig, address: str | None) -> str:

@@ -87,6 +87,10 @@ class Population(PopulationBasedTraining):
         self._warm = False
         self._place = (0, 0)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Ray pickles its scheduler beside the trials; whoever listens stays out of it."""
+        return self.__dict__ | {"_on_exploit": None, "_on_generation": None}
+
     # What Ray calls -------------------------------------------------------------------------------------------------
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
@@ -107,7 +111,6 @@ class Population(PopulationBasedTraining):
         state.last_train_time = epoch
         if epoch - state.last_perturbation_time < self._perturbation_interval:
             return TrialScheduler.CONTINUE
-        state.last_score = result.get(METRIC, math.nan)
         state.last_result = result
         self._waiting.add(trial.trial_id)
         self._turns[trial.trial_id] += 1
@@ -128,9 +131,8 @@ class Population(PopulationBasedTraining):
         if self._together:
             if len(moved) == self._size and alive and len(ready) == len(alive):
                 self._perturb(tune_controller, ready, alive)
-        else:
-            for trial in ready:
-                self._perturb(tune_controller, [trial], alive)
+        elif ready:
+            self._perturb(tune_controller, ready, alive)
         idle = [t for t in trials if t.status in (Trial.PENDING, Trial.PAUSED) and t.trial_id not in self._waiting]
         # By turns, not by epochs: a copy of a donor that lags falls back, and would have all turns until it catches up.
         return min(
@@ -141,12 +143,14 @@ class Population(PopulationBasedTraining):
 
     def _perturb(self, tune_controller: Any, ready: Sequence[Trial], alive: Sequence[Trial]) -> None:
         """Let those of `ready` that are among the worst of `alive` copy one of the best, then let all go on."""
-        lower, upper = self._quantile_members(alive)
-        scores = {member_name(trial): self._score(trial) for trial in ready}
-        for trial in ready:
+        for trial in ready:  # a score counts from when its checkpoint is there, so the two always belong together
             state = self._trial_state[trial]
+            result: dict[str, Any] = state.last_result or {}
+            state.last_score = result.get(METRIC, math.nan)
             state.last_checkpoint = trial.checkpoint
             state.last_perturbation_time = state.last_train_time
+        lower, upper = self._quantile_members(alive)
+        scores = {member_name(trial): self._score(trial) for trial in ready}
         for trial in (trial for trial in lower if trial in ready):
             # Asynchronously, a donor may be running on; its last checkpoint is that of its last boundary.
             if upper:
@@ -161,6 +165,7 @@ class Population(PopulationBasedTraining):
         donor = donors[int(self._generator(0).integers(len(donors)))]
         before, score = _genome(donor), self._score(trial)
         self._exploit(tune_controller, trial, donor)
+        self._trial_state[trial].last_train_time = self._trial_state[donor].last_perturbation_time
         self._trial_state[trial].last_score = None  # it was the lost weights' score; nobody copies a copy without one
         self._on_exploit(
             Exploit(

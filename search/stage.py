@@ -17,6 +17,7 @@ from search.population import Population
 from search.trials import Member, Outcome
 from spaces import Genome, Phase, Schedule, Space, WorkError
 from spaces.files import write_atomic
+from spaces.schedule import ROLES
 from trainables.task import Task
 
 Kind = Literal["pbt", "random"]
@@ -29,13 +30,11 @@ class Found:
     Args:
         schedule: of the best member's ancestors, with its provenance.
         best: the member with the highest final score; ties go to the first.
-        outcomes: of all members.
         exploits: all copies, in the order in which they happened.
     """
 
     schedule: Schedule
     best: Outcome
-    outcomes: tuple[Outcome, ...]
     exploits: tuple[Exploit, ...]
 
 
@@ -108,7 +107,7 @@ class Stage:
             WorkError: no member reached the end with a score.
         """
         names = {member.name for member in self.members}
-        ours = tuple(outcome for outcome in outcomes if outcome.name in names)
+        ours = [outcome for outcome in outcomes if outcome.name in names]
         whole = [outcome for outcome in ours if not outcome.error and not math.isnan(outcome.score)]
         if not whole:
             why = next((outcome.error for outcome in ours if outcome.error), "none was scored")
@@ -122,7 +121,7 @@ class Stage:
         schedule = Schedule(line.phases, self.task.role, self.task.image, provenance | origin)
         self._standings = {outcome.name: (outcome.epochs, outcome.score) for outcome in whole}
         self._write()
-        return Found(schedule, best, ours, tuple(self.exploits))
+        return Found(schedule, best, tuple(self.exploits))
 
     def _member(self, index: int) -> Member:
         seed = member_seed(self.search.seed, self.task.role, 0, index)
@@ -163,4 +162,6 @@ class Stage:
 
 def member_seed(seed: int, role: str, *numbers: int) -> int:
     """A seed of its own for each purpose; near numbers give unrelated seeds."""
-    return int(np.random.SeedSequence([seed, len(role), *numbers]).generate_state(1)[0])
+    # NumPy takes [1] and [1, 0] for the same, so no word but the seed may be 0.
+    words = [seed, 1 + ROLES.index(role), *(1 + number for number in numbers)]
+    return int(np.random.SeedSequence(words).generate_state(1)[0])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 from rich.console import Console
+from rich.markup import escape
 from torch import Tensor
 
 from results.plots import plot_schedule
@@ -20,18 +24,20 @@ from results.summary import POLICY, RoleResult, SweepResult
 from results.tracking import Run, Tracker
 from search.cluster import connected, slots
 from search.config import RoleConfig, StudentConfig, SweepConfig
+from search.plan import checked_data, new_folder, planned_epochs, scored_images, searches
 from search.progress import Ticker
-from search.stage import Found, Kind, Stage, member_seed
-from search.trials import Member, Outcome, error_line, run_trials
+from search.stage import Found, Stage, member_seed
+from search.trials import Member, Outcome, run_trials, worker
 from search.watch import Watch
 from spaces import Phase, RequestError, Schedule, WorkError
 from spaces.files import write_atomic
-from trainables import data as datasets
-from trainables.data import DataSet, Images
-from trainables.data.splits import chosen
-from trainables.models import build_model, check_model
+from trainables.data import DataSet
+from trainables.ray_trial import Worker
 from trainables.task import Task, TrainedTeacher, test_score
-from trainables.weights import check_weights, load_weights, save_weights
+from trainables.weights import load_weights, save_weights
+
+Scores = dict[str, list[dict[str, float] | None]]
+"""Arm → what each of its trainings scored on the test set, one entry a seed, None where one failed."""
 
 
 def run(config: SweepConfig, *, address: str | None = None, console: Console | None = None) -> SweepResult:
@@ -47,7 +53,7 @@ def run(config: SweepConfig, *, address: str | None = None, console: Console | N
 
     Raises:
         RequestError: the data, a model, the cluster or the tracking server is not as the sweep needs it.
-        WorkError: the work failed: every member of a search, or every training that something else builds on.
+        WorkError: every member of a search failed, or every training of the teacher that the student needs.
     """
     with _started(config, config.name, planned_epochs(config), address, console) as sweep:
         return sweep.run()
@@ -66,7 +72,7 @@ def replay(
 
     Raises:
         RequestError: as `run`, or a schedule's role is not in the sweep or comes twice, or a student has no teacher.
-        WorkError: a training failed.
+        WorkError: every training of the teacher that the student needs failed.
     """
     by_role = {schedule.role: schedule for schedule in schedules}
     if len(by_role) < len(schedules):
@@ -79,31 +85,38 @@ def replay(
             "add --policy policy.teacher.json, or --set teacher.weights=FILE (a sweep keeps models/teacher.safetensors)"
         )
         raise RequestError("a student's policy needs a trained teacher", mend=mend)
-    data = load_data(config)
-    for schedule in schedules:
-        if schedule.image.channels != data.channels:
-            rule = f"the {schedule.role}'s policy is for images of {schedule.image.channels} channels"
-            raise RequestError(rule, got=data.channels, mend="choose other data")
     total = planned_epochs(config, by_role)
-    with _started(config, f"{config.name}-train", total, address, console) as sweep:
-        sweep.replayed = by_role
+    with _started(config, f"{config.name}-train", total, address, console, by_role) as sweep:
         return sweep.run()
 
 
 @contextmanager
 def _started(
-    config: SweepConfig, name: str, total: int, address: str | None, console: Console | None
+    config: SweepConfig,
+    name: str,
+    total: int,
+    address: str | None,
+    console: Console | None,
+    replayed: dict[str, Schedule] | None = None,
 ) -> Iterator[_Sweep]:
-    """Everything that a sweep needs, checked before its folder is made: a refusal leaves nothing behind."""
-    data = load_data(config)
-    check_models(config, data)
+    """Everything that a sweep needs, checked one by one: a refusal leaves no folder behind."""
+    data = checked_data(config)
+    for schedule in (replayed or {}).values():
+        if schedule.image.channels != data.channels:
+            rule = f"the {schedule.role}'s policy is for images of {schedule.image.channels} channels"
+            raise RequestError(rule, got=data.channels, mend="choose other data")
     with connected(address):
         fits = slots(config.resources)
         folder = new_folder(Path(config.storage), name)
-        write_atomic(folder / "sweep.yaml", config.to_yaml())
-        with Tracker.open(folder, config.name, config.tracking.uri) as tracker, Ticker(console, total) as ticker:
-            ticker.say(f"{folder}  ·  {fits} trial{'s' if fits != 1 else ''} at once")
-            yield _Sweep(config, data, folder, tracker, ticker)
+        try:
+            write_atomic(folder / "sweep.yaml", config.to_yaml())
+            tracker = Tracker.open(folder, config.name, config.tracking.uri)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        with tracker, Ticker(console, total) as ticker:
+            ticker.say(f"{escape(str(folder))}  ·  {fits} trial{'s' if fits != 1 else ''} at once")
+            yield _Sweep(config, data, folder, tracker, ticker, replayed or {})
 
 
 @dataclass
@@ -116,6 +129,10 @@ class _Trained:
     weights: dict[str, list[dict[str, Tensor] | None]]
     runs: dict[str, Run]
 
+    def policy_weights(self) -> dict[str, Tensor] | None:
+        """Of the first training with the policy that did not fail."""
+        return next((weights for weights in self.weights[POLICY] if weights is not None), None)
+
 
 @dataclass
 class _Sweep:
@@ -124,19 +141,20 @@ class _Sweep:
     folder: Path
     tracker: Tracker
     ticker: Ticker
-    replayed: dict[str, Schedule] = field(default_factory=dict)
+    replayed: dict[str, Schedule]
     failed: dict[str, str] = field(default_factory=dict)
 
     def run(self) -> SweepResult:
         started = time.perf_counter()
         self.parent = self._open()
-        teacher = self._given_teacher()
         trained: dict[str, _Trained] = {}
-        for role, role_config in self.config.roles.items():
+        for role, settings in self.config.roles.items():
             if self.replayed and role not in self.replayed:
                 continue
-            trained[role] = self._role(role, role_config, teacher)
-            teacher = TrainedTeacher(role_config.model, self._kept_weights(trained[role]), trained[role].schedule)
+            teacher = self._teacher(trained) if role == "student" else None
+            trained[role] = self._role(role, settings, teacher)
+            if weights := trained[role].policy_weights():
+                save_weights(self.folder / "models" / f"{role}.safetensors", weights)
         self.ticker.stage("test")
         results = tuple(self._tested(role, result) for role, result in trained.items())
         return self._close(results, time.perf_counter() - started)
@@ -146,24 +164,21 @@ class _Sweep:
     def _role(self, role: str, config: RoleConfig, teacher: TrainedTeacher | None) -> _Trained:
         task = self._task(role, config, teacher)
         found = None
-        arms: dict[str, Schedule] = {}
         if self.replayed:
-            arms[POLICY] = self.replayed[role]
+            arms = {POLICY: self.replayed[role]}
+            self._keep(self.replayed[role])
         else:
-            found, *control = self._search(task, config)
-            arms[POLICY] = found.schedule
-            self._keep(found)
-            if "none" in self.config.baselines:
-                phases = (Phase(1, self.config.space.zero()),)
-                arms["none"] = replace(found.schedule, phases=phases, provenance={})
-            if control:
-                arms["random"] = control[0].schedule
+            found, arms = self._search(task, config)
         full = replace(task, data=replace(self.data, train=self.data.full), validation=None, epochs=config.full_epochs)
         return self._full(full, config.full.seeds, arms, found)
 
-    def _search(self, task: Task, config: RoleConfig) -> list[Found]:
-        """The search, and the random control beside it, which runs in the gaps that the population leaves."""
-        watch = self._watch(task.role, config.stage.epochs)
+    def _search(self, task: Task, config: RoleConfig) -> tuple[Found, dict[str, Schedule]]:
+        """The search, and the random control beside it, which runs in the gaps that the population leaves.
+
+        Returns:
+            What the search found, and the schedule of each arm of the full training.
+        """
+        watch = Watch(self.tracker, self.parent, task.role, self.ticker, task.epochs)
         stages = [
             Stage(
                 f"{task.role}-{kind}",
@@ -180,100 +195,129 @@ class _Sweep:
         ]
         self.ticker.stage(f"{task.role} search" + (" and random control" if len(stages) > 1 else ""))
         members = [member for stage in stages for member in stage.members]
-        outcomes = self._trials(members, task, f"{task.role}-search", watch, stages[0].scheduler())
-        return [stage.found(outcomes, self._provenance()) for stage in stages]
+        name, scheduler = f"{task.role}-search", stages[0].scheduler()
+        outcomes = self._trials(members, task, name, watch, config.stage.interval, scheduler)
+        found = stages[0].found(outcomes, self._provenance())
+        self._keep(found.schedule)
+        arms = {POLICY: found.schedule}
+        if "none" in self.config.baselines:
+            arms["none"] = replace(found.schedule, phases=(Phase(1, self.config.space.zero()),), provenance={})
+        for control in stages[1:]:
+            try:
+                arms["random"] = control.found(outcomes, self._provenance()).schedule
+            except WorkError as error:  # its members stand in `failed`, and nothing else needs it
+                self.ticker.say(f"  [red]no random control[/red]: {escape(str(error))}")
+        return found, arms
 
     def _full(self, task: Task, seeds: int, arms: dict[str, Schedule], found: Found | None) -> _Trained:
-        watch = self._watch(task.role, task.epochs)
+        watch = Watch(self.tracker, self.parent, task.role, self.ticker, task.epochs)
         places = [(seed, arm) for seed in range(seeds) for arm in arms]
         members = [
             Member(
-                name=f"{task.role}-full-{arm}-{seed}",
+                name=full_name(task.role, arm, seed),
                 index=index,
-                seed=self._seed(task.role, seed),
+                seed=member_seed(self.config.search.seed, task.role, 1, seed),
                 mover=arms[arm].stretch(task.epochs),
                 stage="full training",
             )
             for index, (seed, arm) in enumerate(places)
         ]
         self.ticker.stage(f"{task.role} full training")
-        outcomes = self._trials(members, task, f"{task.role}-full", watch, None)
+        outcomes = self._trials(members, task, f"{task.role}-full", watch, max(1, task.epochs // 10))
         by_name = {outcome.name: None if outcome.error else outcome.state()["model"] for outcome in outcomes}
-        weights = {arm: [by_name[f"{task.role}-full-{arm}-{seed}"] for seed in range(seeds)] for arm in arms}
+        weights = {arm: [by_name[full_name(task.role, arm, seed)] for seed in range(seeds)] for arm in arms}
         return _Trained(task, found, arms[POLICY], weights, watch.runs)
 
-    def _trials(self, members: Sequence[Member], task: Task, name: str, watch: Watch, scheduler: Any) -> list[Outcome]:
+    def _trials(
+        self,
+        members: Sequence[Member],
+        task: Task,
+        name: str,
+        watch: Watch,
+        save_every: int,
+        scheduler: Any = None,
+    ) -> list[Outcome]:
         outcomes = run_trials(
             members,
             task,
             self.config.resources,
             folder=self.folder.resolve() / "trials",
             name=name,
+            save_every=save_every,
             scheduler=scheduler,
             callbacks=[watch],
         )
         self.failed |= {outcome.name: outcome.error for outcome in outcomes if outcome.error}
         return outcomes
 
-    def _kept_weights(self, trained: _Trained) -> dict[str, Tensor]:
-        """The first training with the policy that did not fail: kept as a file, and what a student learns from."""
-        role = trained.task.role
-        weights = next((weights for weights in trained.weights[POLICY] if weights is not None), None)
+    def _teacher(self, trained: dict[str, _Trained]) -> TrainedTeacher:
+        """The one that the sweep was given, or the one that it trained."""
+        given = self.config.teacher
+        if given.weights is not None:
+            schedule = Schedule.load(given.policy) if given.policy else None
+            return TrainedTeacher(given.model, load_weights(given.weights), schedule)
+        weights = trained["teacher"].policy_weights()
         if weights is None:
-            why = next(why for name, why in self.failed.items() if name.startswith(f"{role}-full-{POLICY}-"))
-            raise WorkError(f"every full training of the {role} with its policy failed; the first: {why}")
-        save_weights(self.folder / "models" / f"{role}.safetensors", weights)
-        return weights
-
-    def _given_teacher(self) -> TrainedTeacher | None:
-        path = self.config.teacher.weights
-        return TrainedTeacher(self.config.teacher.model, load_weights(path)) if path else None
+            why = next(why for name, why in self.failed.items() if name.startswith(f"teacher-full-{POLICY}-"))
+            raise WorkError(f"every full training of the teacher with its policy failed; the first: {why}")
+        return TrainedTeacher(given.model, weights, trained["teacher"].schedule)
 
     # The test -------------------------------------------------------------------------------------------------------
 
     def _tested(self, role: str, trained: _Trained) -> RoleResult:
         """Open the test set, once for each training, after everything was chosen."""
-        scores = self._test_scores(trained)
+        scores = self._test_scores(role, trained)
         for arm, by_seed in scores.items():
             for seed, score in enumerate(by_seed):
                 if score is not None:
-                    run = trained.runs[f"{role}-full-{arm}-{seed}"]
-                    self.tracker.log(
-                        run, {f"final_test_{key}": value for key, value in score.items()}, trained.task.epochs
-                    )
-        accuracies = {arm: tuple(s["accuracy"] if s else None for s in by_seed) for arm, by_seed in scores.items()}
+                    final = {f"final_test_{key}": value for key, value in score.items()}
+                    self.tracker.log(trained.runs[full_name(role, arm, seed)], final, trained.task.epochs)
         return RoleResult(
             role=role,
-            best_validation=trained.found.best.score if trained.found else float("nan"),
-            test=accuracies,
+            best_validation=trained.found.best.score if trained.found else math.nan,
+            test={arm: tuple(s["accuracy"] if s else None for s in by_seed) for arm, by_seed in scores.items()},
             exploits=len(trained.found.exploits) if trained.found else 0,
-            policy_file=str(self.folder / f"policy.{role}.json") if trained.found else "",
+            policy_file=str(self._policy_file(role)),
         )
 
-    def _test_scores(self, trained: _Trained) -> dict[str, list[dict[str, float] | None]]:
+    def _test_scores(self, role: str, trained: _Trained) -> Scores:
         resources = self.config.resources
         remote = ray.remote(num_cpus=resources.cpus_per_trial, num_gpus=resources.gpus_per_trial)(_remote_test)
-        task = ray.put(trained.task)
+        task, here = ray.put(trained.task), worker(resources)
         pending = {
-            arm: [remote.remote(task, weights, resources.cpus_per_trial) if weights else None for weights in by_seed]
+            arm: [remote.remote(task, weights, here) if weights else None for weights in by_seed]
             for arm, by_seed in trained.weights.items()
         }
-        return {arm: [ray.get(ref) if ref else None for ref in refs] for arm, refs in pending.items()}
+        return {
+            arm: [self._test_score(full_name(role, arm, seed), answer) for seed, answer in enumerate(answers)]
+            for arm, answers in pending.items()
+        }
+
+    def _test_score(self, name: str, answer: Any) -> dict[str, float] | None:
+        try:
+            return ray.get(answer) if answer else None
+        except RayError as error:
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            self.failed[f"{name} on the test set"] = lines[-1][:300] if lines else type(error).__name__
+            return None
 
     # What is kept ---------------------------------------------------------------------------------------------------
 
-    def _keep(self, found: Found) -> None:
-        """Write the policy and its picture as soon as they are known."""
-        role = found.schedule.role
-        policy = found.schedule.save(self.folder / f"policy.{role}.json")
-        picture = plot_schedule(found.schedule, self.folder / "report" / f"schedule.{role}.png")
+    def _keep(self, schedule: Schedule) -> None:
+        """Write a policy and its picture as soon as they are known."""
+        policy = schedule.save(self._policy_file(schedule.role))
+        picture = plot_schedule(schedule, self.folder / "report" / f"schedule.{schedule.role}.png")
         for path in (policy, picture):
             self.tracker.artifact(self.parent, path)
 
+    def _policy_file(self, role: str) -> Path:
+        return self.folder / f"policy.{role}.json"
+
     def _open(self) -> Run:
-        # No data set's folder, no cluster's address: what would differ from machine to machine stays out of the tags.
-        about = f"Search {self.config.search.kind}, seed {self.config.search.seed}, on {self.config.data.name}."
+        what = "Replay" if self.replayed else f"Search {self.config.search.kind}"
+        about = f"{what}, seed {self.config.search.seed}, on {self.config.data.name}."
         tags = {"stage": "sweep", "folder": self.folder.name}
+        # Where it runs is not what it is: storage and tracking would differ from machine to machine.
         parameters = json.loads(self.config.model_dump_json(by_alias=True, exclude={"storage", "tracking"}))
         parent = self.tracker.start(self.folder.name, tags=tags, params=parameters, description=about)
         self.tracker.artifact(parent, self.folder / "sweep.yaml")
@@ -294,133 +338,53 @@ class _Sweep:
         data = write_atomic(self.folder / "result.json", json.dumps(result.to_json(), indent=2) + "\n")
         for path in (summary, data):
             self.tracker.artifact(self.parent, path)
-        metrics = {"seconds": seconds, "failed_trials": float(len(self.failed))}
-        for role in roles:
-            metrics[f"best_{role.role}_validation_accuracy"] = role.best_validation
-            for arm in role.test:
-                if (cell := role.accuracy(arm)) is not None:
-                    metrics[f"final_{role.role}_test_accuracy/{arm}"] = cell[0]
-        self.tracker.log(self.parent, metrics)
+        self.tracker.log(self.parent, {"seconds": seconds, "failed_trials": float(len(self.failed)), **_figures(roles)})
         self.tracker.finish(self.parent)
         return result
 
     # Small things ---------------------------------------------------------------------------------------------------
 
     def _task(self, role: str, config: RoleConfig, teacher: TrainedTeacher | None) -> Task:
-        validate = self.config.validate_
         task = Task(
             role="teacher" if role == "teacher" else "student",
             model=config.model,
             data=self.data,
             recipe=config.recipe,
             epochs=config.stage.epochs,
-            validation=scored_images(self.data, validate.images, self.config.data.seed),
-            validate_every=config.stage.interval if validate.every == "slice" else 1,
+            validation=scored_images(self.config, self.data),
+            validate_every=config.stage.interval if self.config.validate_.every == "slice" else 1,
             teacher=teacher,
         )
         return replace(task, distill=config.distill) if isinstance(config, StudentConfig) else task
 
-    def _watch(self, role: str, epochs: int) -> Watch:
-        return Watch(self.tracker, self.parent, role, self.ticker, epochs, error_line)
-
-    def _seed(self, role: str, number: int) -> int:
-        return member_seed(self.config.search.seed, role, 1, number)
-
     def _provenance(self) -> dict[str, Any]:
         """What a policy file says of its origin: the same for the same sweep, so without dates, paths or run ids."""
-        data = self.config.data
-        versions = {name: importlib.metadata.version(name) for name in ("roletune", "torch", "ray")}
+        parts = {"train": len(self.data.train), "validation": len(self.data.validation)}
         return {
             "sweep": self.config.name,
             "metric": "validation_accuracy",
             "seed": self.config.search.seed,
-            "data": {
-                "name": data.name,
-                "train": len(self.data.train),
-                "validation": len(self.data.validation),
-            },
-            "versions": versions,
+            "data": {"name": self.config.data.name, **parts},
+            "versions": {name: importlib.metadata.version(name) for name in ("roletune", "torch", "ray")},
         }
 
 
-def _remote_test(task: Task, weights: dict[str, Tensor], threads: int) -> dict[str, float]:
-    import torch
-
-    torch.set_num_threads(threads)
-    return test_score(task, weights, "cuda" if torch.cuda.is_available() else "cpu")
+def full_name(role: str, arm: str, seed: int) -> str:
+    """What a full training is called, everywhere."""
+    return f"{role}-full-{arm}-{seed}"
 
 
-def load_data(config: SweepConfig) -> DataSet:
-    """The sweep's images, split.
-
-    Raises:
-        RequestError: the set is unknown, missing, or too small for the splits.
-    """
-    return datasets.load(**config.data.model_dump())
-
-
-def check_models(config: SweepConfig, data: DataSet) -> None:
-    """Refuse, before anything is started, models that do not fit the data and weights that do not fit the model.
-
-    Raises:
-        RequestError: the first misfit.
-    """
-    shape = {"classes": data.classes, "channels": data.channels, "size": data.size}
-    for role in config.roles.values():
-        check_model(role.model, **shape)
-    if config.teacher.weights:
-        model = build_model(config.teacher.model, seed=0, **shape)
-        check_weights(model, load_weights(config.teacher.weights), f"teacher.weights ({config.teacher.weights})")
+def _figures(roles: Sequence[RoleResult]) -> dict[str, float]:
+    """The sweep's own metrics in MLflow."""
+    figures = {}
+    for role in roles:
+        if not math.isnan(role.best_validation):
+            figures[f"best_{role.role}_validation_accuracy"] = role.best_validation
+        for arm in role.test:
+            if (accuracy := role.accuracy(arm)) is not None:
+                figures[f"final_{role.role}_test_accuracy/{arm}"] = accuracy[0]
+    return figures
 
 
-def scored_images(data: DataSet, most: int | None, seed: int) -> Images:
-    """At most `most` of the validation images, balanced over the classes, the same ones for every member."""
-    if most is None or most >= len(data.validation):
-        return data.validation
-    labels = data.validation.labels
-    return data.validation.subset(chosen(labels, classes=data.classes, size=most, seed=seed, part="validation"))
-
-
-def planned_epochs(config: SweepConfig, replayed: dict[str, Schedule] | None = None) -> int:
-    """Epochs of training in the whole sweep, over all trials: what the progress is measured against."""
-    total = 0
-    for role, settings in config.roles.items():
-        if replayed is None:
-            arms = len(searches(config)) + ("none" in config.baselines)
-            total += len(searches(config)) * settings.stage.population * settings.stage.epochs
-        else:
-            arms = 1 if role in replayed else 0
-        total += arms * settings.full.seeds * settings.full_epochs
-    return total
-
-
-def searches(config: SweepConfig) -> list[Kind]:
-    """The searches of each role: the one that is asked for, and its control."""
-    control = "random" in config.baselines and config.search.kind != "random"
-    return [config.search.kind, "random"] if control else [config.search.kind]
-
-
-def new_folder(storage: Path, name: str) -> Path:
-    """Make `storage/name-001`, or the next number that is free.
-
-    Raises:
-        RequestError: the place cannot be written to.
-    """
-    try:
-        storage.mkdir(parents=True, exist_ok=True)
-        taken = [
-            int(path.name.rpartition("-")[2]) for path in storage.glob(f"{name}-[0-9][0-9][0-9]*") if path.is_dir()
-        ]
-        number = max(taken, default=0) + 1
-        while True:
-            folder = storage / f"{name}-{number:03d}"
-            try:
-                folder.mkdir()
-            except FileExistsError:
-                number += 1
-            else:
-                return folder
-    except OSError as error:
-        raise RequestError(
-            f"cannot write to {storage}: {error.strerror or error}", mend="choose another --storage"
-        ) from error
+def _remote_test(task: Task, weights: dict[str, Tensor], here: Worker) -> dict[str, float]:
+    return test_score(task, weights, here.enter())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from ray.tune.search.basic_variant import BasicVariantGenerator
 from search.config import ResourceConfig
 from search.population import METRIC, Members, member_name
 from spaces import Genome, Schedule, WorkError
-from trainables.ray_trial import RoleTrial, read_state
+from trainables.ray_trial import RoleTrial, Worker, read_state
 from trainables.task import Task
 
 # Tune's own loggers, its reporter and its directory change are in the way of ours.
@@ -97,6 +96,7 @@ def run_trials(
     *,
     folder: Path,
     name: str,
+    save_every: int,
     scheduler: TrialScheduler | None = None,
     callbacks: Sequence[tune.Callback] = (),
 ) -> list[Outcome]:
@@ -108,15 +108,15 @@ def run_trials(
         resources: of one trial.
         folder: shared by all nodes; Tune's own files go to `folder/name`.
         name: of these trials together.
+        save_every: epochs from one checkpoint to the next, for trials that are not paused meanwhile.
         scheduler: moves the members' genomes; None: each runs as it is.
         callbacks: are told what happens, in this process.
 
     Returns:
         One outcome a member, in order.
     """
-    os.environ.update({key: os.environ.get(key, value) for key, value in ENVIRONMENT.items()})
     trainable = tune.with_resources(
-        tune.with_parameters(RoleTrial, task=task, threads=resources.cpus_per_trial, search_path=_search_path()),
+        tune.with_parameters(RoleTrial, task=task, worker=worker(resources)),
         {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial},
     )
     tuner = tune.Tuner(
@@ -134,7 +134,9 @@ def run_trials(
             storage_path=str(folder),
             stop={"training_iteration": task.epochs},
             # A population saves when it pauses. A copy reads its donor's last state, so more than one is kept.
-            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=True, num_to_keep=4),
+            checkpoint_config=tune.CheckpointConfig(
+                checkpoint_frequency=save_every, checkpoint_at_end=True, num_to_keep=4
+            ),
             failure_config=tune.FailureConfig(max_failures=resources.retries),
             callbacks=list(callbacks),
             verbose=0,
@@ -158,13 +160,23 @@ def _outcome(trial: Trial) -> Outcome:
 
 
 def error_line(trial: Trial) -> str:
-    """Why a trial failed, in one line: the last line of its traceback."""
+    """Why a trial failed, in one line: the line of its traceback that names the exception."""
     if trial.status != Trial.ERROR:
         return ""
-    lines = [line.strip() for line in str(trial.get_error() or "").splitlines() if line.strip()]
-    return lines[-1][:300] if lines else "it failed without a message"
+    lines = error_text(trial).splitlines()
+    # The exception stands behind the frames, which are indented; what follows it may be a whole essay.
+    frames = [number for number, line in enumerate(lines) if line.startswith("  ")]
+    after = [line.strip() for line in lines[(frames[-1] + 1 if frames else 0) :] if line.strip()]
+    every = after or [line.strip() for line in lines if line.strip()]
+    return every[0][:300] if every else "it failed without a message"
 
 
-def _search_path() -> tuple[str, ...]:
-    """Where the user's own models are imported from: this process's path, so that a worker finds the same modules."""
-    return tuple(str(Path(path or ".").resolve()) for path in sys.path)
+def error_text(trial: Trial) -> str:
+    """The whole traceback of a trial that failed."""
+    return str(trial.get_error() or "")
+
+
+def worker(resources: ResourceConfig) -> Worker:
+    """What a process that runs one trial may use; it finds the user's own modules where this process does."""
+    search_path = tuple(str(Path(path or ".").resolve()) for path in sys.path)
+    return Worker(resources.cpus_per_trial, resources.gpus_per_trial, search_path)

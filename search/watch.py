@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 from ray import tune
 from ray.tune.experiment import Trial
+from rich.markup import escape
 
 from results.lineage import Exploit
 from results.tracking import Run, Tracker
 from search.population import METRIC, member_name
 from search.progress import Ticker
+from search.trials import error_line, error_text
 
 # Ray adds its own bookkeeping to every report; what is ours has one of these names or a `part/…` name.
 OURS = (
@@ -37,7 +38,6 @@ class Watch(tune.Callback):
         role: of the trials.
         ticker: to the terminal.
         epochs: that each trial is trained.
-        error_line: why a trial failed, in one line.
     """
 
     def __init__(
@@ -47,11 +47,10 @@ class Watch(tune.Callback):
         role: str,
         ticker: Ticker,
         epochs: int,
-        error_line: Callable[[Trial], str],
     ) -> None:
         """Know nothing of any trial yet."""
         self._tracker, self._parent, self._role, self._ticker = tracker, parent, role, ticker
-        self._epochs, self._error_line = epochs, error_line
+        self._epochs = epochs
         self.runs: dict[str, Run] = {}
         self._best: dict[str, float] = {}
         self._copies = 0
@@ -83,23 +82,29 @@ class Watch(tune.Callback):
         self._ticker.epoch(score)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Log the summaries that the run table shows, and close the run."""
-        name = member_name(trial)
-        run, last = self.runs[name], our_metrics(trial.last_result or {})
-        final = {f"final_{key}": value for key, value in last.items() if key in OURS}
-        if name in self._best:
-            final["best_validation_accuracy"] = self._best[name]
-        self._tracker.log(run, final, step=self._epochs)
-        self._tracker.finish(run)
+        """Log the summaries, and close the run."""
+        self._summarise(trial)
+        self._tracker.finish(self.runs[member_name(trial)])
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Record why, and close the run as failed."""
-        name, why = member_name(trial), self._error_line(trial)
+        name, why = member_name(trial), error_line(trial)
         if name not in self.runs:  # it failed before it started, in its actor's setup
             self.on_trial_start(iteration, trials, trial)
+        self._summarise(trial)
+        self._tracker.text(self.runs[name], error_text(trial), "error.txt")
         self._tracker.finish(self.runs[name], "FAILED", error=why)
-        self._ticker.say(f"  [red]{name} failed[/red]: {why}")
+        self._ticker.say(f"  [red]{name} failed[/red]: {escape(why)}")
         self._ticker.skip(self._epochs - int((trial.last_result or {}).get("training_iteration", 0)))
+
+    def _summarise(self, trial: Trial) -> None:
+        """Log what the run table shows: the last values, and the best score."""
+        name, result = member_name(trial), trial.last_result or {}
+        final = {f"final_{key}": value for key, value in our_metrics(result).items() if key in OURS}
+        if name in self._best:
+            final["best_validation_accuracy"] = self._best[name]
+        if final:
+            self._tracker.log(self.runs[name], final, step=int(result.get("training_iteration", 0)))
 
     def exploited(self, event: Exploit) -> None:
         """Note on the target's run whom it copied, and when; earlier copies stay readable beside the latest."""

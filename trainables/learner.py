@@ -86,7 +86,7 @@ class Learner(ABC):
 
         Returns:
             `loss` and its named parts (means over the epoch), `train_accuracy` in 0…1 (on augmented images),
-            `learning_rate` (at the epoch's end), `images_per_s`, and the seconds spent, as `seconds/train` and of
+            `learning_rate` (of the last update), `images_per_s`, and the seconds spent, as `seconds/train` and of
             these `seconds/augment`.
 
         Raises:
@@ -103,7 +103,7 @@ class Learner(ABC):
         with _private_randomness(self.seed, epoch, self.device):
             batches = self.data.train.batches(size, generator=generator, drop_last=total >= size)
             for index, (raw, labels) in enumerate(batches):
-                rate = self.recipe.lr_at(epoch + (index + 1) / steps, self.epochs)
+                rate = self.recipe.lr_at(epoch + (index + 0.5) / steps, self.epochs)
                 images = self.normalise(self.view(raw, generator))
                 for name, value in self._update(images, labels.to(self.device), raw, rate).items():
                     sums[name] = sums.get(name, 0) + value * len(labels)

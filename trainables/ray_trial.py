@@ -3,17 +3,47 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from ray import tune
 
-from spaces import Genome, Schedule
+from spaces import Genome, Schedule, WorkError
 from trainables.learner import Learner
 from trainables.task import Task
 
 STATE_FILE = "state.pt"
+
+
+@dataclass(frozen=True)
+class Worker:
+    """What a process that trains may use.
+
+    Args:
+        cpus: threads of PyTorch.
+        gpus: 0 keeps to the CPU, whatever the machine has; else the GPU that Ray shows this process.
+        search_path: where the user's own models and data sets are imported from.
+    """
+
+    cpus: int
+    gpus: float
+    search_path: tuple[str, ...] = ()
+
+    def enter(self) -> torch.device:
+        """Make this process such a worker; returns the device to train on.
+
+        Raises:
+            WorkError: a GPU was reserved, and PyTorch sees none.
+        """
+        sys.path.extend(path for path in self.search_path if path not in sys.path)
+        torch.set_num_threads(self.cpus)
+        if not self.gpus:
+            return torch.device("cpu")
+        if not torch.cuda.is_available():
+            raise WorkError("a GPU was reserved for this trial, and PyTorch sees none; is a CUDA build installed?")
+        return torch.device("cuda")
 
 
 class RoleTrial(tune.Trainable):
@@ -24,12 +54,10 @@ class RoleTrial(tune.Trainable):
     """
 
     def setup(  # type: ignore[override]  # `with_parameters` adds the arguments after `config`
-        self, config: dict[str, Any], task: Task, threads: int, search_path: tuple[str, ...] = ()
+        self, config: dict[str, Any], task: Task, worker: Worker
     ) -> None:
         """Fix the threads, and put the data on the device where it stays for every trial of this actor."""
-        sys.path.extend(path for path in search_path if path not in sys.path)
-        torch.set_num_threads(threads)
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._device = worker.enter()
         self._task = task.to(self._device)
         self._learner: Learner | None = None
         self.reset_config(config)

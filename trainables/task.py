@@ -61,9 +61,9 @@ class Task:
         return ImageSpec(self.data.size, self.data.channels, fill)
 
     def to(self, device: torch.device | str) -> Task:
-        """The same task with its images on `device`, for sets that fit there."""
+        """The same task with the images that it trains on and is scored on, and no others, on `device`."""
         validation = self.validation.to(device) if self.validation is not None else None
-        return replace(self, data=self.data.to(device), validation=validation)
+        return replace(self, data=replace(self.data, train=self.data.train.to(device)), validation=validation)
 
     def learner(self, mover: Genome | Schedule, *, seed: int, device: torch.device | str = "cpu") -> Learner:
         """A fresh learner whose agent is moved by `mover`; initial weights and all draws follow from `seed`."""

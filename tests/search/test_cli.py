@@ -118,7 +118,7 @@ def test_the_doctor_looks_at_everything_and_says_what_is_wrong(roletune, marks, 
     status, out, _ = roletune("doctor", "sweep.yaml", "--json")
     checks = json.loads(out)
     assert status == 0 and all(check["ok"] for check in checks)
-    assert {"packages", "data", "models", "storage", "tracking", "cluster"} <= {check["name"] for check in checks}
+    assert {"packages", "data", "storage", "tracking", "cluster"} <= {check["name"] for check in checks}
     assert "2 trials at once" in out
     status, out, _ = roletune("doctor", "sweep.yaml", "--json", "--set", "resources.gpus_per_trial=1")
     assert status == 1

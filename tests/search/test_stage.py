@@ -10,7 +10,7 @@ import pytest
 from results.export import export, read_lineage
 from results.lineage import ancestry
 from search.config import ResourceConfig, SearchConfig, StageConfig
-from search.stage import Stage
+from search.stage import Stage, member_seed
 from search.trials import Outcome, run_trials
 from spaces import Genome, Space, WorkError
 from trainables import Recipe, Task
@@ -37,6 +37,7 @@ def search(task, folder, *, kind="pbt", seed=0, synch=True, **resources):
         ResourceConfig(**resources),
         folder=folder / "trials",
         name=stage.name,
+        save_every=INTERVAL,
         scheduler=stage.scheduler(),
     )
     return stage, outcomes
@@ -100,8 +101,15 @@ def test_random_members_have_genomes_of_their_own_and_nobody_moves_them(task, tm
 
 
 def test_where_all_members_fail_the_first_reason_is_given(task, tmp_path):
-    outcomes = [Outcome(f"m{index}", 2, 0.5, None, f"reason {index}") for index in range(SIZE)]
+    stage = stage_of(task, tmp_path)
+    outcomes = [Outcome(m.name, 2, 0.5, None, f"reason {m.index}") for m in stage.members]
     with pytest.raises(WorkError, match="every member of teacher-random failed; the first: reason 0"):
-        stage_of(task, tmp_path).found(outcomes, {})
+        stage.found(outcomes, {})
     with pytest.raises(WorkError, match="none was scored"):
-        stage_of(task, tmp_path).found([Outcome("m0", EPOCHS, math.nan, None, "")], {})
+        stage.found([Outcome(stage.members[0].name, EPOCHS, math.nan, None, "")], {})
+
+
+def test_no_two_purposes_share_a_seed():
+    places = [(), (0,), (1,), (0, 0), (0, 1), (1, 0), (2,)]
+    seeds = [member_seed(seed, role, *place) for seed in (0, 1) for role in ("teacher", "student") for place in places]
+    assert len(set(seeds)) == len(seeds)

@@ -9,16 +9,18 @@ import torch
 from ray import tune
 from ray.tune.trainable import trainable as tunes
 
-from spaces import Entry, Genome, ImageSpec, Phase, Schedule
-from trainables.ray_trial import STATE_FILE, RoleTrial, read_state
+from spaces import Entry, Genome, ImageSpec, Phase, Schedule, WorkError
+from trainables.ray_trial import STATE_FILE, RoleTrial, Worker, read_state
 
 LATER = Genome((Entry("Solarize", 9, 5), Entry("ShearY", 6, 7)))
 
 
 @pytest.fixture(autouse=True)
 def no_cluster():
+    """A trial starts no Ray of its own; another room's tests may have one running."""
+    before = ray.is_initialized()
     yield
-    assert not ray.is_initialized()
+    assert ray.is_initialized() == before
 
 
 @pytest.fixture(params=["teacher", "student"])
@@ -38,7 +40,7 @@ def make_trial(task, tmp_path, monkeypatch):
 
     class Local(RoleTrial):
         def setup(self, config):
-            super().setup(config, task=task, threads=1)
+            super().setup(config, task=task, worker=Worker(cpus=1, gpus=0))
 
     monkeypatch.setattr(tunes, "DEFAULT_STORAGE_PATH", str(tmp_path / "tune"))  # not the user's home
     return lambda seed, mover: Local(config(seed, mover))
@@ -96,7 +98,7 @@ def test_threads_and_search_path(task, rich, monkeypatch):
     monkeypatch.setattr(torch, "set_num_threads", threads.append)
     trial = RoleTrial.__new__(RoleTrial)
     for _ in range(2):
-        trial.setup(config(1, rich), task=task, threads=3, search_path=(known, "/roletune/nets"))
+        trial.setup(config(1, rich), task=task, worker=Worker(cpus=3, gpus=0, search_path=(known, "/roletune/nets")))
     assert threads == [3, 3]
     assert sys.path.count("/roletune/nets") == 1 and sys.path.count(known) == 1 and sys.path[-1] == "/roletune/nets"
 
@@ -213,3 +215,13 @@ def test_from_search_to_replay_in_one_actor(make_trial, task, rich, tmp_path, as
     searching.load_checkpoint(str(folder))
     searching.step()
     assert_same(state(searching, tmp_path / "three"), direct(task, rich, 7, 2))
+
+
+def test_without_a_reserved_gpu_it_keeps_to_the_cpu_and_a_reserved_one_must_be_there(monkeypatch):
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert Worker(cpus=1, gpus=0).enter() == torch.device("cpu")
+    assert Worker(cpus=1, gpus=0.25).enter() == torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(WorkError, match="a GPU was reserved for this trial, and PyTorch sees none"):
+        Worker(cpus=1, gpus=1).enter()

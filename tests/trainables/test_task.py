@@ -131,4 +131,5 @@ def test_to_a_device(make_task):
     assert torch.equal(task.validation.images, make_task("student").validation.images)
     assert make_task(validation=None).to("cpu").validation is None
     meta = make_task().to("meta")
-    assert {part.images.device.type for part in (meta.data.train, meta.data.test, meta.validation)} == {"meta"}
+    assert {part.images.device.type for part in (meta.data.train, meta.validation)} == {"meta"}
+    assert meta.data.test.images.device.type == "cpu"  # no search looks at it, so no GPU holds it

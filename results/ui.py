@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -35,6 +36,7 @@ def serve(folder: Path | None, *, host: str, port: int, say: Callable[[str], Non
     say(f"http://{host}:{port}  ·  {folder}  ·  Ctrl-C stops it")
     environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
     environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # nine more processes, seven of which survive Ctrl-C
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, or the server would stay behind
     with subprocess.Popen(command, env=environment) as server:
         try:
             return server.wait()

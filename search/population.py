@@ -7,7 +7,8 @@ a boundary is paused, and so saved, like any other; the population is perturbed 
 live member stands still with its checkpoint on disk. Nothing is cached, awaited or interrupted.
 
 What is still taken from Ray's private parts, and must be looked at again when Ray's version moves: `_trial_state`,
-`_exploit`, `_get_new_config` (all of the parent class), and the controller's `_actor_cache`.
+`_exploit`, `_get_new_config` (all of the parent class), the controller's `_actor_cache`, reached through the
+`_tune_controller` of what the scheduler is handed, and in `search/trials.py` the result grid's `_experiment_analysis`.
 
 Source: PBT (Jaderberg et al. 2017, https://arxiv.org/abs/1711.09846); exploit and explore as in PBA (Ho et al. 2019,
 https://arxiv.org/abs/1905.05393): the bottom quarter copies weights and genome of a random member of the top quarter.

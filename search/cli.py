@@ -203,12 +203,14 @@ def _show(result: SweepResult, as_json: bool) -> None:
     console.print()
     for note in result.notes():
         console.print(escape(note), highlight=False, soft_wrap=True)
-    console.print()
+    if result.notes():
+        console.print()
     for role in result.roles:
         if role.policy_file:
             console.print(f"{role.role}'s policy   {role.policy_file}", highlight=False, soft_wrap=True)
     console.print(f"report           {result.report}", highlight=False, soft_wrap=True)
-    console.print(f"every curve      roletune ui {result.folder}", highlight=False, soft_wrap=True)
+    page = f"roletune ui {result.folder}" if (Path(result.folder) / "mlflow.db").is_file() else result.tracking_uri
+    console.print(f"every curve      {page}", highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -33,22 +33,22 @@ def rotate(levels: Tensor, signs: Tensor, height: int, width: int) -> Tensor:
     return torch.stack((cos, sin, x - (cos * x + sin * y), -sin, cos, y - (cos * y - sin * x)), dim=1)
 
 
-def shear_x(levels: Tensor, signs: Tensor, height: int, width: int) -> Tensor:  # noqa: ARG001
+def shear_x(levels: Tensor, signs: Tensor, height: int, width: int) -> Tensor:
     """Slope ±0.03·L: row y is read ±0.03·L·y pixels further right."""
     return _identity_but(1, _slopes(levels, signs))
 
 
-def shear_y(levels: Tensor, signs: Tensor, height: int, width: int) -> Tensor:  # noqa: ARG001
+def shear_y(levels: Tensor, signs: Tensor, height: int, width: int) -> Tensor:
     """Slope ±0.03·L: column x is read ±0.03·L·x pixels further down."""
     return _identity_but(3, _slopes(levels, signs))
 
 
-def translate_x(levels: Tensor, signs: Tensor, height: int, width: int) -> Tensor:  # noqa: ARG001
+def translate_x(levels: Tensor, signs: Tensor, height: int, width: int) -> Tensor:
     """±L·W/32 pixels, rounded to a whole pixel, halves away from zero."""
     return _identity_but(2, _pixels(levels, signs, width))
 
 
-def translate_y(levels: Tensor, signs: Tensor, height: int, width: int) -> Tensor:  # noqa: ARG001
+def translate_y(levels: Tensor, signs: Tensor, height: int, width: int) -> Tensor:
     """±L·H/32 pixels, rounded to a whole pixel, halves away from zero."""
     return _identity_but(5, _pixels(levels, signs, height))
 

@@ -53,7 +53,7 @@ def contrast(images: Tensor, levels: Tensor) -> Tensor:
     return _for_every_channel(blend(mean.float().unsqueeze(1), values, factors(levels).unsqueeze(1)), images)
 
 
-def auto_contrast(images: Tensor, levels: Tensor) -> Tensor:  # noqa: ARG001
+def auto_contrast(images: Tensor, levels: Tensor) -> Tensor:
     """Stretch each channel to 0…255, identity where it is constant; the level has no meaning."""
     low, high = (side.double().unsqueeze(2) for side in (images.amin(dim=(2, 3)), images.amax(dim=(2, 3))))
     # Not `255.0 / span`: torch makes that 255 times a reciprocal, which differs from Pillow by one level.
@@ -63,7 +63,7 @@ def auto_contrast(images: Tensor, levels: Tensor) -> Tensor:  # noqa: ARG001
     return torch.where(high > low, stretched, values).to(torch.uint8)
 
 
-def equalize(images: Tensor, levels: Tensor) -> Tensor:  # noqa: ARG001
+def equalize(images: Tensor, levels: Tensor) -> Tensor:
     """Flatten each channel's histogram; the level has no meaning.
 
     Identity where Pillow's step is 0: where under 255 pixels have another value than the channel's highest,

@@ -141,7 +141,7 @@ def _experiment_id(client: MlflowClient, name: str, artifacts: str | None) -> st
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            kind = {"mlflow.experimentKind": "custom_model_development"}  # the page opens on runs, not on chat traces
+            kind = {"mlflow.experimentKind": "custom_model_development"}  # not the chat traces that MLflow expects
             return str(client.create_experiment(name, artifact_location=artifacts, tags=kind))
         except Exception as error:
             if _code(error) != "RESOURCE_ALREADY_EXISTS" or not (found := client.get_experiment_by_name(name)):

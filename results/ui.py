@@ -16,6 +16,9 @@ from spaces import RequestError
 
 DEFAULT_STORAGE = Path("runs")
 
+RUNS = "#/experiments/1/runs?workflowType=machine_learning"
+"""Straight to the run table: a sweep's store is new, so its experiment is the first; MLflow opens on chat traces."""
+
 
 def serve(folder: Path | None, *, host: str, port: int, say: Callable[[str], None]) -> int:
     """Run `mlflow server` on the store of the sweep in `folder` until it is stopped; returns its exit status.
@@ -33,7 +36,7 @@ def serve(folder: Path | None, *, host: str, port: int, say: Callable[[str], Non
     command = [sys.executable, "-m", "mlflow", "server", *store_arguments(folder)]
     command += ["--host", host, "--port", str(port), "--workers", "1"]  # one reader; each worker is a process of 250 MB
     _check_free(host, port)
-    say(f"http://{host}:{port}  ·  {folder}  ·  Ctrl-C stops it")
+    say(f"http://{host}:{port}/{RUNS}  ·  {folder}  ·  Ctrl-C stops it")
     environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
     environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # nine more processes, seven of which survive Ctrl-C
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, or the server would stay behind

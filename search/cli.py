@@ -129,7 +129,9 @@ def ui(
     """Open MLflow's own page on a sweep's store."""
     from results.ui import serve
 
-    raise typer.Exit(serve(folder, host=host, port=port, say=lambda text: Console().print(text, highlight=False)))
+    console = Console()
+    page = serve(folder, host=host, port=port, say=lambda text: console.print(escape(text), soft_wrap=True))
+    raise typer.Exit(page)
 
 
 @app.command(epilog="Example: roletune doctor examples/digits.yaml")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from spaces.engine import crop
 from spaces.errors import RequestError
 
 
@@ -32,20 +33,10 @@ class BaseAugmentation:
             raise RequestError("the crop's padding is 0 px or more", got=self.crop)
 
     def __call__(self, images: Tensor, fill: Sequence[int], generator: torch.Generator) -> Tensor:
-        """Augment uint8 images (B, C, H, W) in one gather; the input is left as it is."""
+        """Augment uint8 images (B, C, H, W); the input is left as it is."""
         if not self.crop and not self.flip:
             return images
-        batch, channels, height, width = images.shape
-        top, left = torch.randint(0, 2 * self.crop + 1, (2, batch), generator=generator)
+        batch = len(images)
+        top, left = torch.randint(-self.crop, self.crop + 1, (2, batch), generator=generator)
         mirrored = (torch.rand(batch, generator=generator) < 0.5) & self.flip
-        if self.crop:
-            padded = images.new_empty(batch, channels, height + 2 * self.crop, width + 2 * self.crop)
-            padded[:] = torch.tensor(fill, dtype=images.dtype, device=images.device).view(1, -1, 1, 1)
-            padded[:, :, self.crop : self.crop + height, self.crop : self.crop + width] = images
-            images = padded
-        column = torch.arange(width)
-        columns = left[:, None] + torch.where(mirrored[:, None], width - 1 - column, column)
-        rows = top[:, None] + torch.arange(height)
-        flat = (rows[:, :, None] * images.shape[3] + columns[:, None, :]).to(images.device)
-        index = flat.view(batch, 1, height * width).expand(-1, channels, -1)
-        return images.flatten(2).gather(2, index).view(batch, channels, height, width)
+        return crop(images, top, left, mirrored, fill)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -11,11 +11,13 @@ from types import MappingProxyType
 from typing import Any
 
 import jsonschema
+import numpy as np
 
+from spaces.augmentations import imported
 from spaces.errors import RequestError
 from spaces.files import read_text, write_atomic
 from spaces.genome import Genome
-from spaces.transform import Transform
+from spaces.transform import SecondView, Transform
 
 FORMAT = "roletune.policy"
 VERSION = 1
@@ -51,6 +53,7 @@ class ImageSpec:
 
     def __post_init__(self) -> None:
         """Refuse what is no image."""
+        object.__setattr__(self, "fill", tuple(self.fill))
         if not _is_whole(self.size) or self.size < 1:
             raise RequestError("an image's size is a whole number of px, at least 1", got=self.size)
         if not _is_whole(self.channels) or self.channels not in (1, 3):
@@ -83,6 +86,9 @@ class Schedule:
 
     def __post_init__(self) -> None:
         """Refuse what is no schedule."""
+        object.__setattr__(self, "phases", tuple(self.phases))
+        if not all(isinstance(phase, Phase) for phase in self.phases):
+            raise RequestError("a schedule's phases are Phase(epochs, genome)", got=self.phases)
         if not self.phases:
             raise RequestError("a schedule has one phase or more", got=[])
         if self.role not in ROLES:
@@ -99,6 +105,8 @@ class Schedule:
         Raises:
             RequestError: the schedule ends before `epoch`.
         """
+        if not _is_whole(epoch):
+            raise RequestError("an epoch is a whole number", got=epoch)
         for end, phase in self._ends():
             if 0 <= epoch < end:
                 return phase.genome
@@ -126,12 +134,35 @@ class Schedule:
                 start = stop
         return replace(self, phases=tuple(phases))
 
-    def transform(self, epoch: int, *, seed: int = 0) -> Transform:
-        """The augmentation in force at `epoch`: a module on uint8 batches (B, C, H, W).
+    def shuffled(self, seed: int) -> Schedule:
+        """The same phases in another order, drawn from `seed`: the control that shows whether the order matters.
 
-        Its random numbers follow from `seed` and `epoch`, never from the global state.
+        Every genome keeps its epochs. A schedule of two different phases or more never comes back as it is.
         """
-        return Transform(self.at(epoch), fill=self.image.fill, seed=(seed, epoch))
+        if not _is_whole(seed) or seed < 0:
+            raise RequestError("a seed is a whole number, at least 0", got=seed)
+        generator = np.random.default_rng(seed)
+        phases = self.phases
+        while phases == self.phases and len(set(self.phases)) > 1:
+            phases = tuple(self.phases[index] for index in generator.permutation(len(self.phases)))
+        return replace(self, phases=phases, provenance={"shuffled": seed, "of": dict(self.provenance)})
+
+    def mean_strength(self) -> float:
+        """The expected magnitude, 0 … 9, averaged over entries and epochs: how strongly this role is augmented."""
+        return sum(phase.epochs * phase.genome.policy.mean_strength() for phase in self.phases) / self.epochs
+
+    def transform(self, epoch: int, *, seed: int = 0) -> Transform:
+        """The augmentation in force at `epoch`: a module on batches (B, C, H, W), uint8 or float in [0, 1].
+
+        Its random numbers follow from `seed` and `epoch`, never from the global state. Processes that train together
+        take a seed each, such as their rank.
+        """
+        return Transform(self.at(epoch).policy, fill=self.image.fill, seed=(seed, epoch))
+
+    def second_view(self, epoch: int, *, seed: int = 0) -> SecondView | None:
+        """What makes the second view at `epoch`, for the distillation loss alone; None where there is none."""
+        genome = self.at(epoch)
+        return SecondView(genome.augment, fill=self.image.fill, seed=(seed, epoch, 1)) if genome.has_view else None
 
     def to_json(self) -> dict[str, Any]:
         """The policy file's content as plain data."""
@@ -155,41 +186,52 @@ class Schedule:
         return write_atomic(path, self.dumps())
 
     @classmethod
-    def from_json(cls, document: Any) -> Schedule:
-        """The schedule in a policy file's content.
+    def from_json(cls, document: Any, own: Collection[str] = ()) -> Schedule:
+        """The schedule in a policy file's content; `own` as for `load`.
 
         Raises:
             RequestError: it is no policy file, a newer version, or breaks the schema.
         """
         validate_policy(document)
+        genomes = [Genome.from_json(item["genome"]) for item in document["schedule"]]
+        for genome in genomes:
+            if (strange := imported(genome.augment)) and strange not in own:
+                rule = "a policy file names augmentations of the catalogue, since any other name would be imported"
+                mend = "if you trust it, allow that name: own=[…], --own, or the sweep's space.augment"
+                raise RequestError(rule, got=strange, mend=mend)
         image = document["image"]
         return cls(
-            phases=tuple(Phase(item["epochs"], Genome.from_json(item["genome"])) for item in document["schedule"]),
+            phases=tuple(Phase(item["epochs"], g) for item, g in zip(document["schedule"], genomes, strict=True)),
             role=document["role"],
             image=ImageSpec(image["size"], image["channels"], tuple(image["fill"])),
             provenance=document["provenance"],
         )
 
     @classmethod
-    def loads(cls, text: str, source: str = "the text") -> Schedule:
-        """The schedule in a policy file's text; `source` names the file for errors."""
+    def loads(cls, text: str, source: str = "the text", own: Collection[str] = ()) -> Schedule:
+        """The schedule in a policy file's text; `source` names the file for errors, `own` as for `load`."""
         try:
             document = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_key_twice)
         except (ValueError, RecursionError) as error:
             raise RequestError(f"{source} is no policy file: {error}", mend="is it whole JSON?") from error
         try:
-            return cls.from_json(document)
+            return cls.from_json(document, own)
         except RequestError as error:
             raise RequestError(f"{source}: {error}") from error
 
     @classmethod
-    def load(cls, path: Path | str) -> Schedule:
+    def load(cls, path: Path | str, own: Collection[str] = ()) -> Schedule:
         """Read a policy file.
 
+        Args:
+            path: of the file.
+            own: dotted names of augmentations that the file may hold. They are imported when they are used, so only
+                names that you trust belong here.
+
         Raises:
-            RequestError: the file is missing, broken, or of a newer version.
+            RequestError: the file is missing, broken, of a newer version, or holds a dotted name that is not in `own`.
         """
-        return cls.loads(read_text(path, "policy file"), str(path))
+        return cls.loads(read_text(path, "policy file"), str(path), own)
 
     def _ends(self) -> Iterator[tuple[int, Phase]]:
         end = 0

@@ -1,4 +1,4 @@
-"""PBA's 15 operations on batches of uint8 images, each sample with its own level, sign and position.
+"""PBA's 15 operations on batches of images, each sample with its own level, sign and position.
 
 Source: PBA, Ho et al. 2019, https://arxiv.org/abs/1905.05393; ranges and order as in its code,
 https://github.com/arcelien/pba. Every operation gives Pillow's own bytes for L and RGB images.
@@ -23,10 +23,11 @@ from torch import Tensor
 from spaces.errors import RequestError
 from spaces.operations.cutout import cutout
 from spaces.operations.geometry import MATRICES, Matrix, warp
+from spaces.operations.images import check_images, on_bytes
 from spaces.operations.sharpness import sharpness
-from spaces.operations.tone import TABLES, Table, color, look_up
+from spaces.operations.tone import OWN_TABLES, SHARED_TABLES, OwnTable, SharedTable, color, look_up
 
-__all__ = ["LEVELS", "OPERATIONS", "Operation", "check_images"]
+__all__ = ["LEVELS", "OPERATIONS", "Operation"]
 
 LEVELS = 10
 """How many levels there are: 0…9."""
@@ -61,17 +62,18 @@ class Operation:
         Whether levels, signs and positions are in range is not checked: the host would wait for the device.
 
         Args:
-            images: (B, C, H, W) uint8, C = 1 (grey) or 3 (RGB); never modified.
+            images: (B, C, H, W) uint8, or floating point in [0, 1], which stands for the bytes it rounds to;
+                C = 1 (grey) or 3 (RGB); never modified.
             levels: (B,) int64 in 0…9.
             signs: (B,) int64 in {-1, +1}.
             positions: (B, 2) float32 in [0, 1), fractions of height and width.
             fill: (C,) uint8, the colour of uncovered and cut-out pixels.
 
         Returns:
-            (B, C, H, W) uint8, a new tensor on the same device.
+            (B, C, H, W), a new tensor of the same dtype on the same device.
 
         Raises:
-            RequestError: a tensor has another shape or dtype.
+            RequestError: a tensor has another shape or dtype, or a pixel is NaN or outside [0, 1].
         """
         check_images(images)
         batch, channels = images.shape[:2]
@@ -79,23 +81,7 @@ class Operation:
         _check("signs", signs, (batch,), torch.int64)
         _check("positions", positions, (batch, 2), torch.float32)
         _check("fill", fill, (channels,), torch.uint8)
-        return self.apply(images, levels, signs, positions, fill)
-
-
-def check_images(images: Tensor) -> None:
-    """Refuse what no operation can work on.
-
-    Raises:
-        RequestError: not uint8, not of shape (B, C, H, W), C neither 1 nor 3, or no image or no pixel in it.
-    """
-    if images.dtype != torch.uint8:
-        raise RequestError("images must be uint8", got=str(images.dtype), mend="augment before images become floats")
-    if images.ndim != 4:
-        raise RequestError("images must have the shape (B, C, H, W)", got=tuple(images.shape))
-    if images.shape[1] not in (1, 3):
-        raise RequestError("images must have 1 (grey) or 3 (RGB) channels", got=tuple(images.shape))
-    if images.numel() == 0:
-        raise RequestError("a batch must hold at least one image of one pixel", got=tuple(images.shape))
+        return on_bytes(lambda pixels: self.apply(pixels, levels, signs, positions, fill), images)
 
 
 def _check(name: str, given: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:
@@ -110,7 +96,13 @@ def _warped(matrix: Matrix, images: Tensor, levels: Tensor, signs: Tensor, _posi
 
 
 def _looked_up(
-    table: Table, images: Tensor, levels: Tensor, _signs: Tensor, _positions: Tensor, _fill: Tensor
+    table: SharedTable, images: Tensor, levels: Tensor, _signs: Tensor, _positions: Tensor, _fill: Tensor
+) -> Tensor:
+    return look_up(images, table(levels).unsqueeze(1).expand(-1, images.shape[1], -1))
+
+
+def _looked_up_own(
+    table: OwnTable, images: Tensor, levels: Tensor, _signs: Tensor, _positions: Tensor, _fill: Tensor
 ) -> Tensor:
     return look_up(images, table(images, levels))
 
@@ -136,7 +128,8 @@ def _geometric(name: str, meaning: str) -> Operation:
 
 
 def _tonal(name: str, meaning: str, *, uses_level: bool = True) -> Operation:
-    apply = partial(_looked_up, TABLES[name])
+    shared = name in SHARED_TABLES
+    apply = partial(_looked_up, SHARED_TABLES[name]) if shared else partial(_looked_up_own, OWN_TABLES[name])
     return Operation(name, meaning, uses_level, signed=False, positioned=False, apply=apply)
 
 

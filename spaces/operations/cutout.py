@@ -29,11 +29,20 @@ def cutout(images: Tensor, levels: Tensor, positions: Tensor, fill: Tensor) -> T
         (B, C, H, W) uint8, a new tensor.
     """
     height, width = images.shape[-2:]
-    sides = (levels * min(height, width) + 8) // 16
+    covered = square(sides(levels, height, width), positions, height, width)
+    return torch.where(covered.unsqueeze(1), fill.view(1, -1, 1, 1), images)
+
+
+def sides(levels: Tensor, height: int, width: int) -> Tensor:
+    """The square's side s in pixels at each level, (B,)."""
+    return (levels * min(height, width) + 8) // 16
+
+
+def square(sides: Tensor, positions: Tensor, height: int, width: int) -> Tensor:
+    """Which pixels a square of side `sides` (B,) about `positions` (B, 2) covers, (B, H, W) bool."""
     rows = _span(positions[:, 0], sides, height)
     columns = _span(positions[:, 1], sides, width)
-    covered = (rows.unsqueeze(2) & columns.unsqueeze(1)).unsqueeze(1)
-    return torch.where(covered, fill.view(1, -1, 1, 1), images)
+    return rows.unsqueeze(2) & columns.unsqueeze(1)
 
 
 def _span(centres: Tensor, sides: Tensor, length: int) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor
 Matrix: TypeAlias = Callable[[Tensor, Tensor, int, int], Tensor]
 """(levels (B,), signs (B,), height, width) → matrices (B, 6) in float64."""
 
-_FRACTION = 16  # bits behind the point of Pillow's fixed-point coordinates
+FRACTION = 16  # bits behind the point of Pillow's fixed-point coordinates
 _SAFE_SIDE = 2**14  # up to this side, coordinates of turned and sheared images fit 16.16 bits
 
 
@@ -79,30 +79,44 @@ def warp(images: Tensor, matrices: Tensor, fill: Tensor) -> Tensor:
     Returns:
         (B, C, H, W) uint8, a new tensor.
     """
+    return read(images, *sources(fixed_point(matrices), images), fill)
+
+
+def fixed_point(matrices: Tensor) -> Tensor:
+    """Pillow's `affine_fixed`: matrices (B, 6) as 16.16 fixed-point numbers, taken at the pixels' middles, int64."""
+    across, down, shift = matrices.reshape(-1, 2, 3).unbind(2)
+    middle = shift + across * 0.5 + down * 0.5
+    fixed: Tensor = (torch.stack((across, down, middle), dim=2) * 2**FRACTION + 0.5).floor().long()
+    return fixed.view(-1, 6)
+
+
+def sources(fixed: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Which column and row of the input each output pixel is read from, inside or outside, (B, H, W) each.
+
+    Args:
+        fixed: (B, 6), from `fixed_point`.
+        images: (B, C, H, W); only its shape and device count.
+    """
+    dtype = _index_dtype(images)
+    columns = torch.arange(images.shape[-1], dtype=dtype, device=fixed.device).view(1, 1, -1)
+    rows = torch.arange(images.shape[-2], dtype=dtype, device=fixed.device).view(1, -1, 1)
+    a, b, c, d, e, f = fixed.to(dtype).view(-1, 6, 1, 1).unbind(1)
+    x = torch.bitwise_right_shift(a * columns + (b * rows + c), FRACTION)
+    y = torch.bitwise_right_shift(d * columns + (e * rows + f), FRACTION)
+    return x, y
+
+
+def read(images: Tensor, x: Tensor, y: Tensor, fill: Tensor, hidden: Tensor | None = None) -> Tensor:
+    """The pixels of `images` (B, C, H, W) at columns x and rows y (B, H, W); `fill` outside, and where `hidden`."""
     batch, channels, height, width = images.shape
-    x, y = (_coordinates(axis, images) for axis in (matrices[:, :3], matrices[:, 3:]))
     column, row = x.clamp(0, width - 1), y.clamp(0, height - 1)
-    covered = (column == x) & (row == y)
+    shown = (column == x) & (row == y)
+    if hidden is not None:
+        shown &= ~hidden
     planes = torch.arange(batch * channels, dtype=x.dtype, device=x.device) * (height * width)
     index = planes.view(batch, channels, 1, 1) + (row * width + column).unsqueeze(1)
     pixels = images.reshape(-1).index_select(0, index.view(-1)).view(images.shape)
-    return torch.where(covered.unsqueeze(1), pixels, fill.view(1, channels, 1, 1))
-
-
-def _coordinates(axis: Tensor, images: Tensor) -> Tensor:
-    """The input column (or row) of each output pixel, (B, H, W), from its coefficients (B, 3).
-
-    Pillow's `affine_fixed`: coefficients rounded to 16.16 fixed point, and pixels taken at their middles.
-    """
-    height, width = images.shape[-2:]
-    across, down, shift = axis.unbind(1)
-    middle = shift + across * 0.5 + down * 0.5
-    dtype = _index_dtype(images)
-    fixed = (torch.stack((across, down, middle), dim=1) * 2**_FRACTION + 0.5).floor().to(dtype)
-    across, down, middle = fixed.view(-1, 3, 1, 1).unbind(1)
-    columns = torch.arange(width, dtype=dtype, device=axis.device).view(1, 1, -1)
-    rows = torch.arange(height, dtype=dtype, device=axis.device).view(1, -1, 1)
-    return torch.bitwise_right_shift(across * columns + (down * rows + middle), _FRACTION)
+    return torch.where(shown.unsqueeze(1), pixels, fill.view(1, channels, 1, 1))
 
 
 def _index_dtype(images: Tensor) -> torch.dtype:

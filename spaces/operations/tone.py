@@ -15,33 +15,36 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-Table: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+SharedTable: TypeAlias = Callable[[Tensor], Tensor]
+"""levels (B,) → tables (B, 256) uint8, the same for all images and channels."""
+
+OwnTable: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """(images (B, C, H, W), levels (B,)) → tables (B, C, 256) uint8."""
 
 
-def posterize(images: Tensor, levels: Tensor) -> Tensor:
+def posterize(levels: Tensor) -> Tensor:
     """Keep the 4 - int(0.4·L) highest bits: 4 at level 0, so it is not the identity, and 1 at levels 8, 9."""
     bits = 4 - levels * 4 // 10
     step = 2 ** (8 - bits).unsqueeze(1)
-    return _for_every_channel(_values(images) // step * step, images)
+    return (_values(levels) // step * step).to(torch.uint8)
 
 
-def solarize(images: Tensor, levels: Tensor) -> Tensor:
+def solarize(levels: Tensor) -> Tensor:
     """Invert the values from 256 - int(25.6·L) up: none at level 0."""
     threshold = (256 - levels * 256 // 10).unsqueeze(1)
-    values = _values(images)
-    return _for_every_channel(torch.where(values < threshold, values, 255 - values), images)
+    values = _values(levels)
+    return torch.where(values < threshold, values, 255 - values).to(torch.uint8)
 
 
-def invert(images: Tensor, levels: Tensor) -> Tensor:
+def invert(levels: Tensor) -> Tensor:
     """255 - value; the level has no meaning."""
-    return _for_every_channel((255 - _values(images)).expand(len(levels), 256), images)
+    return (255 - _values(levels)).to(torch.uint8).expand(len(levels), 256)
 
 
-def brightness(images: Tensor, levels: Tensor) -> Tensor:
+def brightness(levels: Tensor) -> Tensor:
     """Blend black with the image by 0.1 + 0.18·L: identity at level 5, and not at level 0."""
-    values = _values(images).float()
-    return _for_every_channel(blend(torch.zeros_like(values), values, factors(levels).unsqueeze(1)), images)
+    values = _values(levels).float()
+    return blend(torch.zeros_like(values), values, factors(levels).unsqueeze(1))
 
 
 def contrast(images: Tensor, levels: Tensor) -> Tensor:
@@ -50,7 +53,8 @@ def contrast(images: Tensor, levels: Tensor) -> Tensor:
     # int(mean + 0.5) without leaving the integers
     mean = (2 * grey(images).sum(dim=(1, 2, 3)) + pixels) // (2 * pixels)
     values = _values(images).float()
-    return _for_every_channel(blend(mean.float().unsqueeze(1), values, factors(levels).unsqueeze(1)), images)
+    table = blend(mean.float().unsqueeze(1), values, factors(levels).unsqueeze(1))
+    return table.unsqueeze(1).expand(-1, images.shape[1], -1)
 
 
 def auto_contrast(images: Tensor, levels: Tensor) -> Tensor:
@@ -77,16 +81,12 @@ def equalize(images: Tensor, levels: Tensor) -> Tensor:
     return torch.where(step > 0, flat, _values(images)).to(torch.uint8)
 
 
-TABLES: Mapping[str, Table] = MappingProxyType(
-    {
-        "AutoContrast": auto_contrast,
-        "Brightness": brightness,
-        "Contrast": contrast,
-        "Equalize": equalize,
-        "Invert": invert,
-        "Posterize": posterize,
-        "Solarize": solarize,
-    }
+SHARED_TABLES: Mapping[str, SharedTable] = MappingProxyType(
+    {"Brightness": brightness, "Invert": invert, "Posterize": posterize, "Solarize": solarize}
+)
+
+OWN_TABLES: Mapping[str, OwnTable] = MappingProxyType(
+    {"AutoContrast": auto_contrast, "Contrast": contrast, "Equalize": equalize}
 )
 
 
@@ -142,14 +142,9 @@ def grey(images: Tensor) -> Tensor:
     return ((19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16).unsqueeze(1)
 
 
-def _values(images: Tensor) -> Tensor:
-    """0…255, (256,) int32, on the images' device."""
-    return torch.arange(256, dtype=torch.int32, device=images.device)
-
-
-def _for_every_channel(tables: Tensor, images: Tensor) -> Tensor:
-    """Tables (B, 256) that all channels share, as (B, C, 256) uint8."""
-    return tables.to(torch.uint8).unsqueeze(1).expand(-1, images.shape[1], -1)
+def _values(beside: Tensor) -> Tensor:
+    """0…255, (256,) int32, on the device of `beside`."""
+    return torch.arange(256, dtype=torch.int32, device=beside.device)
 
 
 def _slots(images: Tensor) -> Tensor:

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from spaces import Entry, Genome, ImageSpec, Phase, RequestError, Schedule
+from spaces import Entry, Genome, ImageSpec, Phase, Policy, RequestError, Schedule
 from spaces.agent import Agent
 
-A, B, C = (Genome((Entry("Rotate", 3, level),)) for level in range(3))
+A, B, C = (Genome(Policy((Entry("Rotate", 3, level),))) for level in range(3))
 REPLAY = Schedule((Phase(2, A), Phase(1, B), Phase(2, A)), "student", ImageSpec(8, 1, (0,)))
 
 

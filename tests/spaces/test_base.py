@@ -8,7 +8,8 @@ import torch
 from scipy import stats
 
 from spaces import BaseAugmentation, RequestError
-from spaces.transform import seeded
+from spaces.engine import dense, native
+from spaces.parameters import seeded
 
 FILLS = {1: (119,), 3: (125, 122, 113)}
 
@@ -113,6 +114,17 @@ def test_the_memory_layout_does_not_matter(layout):
     for crop, flip in ((2, True), (0, True)):
         base = BaseAugmentation(crop, flip)
         assert torch.equal(base(given, FILLS[3], seeded(7)), base(images, FILLS[3], seeded(7)))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [(1, 1), (5, 9), (16, 16)])
+def test_both_paths_of_the_engine_agree(channels, size):
+    """Every offset up to wholly outside, mirrored or not."""
+    offsets = torch.arange(-size[1] - 1, size[1] + 2)
+    top, left, mirrored = torch.cartesian_prod(offsets, offsets, torch.arange(2)).unbind(1)
+    images = torch.randint(0, 256, (len(top), channels, *size), dtype=torch.uint8, generator=seeded(9))
+    given = (images, top, left, mirrored.bool(), torch.tensor(FILLS[channels], dtype=torch.uint8))
+    assert torch.equal(native.crop(*given), dense.crop(*given))
 
 
 def test_a_negative_padding_is_refused():

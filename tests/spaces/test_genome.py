@@ -11,15 +11,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from spaces import OPERATIONS, Entry, Genome, RequestError, Space
-from spaces.genome import TENTHS
+from spaces import OPERATIONS, Entry, Genome, Policy, RequestError, Space
+from spaces.augmentations import CATALOGUE, augmentation
 from spaces.operations import LEVELS
+from spaces.policy import TENTHS
 
 quick = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 
 names = st.sampled_from(list(OPERATIONS))
 entries = st.builds(Entry, names, st.integers(0, 10), st.integers(0, 9))
-genomes = st.builds(Genome, st.lists(entries, max_size=40).map(tuple))
+genomes = st.builds(Genome, st.lists(entries, max_size=40).map(lambda found: Policy(tuple(found))))
 seeds = st.integers(0, 2**32)
 leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()) | names
 keys = st.sampled_from(["policy", "op", "probability", "magnitude", "epochs"]) | st.text(max_size=3)
@@ -91,14 +92,14 @@ def test_an_operation_far_from_all_names_all(name):
 
 
 def test_a_genome_is_a_value():
-    one, same, other = (Genome((Entry("Rotate", 3, m),)) for m in (4, 4, 5))
+    one, same, other = (Genome(Policy((Entry("Rotate", 3, m),))) for m in (4, 4, 5))
     assert one == same and hash(one) == hash(same)
     assert one != other
     assert pickle.loads(pickle.dumps(one)) == one
     with pytest.raises(AttributeError):
         one.policy = ()
     with pytest.raises(AttributeError):
-        one.policy[0].magnitude = 9
+        one.policy.entries[0].magnitude = 9
 
 
 # ---- strength and identity -------------------------------------------------------------------------
@@ -112,9 +113,11 @@ def test_an_entrys_strength_is_its_expected_magnitude(entry):
 
 
 def test_a_genomes_strength_is_the_mean_over_the_entries_of_an_operation():
-    genome = Genome((Entry("Rotate", 10, 9), Entry("Invert", 5, 4), Entry("Rotate", 3, 2), Entry("Rotate", 0, 9)))
-    assert genome.strength() == pytest.approx({"Rotate": (9 + 0.6 + 0) / 3, "Invert": 4.5})
-    assert Genome().strength() == {}
+    genome = Genome(
+        Policy((Entry("Rotate", 10, 9), Entry("Invert", 5, 4), Entry("Rotate", 3, 2), Entry("Rotate", 0, 9)))
+    )
+    assert genome.policy.strength() == pytest.approx({"Rotate": (9 + 0.6 + 0) / 3, "Invert": 4.5})
+    assert Genome().policy.strength() == {}
 
 
 @given(genomes)
@@ -150,6 +153,14 @@ def test_a_smaller_space():
         ({"copies": -1}, "at least 1, but got -1"),
         ({"copies": True}, "at least 1, but got True"),
         ({"copies": 1.5}, "at least 1, but got 1.5"),
+        ({"augment": ()}, r"one augmentation or more, each once, but got \[\]"),
+        ({"augment": ("cutmix", "cutmix")}, r"each once, but got \['cutmix', 'cutmix'\]"),
+        ({"augment": ("cutmix", {"kind": "cutmix", "alpha": 1})}, "one augmentation or more, each once, but got"),
+        ({"augment": ("identity", {"kind": "identity", "draw": "batch"})}, "each once, but got"),
+        ({"augment": ("identity", "cutmx")}, "unknown augmentation 'cutmx'; did you mean 'cutmix'"),
+        ({"augment": ({"kind": "cutout", "sid": 0.5},)}, "unknown parameter of cutout 'sid'; did you mean 'side'"),
+        ({"augment": ({"kind": "mixup", "alpha": 0},)}, "mixup's alpha is a number from 0.001 to 100, but got 0"),
+        ({"augment": (3,)}, "an augmentation is a name, or a mapping with kind and parameters, but got 3"),
     ],
 )
 def test_what_is_no_space(given_, rule):
@@ -210,8 +221,8 @@ def closed_form(value, most):
 
 
 def explored(probability, magnitude, count, seed):
-    genome = Genome((Entry("Rotate", probability, magnitude),) * count)
-    return Space().explore(genome, np.random.default_rng(seed)).policy
+    genome = Genome(Policy((Entry("Rotate", probability, magnitude),) * count))
+    return Space().explore(genome, np.random.default_rng(seed)).policy.entries
 
 
 @pytest.mark.parametrize("value", range(11))
@@ -246,11 +257,129 @@ def test_the_numbers_move_independently():
     assert stats.chi2_contingency(neighbours).pvalue > 1e-3
 
 
+# ---- the second view -------------------------------------------------------------------------------
+
+CHOICES = ("cutmix", "identity", {"kind": "cutout", "side": 0.25}, {"kind": "pick", "base": "flip"})
+
+
+def test_a_search_starts_with_the_first_augmentation():
+    assert Space().zero().augment == augmentation("identity")
+    assert not Space().zero().has_view
+    for first in CHOICES:
+        space = Space(augment=(first, *(choice for choice in CHOICES if choice != first)))
+        assert space.zero().augment == augmentation(first)
+        assert numbers(space.zero()) == [0] * 60
+        assert space.zero().is_identity == (first == "identity")
+
+
+def test_random_is_uniform_over_the_augmentations_too():
+    space, generator = Space(("Rotate",), 1, CHOICES), np.random.default_rng(12)
+    drawn = [space.random(generator) for _ in range(4000)]
+    table = np.zeros((len(CHOICES), TENTHS + 1))
+    for genome in drawn:
+        table[space.augmentations.index(genome.augment), genome.policy.entries[0].probability] += 1
+    assert stats.chisquare(table.sum(axis=1)).pvalue > 1e-3
+    assert stats.chi2_contingency(table).pvalue > 1e-3, "whatever the numbers are"
+
+
+@pytest.mark.parametrize("start", [*CHOICES, "mixup"])
+def test_explore_draws_the_augmentation_anew_with_probability_a_fifth(start):
+    """Of those that are drawn anew, one in four is drawn as it was, where the space has it."""
+    space, generator, count = Space(augment=CHOICES), np.random.default_rng(13), 8000
+    genome = Genome(augment=augmentation(start))
+    landed = Counter(space.explore(genome, generator).augment for _ in range(count))
+    known = list(dict.fromkeys((genome.augment, *space.augmentations)))
+    assert set(landed) == set(known)
+    expected = [0.05 * count * (choice in space.augmentations) for choice in known]
+    expected[0] += 0.8 * count
+    assert stats.chisquare([landed[choice] for choice in known], expected).pvalue > 1e-3
+
+
+def test_numbers_and_augmentation_are_explored_independently():
+    space, generator = Space(("Rotate",), 1, CHOICES), np.random.default_rng(14)
+    genome, table = space.zero(), np.zeros((2, 2))
+    for _ in range(8000):
+        moved = space.explore(genome, generator)
+        table[int(moved.augment != genome.augment), int(moved.policy != genome.policy)] += 1
+    assert stats.chi2_contingency(table).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("augment", [("identity",), ("cutmix",), ({"kind": "cutout", "side": 0.25},)])
+def test_a_single_augmentation_draws_no_number(augment):
+    """The numbers are those that were drawn before there were augmentations."""
+    space, generator = Space(("Rotate", "Invert"), 2, augment), np.random.default_rng(7)
+    first = space.random(generator)
+    second = space.explore(first, generator)
+    third = space.explore(second, generator)
+    assert numbers(first) == [10, 6, 7, 8, 6, 7, 9, 2]
+    assert numbers(second) == [10, 3, 10, 9, 4, 5, 10, 2]
+    assert numbers(third) == [1, 1, 10, 9, 10, 7, 6, 8]
+    assert generator.integers(10**9) == 267599304
+    assert {genome.augment for genome in (first, second, third)} == {augmentation(augment[0])}
+
+
+def test_a_single_augmentation_leaves_another_one_as_it_is():
+    genome = Genome(augment=augmentation("mixup"))
+    assert all(Space().explore(genome, np.random.default_rng(seed)) == genome for seed in range(30))
+
+
+def test_two_genomes_with_different_views_differ():
+    one, other = (Genome(augment=augmentation({"kind": "cutout", "side": side})) for side in (0.25, 0.5))
+    assert one != other and one != Genome()
+    assert len({one, other, Genome(), Genome(augment=augmentation("identity"))}) == 3
+    assert one.has_view and not Genome().has_view
+    assert Genome().is_identity and not one.is_identity
+
+
+@pytest.mark.parametrize("kind", CATALOGUE)
+def test_json_gives_a_view_back(kind):
+    genome = Genome(Policy((Entry("Rotate", 3, 4),)), augmentation({"kind": kind, "draw": "batch"}))
+    written = genome.to_json()
+    assert sorted(written) == (["policy"] if kind == "identity" else ["augment", "policy"])
+    assert Genome.from_json(written) == Genome.from_json(json.loads(json.dumps(written))) == genome
+    assert pickle.loads(pickle.dumps(genome)) == genome
+    assert hash(Genome.from_json(written)) == hash(genome)
+
+
+@given(genomes)
+@quick
+def test_a_genome_without_a_view_writes_none(genome):
+    assert list(genome.to_json()) == ["policy"]
+    assert Genome.from_json({**genome.to_json(), "augment": {"kind": "identity"}}) == genome
+
+
+@pytest.mark.parametrize(
+    ("augment", "rule"),
+    [
+        (None, "an augmentation is a name, or a mapping with kind and parameters, but got None"),
+        ({}, "an augmentation is a name, or a mapping with kind and parameters, but got {}"),
+        ({"kind": "cutmx"}, "unknown augmentation 'cutmx'; did you mean 'cutmix'"),
+        ({"kind": "cutmix", "alhpa": 1}, "unknown parameter of cutmix 'alhpa'; did you mean 'alpha'"),
+        ({"kind": "pick", "passes": 1}, "pick picks from 2 passes or more"),
+    ],
+)
+def test_what_is_no_view(augment, rule):
+    with pytest.raises(RequestError, match=rule) as error:
+        Genome.from_json({"policy": [], "augment": augment})
+    assert len(lines(error)) == 1
+
+
+@given(json_values | st.dictionaries(st.sampled_from(["kind", "draw", "alpha", "policy", "base"]), json_values))
+@quick
+def test_any_json_is_a_view_or_refused_in_one_line(augment):
+    try:
+        genome = Genome.from_json({"policy": [], "augment": augment})
+    except RequestError as error:
+        assert len(str(error).splitlines()) == 1
+    else:
+        assert Genome.from_json(genome.to_json()) == genome
+
+
 # ---- JSON ------------------------------------------------------------------------------------------
 
 
 def test_the_plain_data_of_a_genome():
-    genome = Genome((Entry("Rotate", 3, 4), Entry("Invert", 0, 9)))
+    genome = Genome(Policy((Entry("Rotate", 3, 4), Entry("Invert", 0, 9))))
     assert genome.to_json() == {
         "policy": [
             {"op": "Rotate", "probability": 3, "magnitude": 4},
@@ -272,12 +401,12 @@ ROTATE = {"op": "Rotate", "probability": 3, "magnitude": 4}
 @pytest.mark.parametrize(
     ("data", "rule"),
     [
-        (None, "a genome is an object with policy and nothing else, but got None"),
+        (None, "a genome is an object with policy, perhaps augment, and nothing else, but got None"),
         ([], r"a genome is an object .* got \[\]"),
         ("policy", "a genome is an object .* got 'policy'"),
         ({}, r"a genome is an object .* got \[\]"),
         ({"policy": [], "mix": {}}, r"and nothing else, but got \['mix', 'policy'\]"),
-        ({"policy": "Rotate"}, "a genome's policy is a list of entries, but got 'Rotate'"),
+        ({"policy": "Rotate"}, "a policy is a list of entries, but got 'Rotate'"),
         ({"policy": {"op": "Rotate"}}, "policy is a list of entries"),
         ({"policy": None}, "policy is a list of entries, but got None"),
         ({"policy": ["Rotate"]}, "a policy entry is an object with magnitude, op, probability and nothing else"),

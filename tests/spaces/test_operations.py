@@ -7,11 +7,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageEnhance, ImageOps
+from support import WRONG_IMAGES
 
+from spaces import Parameters
+from spaces.engine import dense, native
 from spaces.errors import RequestError
-from spaces.operations import LEVELS, OPERATIONS, Operation, check_images
+from spaces.operations import LEVELS, OPERATIONS, Operation
 from spaces.operations.geometry import MATRICES, warp
-from spaces.operations.tone import TABLES, look_up
+from spaces.operations.images import check_images
+from spaces.operations.tone import OWN_TABLES, SHARED_TABLES, look_up
+from spaces.parameters import NONE
 
 PBA_ORDER = [
     "Rotate",
@@ -133,16 +138,32 @@ def small_batch(channels, size=24, height=16, width=20):
     return images, levels, signs, positions, torch.tensor(FILLS[channels], dtype=torch.uint8)
 
 
+def by_engine(engine, operation, images, levels, signs, positions, fill):
+    """The operation alone, in the first of two places."""
+    number = list(OPERATIONS).index(operation.name)
+    operations = torch.tensor([[number, NONE]]).repeat(len(images), 1)
+    twice = [part.unsqueeze(1).repeat(1, 2, *[1] * (part.ndim - 1)) for part in (levels, signs, positions)]
+    return engine.apply(images, Parameters(operations, *twice), fill)
+
+
+PATHS = {
+    "operation": lambda operation, batch: operation(*batch),
+    "native": lambda operation, batch: by_engine(native, operation, *batch),
+    "dense": lambda operation, batch: by_engine(dense, operation, *batch),
+}
+
+
 def assert_pillows_bytes(operation, batch):
-    ours = operation(*batch).numpy()
+    """The definition, and both paths of the engine, against Pillow."""
     *samples, fill = batch
     reference = [
         by_pillow(operation.name, image.numpy(), level.item(), sign.item(), position.tolist(), tuple(fill.tolist()))
         for image, level, sign, position in zip(*samples, strict=True)
     ]
-    differ = (ours != np.stack(reference)).any(axis=(1, 2, 3))
-    where = [(int(i), f"L={samples[1][i]}", f"sign={samples[2][i]}") for i in np.flatnonzero(differ)[:5]]
-    assert not where, f"{differ.sum()} of {len(differ)} images differ, first {where}"
+    for path, run in PATHS.items():
+        differ = (run(operation, batch).numpy() != np.stack(reference)).any(axis=(1, 2, 3))
+        where = [(int(i), f"L={samples[1][i]}", f"sign={samples[2][i]}") for i in np.flatnonzero(differ)[:5]]
+        assert not where, f"{path}: {differ.sum()} of {len(differ)} images differ, first {where}"
 
 
 @every_operation
@@ -361,10 +382,14 @@ def test_the_family_tables_are_what_the_operations_apply(operation):
         matrices = MATRICES[operation.name](levels, signs, *images.shape[-2:])
         assert (matrices.dtype, matrices.shape) == (torch.float64, (len(images), 6))
         assert torch.equal(warp(images, matrices, fill), result)
-    elif operation.name in TABLES:
-        tables = TABLES[operation.name](images, levels)
+    elif operation.name in OWN_TABLES:
+        tables = OWN_TABLES[operation.name](images, levels)
         assert (tables.dtype, tables.shape) == (torch.uint8, (len(images), 3, 256))
         assert torch.equal(look_up(images, tables), result)
+    elif operation.name in SHARED_TABLES:
+        tables = SHARED_TABLES[operation.name](levels)
+        assert (tables.dtype, tables.shape) == (torch.uint8, (len(images), 256))
+        assert torch.equal(look_up(images, tables.unsqueeze(1).repeat(1, 3, 1)), result)
     else:
         assert operation.name in {"Color", "Sharpness", "Cutout"}
 
@@ -372,19 +397,7 @@ def test_the_family_tables_are_what_the_operations_apply(operation):
 # ---- errors ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("images", "rule"),
-    [
-        (torch.zeros(2, 3, 8, 8), "images must be uint8, but got 'torch.float32'"),
-        (torch.zeros(3, 8, 8, dtype=torch.uint8), r"shape \(B, C, H, W\), but got \(3, 8, 8\)"),
-        (
-            torch.zeros(2, 4, 8, 8, dtype=torch.uint8),
-            r"1 \(grey\) or 3 \(RGB\) channels, but got \(2, 4, 8, 8\)",
-        ),
-        (torch.zeros(0, 3, 8, 8, dtype=torch.uint8), r"at least one image .* got \(0, 3, 8, 8\)"),
-        (torch.zeros(2, 3, 0, 8, dtype=torch.uint8), r"at least one image .* got \(2, 3, 0, 8\)"),
-    ],
-)
+@pytest.mark.parametrize(("images", "rule"), WRONG_IMAGES)
 def test_images_that_are_refused(images, rule):
     with pytest.raises(RequestError, match=rule):
         check_images(images)
@@ -395,6 +408,7 @@ def test_images_that_are_refused(images, rule):
 @pytest.mark.parametrize("images", [torch.zeros(1, 1, 1, 1), torch.zeros(5, 3, 2, 9)])
 def test_images_that_are_accepted(images):
     assert check_images(images.byte()) is None
+    assert check_images(images) is None
 
 
 @pytest.mark.parametrize(

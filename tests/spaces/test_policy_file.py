@@ -13,16 +13,17 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import spaces.schedule
-from spaces import OPERATIONS, Entry, Genome, ImageSpec, Phase, RequestError, Schedule, Space
-from spaces.genome import TENTHS
+from spaces import OPERATIONS, Entry, Genome, ImageSpec, Phase, Policy, RequestError, Schedule, Space
+from spaces.augmentations import CATALOGUE, augmentation
 from spaces.operations import LEVELS
+from spaces.policy import TENTHS
 from spaces.schedule import FORMAT, ROLES, VERSION, policy_schema, validate_policy
 
 quick = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 
 SMALL = Schedule(
     (
-        Phase(57, Genome((Entry("Rotate", 3, 4), Entry("Invert", 0, 9)))),
+        Phase(57, Genome(Policy((Entry("Rotate", 3, 4), Entry("Invert", 0, 9))))),
         Phase(1, Genome()),
     ),
     "student",
@@ -54,8 +55,16 @@ SMALL_TEXT = """\
 }
 """
 
+CUTMIX = {"kind": "cutmix", "draw": "sample", "alpha": 1.0}
+VIEW_TEXT = SMALL_TEXT.replace('"policy": []', f'"policy": [], "augment": {json.dumps(CUTMIX)}').replace(
+    "    ]}},\n", f'    ], "augment": {json.dumps(augmentation("cutmixpick").to_json())}}}}},\n'
+)
+
 entries = st.builds(Entry, st.sampled_from(list(OPERATIONS)), st.integers(0, 10), st.integers(0, 9))
-genomes = st.builds(Genome, st.lists(entries, max_size=5).map(tuple))
+views = st.sampled_from(["identity", *CATALOGUE, {"kind": "cutout", "side": 0.25}, {"kind": "pick", "base": "flip"}])
+genomes = st.builds(
+    Genome, st.lists(entries, max_size=5).map(lambda found: Policy(tuple(found))), views.map(augmentation)
+)
 images = st.sampled_from([1, 3]).flatmap(
     lambda channels: st.builds(
         ImageSpec, st.integers(1, 512), st.just(channels), st.tuples(*[st.integers(0, 255)] * channels)
@@ -81,7 +90,7 @@ near_misses = st.sampled_from(
     [-1, 0, 1, 2, 3, 9, 10, 11, 255, 256, 1.0, 3.0, 0.5, True, False, None, 10**400, "Rotate", "rotate", "student", "3"]
 ) | st.sampled_from([[], {}, [[]], [1], [1, 2, 3], {"op": "Rotate"}, math.inf, math.nan, "\ud800", "\n", ""])
 known_keys = st.sampled_from(
-    ["format", "version", "role", "image", "schedule", "genome", "policy", "op", "mix", "fill"]
+    ["format", "version", "role", "image", "schedule", "genome", "policy", "op", "mix", "fill", "augment", "kind"]
 )
 any_json = st.recursive(
     near_misses | good_leaves | st.floats() | st.text(st.characters()),
@@ -109,8 +118,8 @@ def replaced(*path, value):
 
 @st.composite
 def damaged(draw):
-    """The small document with one to three values replaced, removed or added anywhere."""
-    changed = document()
+    """The small document, with second views or without, and one to three values replaced, removed or added."""
+    changed = json.loads(draw(st.sampled_from([SMALL_TEXT, VIEW_TEXT])))
     for _ in range(draw(st.integers(1, 3))):
         node, key = changed, draw(st.sampled_from(list(changed))) if changed else None
         while key is not None and isinstance(node[key], dict | list) and node[key] and draw(st.booleans()):
@@ -159,6 +168,15 @@ def test_the_whole_text_of_a_small_schedule():
     assert SMALL.dumps() == SMALL_TEXT
     assert Schedule.loads(SMALL_TEXT) == SMALL
     assert Schedule.loads(SMALL_TEXT).provenance == SMALL.provenance
+
+
+def test_a_second_view_stands_after_its_policy():
+    genomes = [phase.genome for phase in SMALL.phases]
+    viewed = [Genome(genomes[0].policy, augmentation("cutmixpick")), Genome(genomes[1].policy, augmentation("cutmix"))]
+    schedule = Schedule((Phase(57, viewed[0]), Phase(1, viewed[1])), "student", SMALL.image, SMALL.provenance)
+    assert schedule.dumps() == VIEW_TEXT
+    assert Schedule.loads(VIEW_TEXT) == schedule != SMALL
+    assert '    {"epochs": 1, "genome": {"policy": [], "augment": {"kind": "cutmix", "draw": "sample", ' in VIEW_TEXT
 
 
 @given(schedules)
@@ -272,7 +290,9 @@ def test_the_schema_names_every_key_that_is_written():
         (written["schedule"][0]["genome"], genome),
         (written["schedule"][0]["genome"]["policy"][0], entry),
     ):
-        assert sorted(part) == sorted(rule["required"]) == sorted(rule["properties"])
+        assert sorted(part) == sorted(rule["required"])
+        optional = {"augment"} if rule is genome else set()  # written where there is a second view
+        assert set(rule["properties"]) == set(part) | optional
         assert rule["additionalProperties"] is False
 
 
@@ -285,6 +305,7 @@ ENTRY = ("schedule", 0, "genome", "policy", 0)
         ((*ENTRY, "probability"), [0, 10], [-1, 11, 0.5, "3", None, True]),
         ((*ENTRY, "magnitude"), [0, 9], [-1, 10, 0.5, "3", None, True]),
         ((*ENTRY, "op"), list(OPERATIONS), ["rotate", "", 3, None]),
+        (("schedule", 0, "genome", "augment"), [CUTMIX], [None, "cutmix", [], {}, {"kind": 3}, {"alpha": 1.0}]),
         (("schedule", 0, "epochs"), [1, 10**9], [0, -1, 0.5, "3", None, True]),
         (("image", "size"), [1, 4096], [0, -1, 0.5, "3", None, True]),
         (("image", "channels"), [3], [0, 2, 4, "3", None, True]),
@@ -311,6 +332,16 @@ def test_the_first_fault_is_named_by_its_place():
     line = refusal(json.dumps(replaced(*ENTRY, "probability", value=11)))
     expected = "policy file, at $.schedule[0].genome.policy[0].probability: 11 is greater than the maximum of 10"
     assert line == f"the text: {expected}"
+
+
+def test_a_second_view_that_is_none_of_the_catalogues_is_refused_with_the_file_that_names_it():
+    place = ("schedule", 0, "genome", "augment")
+    line = refusal(json.dumps(replaced(*place, value={"kind": "cutmx"})))
+    assert line == "the text: unknown augmentation 'cutmx'; did you mean 'cutmix'?"
+    line = refusal(json.dumps(replaced(*place, value={**CUTMIX, "alpha": 0})))
+    assert line == "the text: cutmix's alpha is a number from 0.001 to 100, but got 0"
+    line = refusal(json.dumps(replaced(*place, value={"kind": "os.system"})))
+    assert line.startswith("the text: a policy file names augmentations of the catalogue")
 
 
 def test_a_fill_for_another_number_of_channels():

@@ -10,9 +10,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from spaces import Entry, Genome, ImageSpec, Phase, RequestError, Schedule, Transform, apply, sample
+from spaces import Entry, Genome, ImageSpec, Phase, Policy, RequestError, Schedule, Transform, apply
+from spaces.parameters import Draws, seeded
 from spaces.schedule import merge
-from spaces.transform import seeded
 
 quick = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 IMAGE = ImageSpec(32, 3, (125, 122, 113))
@@ -20,7 +20,7 @@ IMAGE = ImageSpec(32, 3, (125, 122, 113))
 
 def numbered(index):
     """110 genomes, told apart by their numbers."""
-    return Genome((Entry("Rotate", index // 10, index % 10),))
+    return Genome(Policy((Entry("Rotate", index // 10, index % 10),)))
 
 
 def schedule_of(*lengths, role="student", image=IMAGE, **more):
@@ -30,7 +30,7 @@ def schedule_of(*lengths, role="student", image=IMAGE, **more):
 
 def indices(schedule):
     """For every epoch, which genome of `numbered` is in force."""
-    genomes = [schedule.at(epoch).policy[0] for epoch in range(schedule.epochs)]
+    genomes = [schedule.at(epoch).policy.entries[0] for epoch in range(schedule.epochs)]
     return [entry.probability * 10 + entry.magnitude for entry in genomes]
 
 
@@ -235,7 +235,7 @@ def test_what_is_no_schedule():
 
 
 def strong(index):
-    return Genome((Entry("Invert", 10, index), Entry("Rotate", 10, 9), Entry("Cutout", 10, 9)))
+    return Genome(Policy((Entry("Invert", 10, index), Entry("Rotate", 10, 9), Entry("Cutout", 10, 9))))
 
 
 def batch(channels=3):
@@ -250,7 +250,7 @@ def test_the_transform_of_an_epoch_is_that_epochs_genome_and_colour(image):
     for epoch in range(4):
         transform = schedule.transform(epoch, seed=9)
         assert isinstance(transform, Transform)
-        expected = apply(images, sample(schedule.at(epoch), 48, seeded(9, epoch)), image.fill)
+        expected = apply(images, Draws(schedule.at(epoch).policy, seeded(9, epoch)).take(48), image.fill)
         assert torch.equal(transform(images), expected)
 
 
@@ -265,3 +265,55 @@ def test_the_transforms_numbers_follow_from_seed_and_epoch():
 def test_no_transform_after_the_end():
     with pytest.raises(RequestError, match="covers the epochs 0 to 1, but got 2"):
         schedule_of(2).transform(2)
+
+
+# ---- the control, and one number -------------------------------------------------------------------
+
+
+def test_shuffled_keeps_genomes_and_epochs_and_changes_their_order():
+    schedule = schedule_of(1, 2, 3, 4, 5)
+    orders = {schedule.shuffled(seed).phases for seed in range(40)}
+    assert all(sorted(map(repr, phases)) == sorted(map(repr, schedule.phases)) for phases in orders)
+    assert schedule.phases not in orders
+    assert len(orders) > 25
+    assert schedule.shuffled(3) == schedule.shuffled(3)
+    assert schedule.shuffled(3).provenance == {"shuffled": 3, "of": dict(schedule.provenance)}
+    assert Schedule.loads(schedule.shuffled(3).dumps()) == schedule.shuffled(3)
+
+
+def test_two_phases_change_places_and_one_stays():
+    two = schedule_of(1, 2)
+    assert all(two.shuffled(seed).phases == two.phases[::-1] for seed in range(5))
+    assert schedule_of(4).shuffled(0).phases == schedule_of(4).phases
+
+
+def test_mean_strength_is_over_entries_and_epochs():
+    strong = Genome(Policy((Entry("Rotate", 10, 9), Entry("Invert", 5, 0))))  # 9 and 4.5
+    weak = Genome(Policy((Entry("Rotate", 5, 2), Entry("Invert", 0, 0))))  # 1 and 0
+    schedule = Schedule((Phase(1, strong), Phase(3, weak)), "teacher", ImageSpec(8, 1, (0,)))
+    assert schedule.mean_strength() == pytest.approx((6.75 + 3 * 0.5) / 4)
+    assert Schedule((Phase(2, Genome()),), "teacher", ImageSpec(8, 1, (0,))).mean_strength() == 0
+
+
+@pytest.mark.parametrize("epoch", [0.5, True, "0", None])
+def test_an_epoch_is_a_whole_number(epoch):
+    with pytest.raises(RequestError, match="an epoch is a whole number"):
+        schedule_of(3).at(epoch)
+
+
+@pytest.mark.parametrize("seed", [-1, 0.5, "0"])
+def test_a_shuffles_seed_is_a_whole_number(seed):
+    with pytest.raises(RequestError, match="a seed is a whole number, at least 0"):
+        schedule_of(3).shuffled(seed)
+
+
+def test_lists_are_taken_for_tuples():
+    entry = Entry("Rotate", 3, 4)
+    listed = Schedule([Phase(2, Genome(Policy([entry])))], "student", ImageSpec(8, 3, [1, 2, 3]))
+    plain = Schedule((Phase(2, Genome(Policy((entry,)))),), "student", ImageSpec(8, 3, (1, 2, 3)))
+    assert listed == plain
+    assert hash(listed.phases) == hash(plain.phases)
+    with pytest.raises(RequestError, match="a policy's entries are Entry"):
+        Policy(("Rotate",))
+    with pytest.raises(RequestError, match="a schedule's phases are Phase"):
+        Schedule((Genome(),), "student", ImageSpec(8, 1, (0,)))

@@ -1,0 +1,112 @@
+"""The catalogue of named augmentations: each makes a second view of a batch; some mix, some pick."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from spaces.augmentations.base import Answers, Augmentation, View
+from spaces.augmentations.mixing import CutMix, Mixup
+from spaces.augmentations.own import Own, own
+from spaces.augmentations.pick import CutMixPick, Pick, entropy
+from spaces.augmentations.published import AutoAugment, RandAugment, TrivialAugment
+from spaces.augmentations.simple import CropFlip, Cutout, Flip, Identity, OfPolicy
+from spaces.errors import RequestError, unknown
+from spaces.policy import Policy
+
+__all__ = [
+    "CATALOGUE",
+    "Answers",
+    "Augmentation",
+    "AutoAugment",
+    "CropFlip",
+    "CutMix",
+    "CutMixPick",
+    "Cutout",
+    "Flip",
+    "Identity",
+    "Mixup",
+    "OfPolicy",
+    "Own",
+    "Pick",
+    "RandAugment",
+    "TrivialAugment",
+    "View",
+    "augmentation",
+    "entropy",
+    "imported",
+    "resolve",
+]
+
+_KINDS: tuple[type[Augmentation], ...] = (
+    Identity,
+    Flip,
+    CropFlip,
+    Cutout,
+    AutoAugment,
+    RandAugment,
+    TrivialAugment,
+    OfPolicy,
+    Mixup,
+    CutMix,
+    CutMixPick,
+    Pick,
+)
+
+CATALOGUE: Mapping[str, type[Augmentation]] = MappingProxyType({kind.kind: kind for kind in _KINDS})
+"""All by name, from the mildest to the mixes."""
+
+
+def imported(choice: Augmentation) -> str:
+    """The dotted name that using `choice` would import; empty where it is all of the catalogue."""
+    if isinstance(choice, Pick):
+        return imported(choice.base)
+    return choice.factory if isinstance(choice, Own) else ""
+
+
+def resolve(choice: Augmentation) -> None:
+    """Import what using `choice` would import, now.
+
+    Raises:
+        RequestError: it is not there, or does not take its parameters.
+    """
+    if isinstance(choice, Pick):
+        resolve(choice.base)
+    if isinstance(choice, Own):
+        choice.resolve()
+
+
+def augmentation(choice: object) -> Augmentation:
+    """The augmentation that `choice` names.
+
+    Args:
+        choice: a name of `CATALOGUE`, a dotted name of your own, or a mapping with `kind` and parameters, as
+            `Augmentation.to_json` writes it.
+
+    Raises:
+        RequestError: an unknown name or parameter, or a value out of its bounds.
+    """
+    if isinstance(choice, Augmentation):
+        return choice
+    content = {"kind": choice} if isinstance(choice, str) else choice
+    if not isinstance(content, Mapping) or not isinstance(content.get("kind"), str):
+        raise RequestError("an augmentation is a name, or a mapping with kind and parameters", got=choice)
+    kind = content["kind"]
+    if "." in kind or ":" in kind:
+        return own(kind, {str(name): value for name, value in content.items() if name != "kind"})
+    if kind not in CATALOGUE:
+        raise unknown("augmentation", kind, CATALOGUE)
+    cls = CATALOGUE[kind]
+    known = {name for name, field in cls.__dataclass_fields__.items() if field.init}
+    parameters = {str(name): value for name, value in content.items() if name != "kind"}
+    for name in parameters:
+        if name not in known:
+            raise unknown(f"parameter of {kind}", name, known)
+    if "policy" in parameters:
+        parameters["policy"] = Policy.from_json(parameters["policy"])
+    if "base" in parameters:
+        base = parameters["base"]
+        if isinstance(base, Mapping) and base.get("kind") == Pick.kind:  # at once: picks in picks may go to any depth
+            raise RequestError(f"{kind}'s base picks nothing itself", got=Pick.kind)
+        parameters["base"] = augmentation(base)
+    return cls(**parameters)

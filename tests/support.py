@@ -1,0 +1,51 @@
+"""What the tests of sampling, engine and transform have in common."""
+
+import numpy as np
+import torch
+
+from spaces import OPERATIONS, Entry, Genome, Parameters, Policy, Space
+from spaces.parameters import NONE
+
+NAMES = list(OPERATIONS)
+FILLS = {1: (119,), 3: (125, 122, 113)}
+
+
+def genome_of(*probabilities):
+    """One entry per probability, told apart by operation and magnitude."""
+    return Genome(Policy(tuple(Entry(NAMES[i], p, i % 10) for i, p in enumerate(probabilities))))
+
+
+def random_genome(seed, **changes):
+    genome = Space().random(np.random.default_rng(seed))
+    entries = (Entry(e.op, changes.get("probability", e.probability), e.magnitude) for e in genome.policy)
+    return Genome(Policy(tuple(entries)))
+
+
+def pictures(batch, channels, height=13, width=11):
+    generator = torch.Generator().manual_seed(channels)
+    return torch.randint(0, 256, (batch, channels, height, width), dtype=torch.uint8, generator=generator)
+
+
+def parameters_of(*rows, level=0):
+    """Parameters that apply these names, with no say in signs and positions."""
+    operations = torch.tensor([[NAMES.index(name) if name else NONE for name in row] for row in rows])
+    ones = torch.ones_like(operations)
+    return Parameters(operations, ones * level, ones, torch.full((*operations.shape, 2), 0.5))
+
+
+def equal(one, other):
+    return all(
+        torch.equal(getattr(one, name), getattr(other, name)) for name in ("operations", "levels", "signs", "positions")
+    )
+
+
+WRONG_IMAGES = [
+    (torch.zeros(2, 3, 8, 8, dtype=torch.int64), "images are uint8, or floating point .* but got 'torch.int64'"),
+    (torch.zeros(2, 3, 8, 8, dtype=torch.bool), "images are uint8, or floating point .* but got 'torch.bool'"),
+    (torch.zeros(3, 8, 8, dtype=torch.uint8), r"shape \(B, C, H, W\), but got \(3, 8, 8\)"),
+    (torch.tensor(3, dtype=torch.uint8), r"shape \(B, C, H, W\), but got \(\)"),
+    (torch.zeros(2, 4, 8, 8, dtype=torch.uint8), r"1 \(grey\) or 3 \(RGB\) channels"),
+    (torch.zeros(0, 3, 8, 8, dtype=torch.uint8), "at least one image"),
+    (torch.zeros(2, 3, 0, 8, dtype=torch.uint8), "at least one image"),
+    (np.zeros((2, 3, 8, 8), np.uint8), "a tensor of shape .* but got 'ndarray'"),
+]

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from spaces import BaseAugmentation, Genome, RequestError, Transform, WorkError
 from spaces.agent import Agent
-from spaces.transform import seeded
+from spaces.parameters import seeded
 from trainables.data import DataSet, Images
+from trainables.normalise import Normalise
 from trainables.recipe import Recipe
 
 _STATE_VERSION = 1
@@ -59,8 +60,8 @@ class Learner(ABC):
         self.epochs, self.seed = epochs, seed
         self.optimizer = recipe.make_optimizer(self.model)
         self._base = BaseAugmentation(data.crop, data.flip)
-        self.fill = tuple(round(255 * value) for value in data.mean)
-        self._scale = _scale(data, self.device)
+        self.normalise = Normalise(data, self.device, channels_last=recipe.channels_last)
+        self.fill = self.normalise.fill
 
     @abstractmethod
     def losses(self, images: Tensor, labels: Tensor, raw: Tensor) -> dict[str, Tensor]:
@@ -112,6 +113,7 @@ class Learner(ABC):
         if not all(map(math.isfinite, metrics.values())):
             bad = ", ".join(f"{name} = {value:g}" for name, value in metrics.items())
             raise WorkError(f"the loss is not finite in epoch {epoch} ({bad}); a smaller lr, or clip, may help")
+        metrics |= self.end_epoch()
         self.agent.advance()
         seconds = time.perf_counter() - start
         return metrics | {
@@ -123,8 +125,12 @@ class Learner(ABC):
 
     def begin_epoch(self, epoch: int) -> None:
         """Prepare the epoch's augmentation."""
-        self._augment = Transform(self.agent.genome, fill=self.fill, seed=(self.seed, epoch, 1))
+        self._augment = Transform(self.agent.genome.policy, fill=self.fill, seed=(self.seed, epoch, 1))
         self._augment_seconds = 0.0
+
+    def end_epoch(self) -> dict[str, float]:
+        """What else there is to report of the epoch."""
+        return {}
 
     def view(self, raw: Tensor, generator: torch.Generator) -> Tensor:
         """What this role sees of uint8 images: its agent's augmentation, then the data set's own."""
@@ -146,12 +152,6 @@ class Learner(ABC):
             right += (logits.argmax(1) == labels).sum()
             loss += F.cross_entropy(logits, labels, reduction="sum")
         return {"accuracy": float(right) / len(images), "loss": float(loss) / len(images)}
-
-    def normalise(self, images: Tensor) -> Tensor:
-        """uint8 images (B, C, H, W) on any device → float32 on the learner's, mean 0 and deviation 1 per channel."""
-        factor, offset = self._scale
-        images = torch.addcmul(offset, images.to(self.device).float(), factor)
-        return images.contiguous(memory_format=torch.channels_last) if self.recipe.channels_last else images
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that `load_state_dict` needs to go on: tensors, numbers and names only."""
@@ -228,10 +228,3 @@ def _private_randomness(seed: int, epoch: int, device: torch.device) -> Iterator
             if devices:
                 torch.cuda.manual_seed(stream)
             yield
-
-
-def _scale(data: DataSet, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Factor and offset, (1, C, 1, 1) each, that take 0…255 to mean 0 and deviation 1."""
-    mean = torch.tensor(data.mean, device=device).view(1, -1, 1, 1)
-    std = torch.tensor(data.std, device=device).view(1, -1, 1, 1)
-    return 1 / (255 * std), -mean / std

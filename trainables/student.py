@@ -10,10 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spaces import Schedule, Transform
-from spaces.transform import seeded
+from spaces.augmentations import Answers
+from spaces.parameters import seeded
 from trainables.learner import Learner, on_device
 from trainables.losses import kd_loss
 from trainables.recipe import check_choices, check_range
+from trainables.t_stddev import RunningTStddev
 from trainables.teacher import FrozenTeacher
 
 
@@ -71,24 +73,87 @@ class Student(Learner):
         self.teacher = on_device(teacher, self.device, self.recipe)
         self.distill = distill
         self._teacher_schedule = teacher_schedule.stretch(self.epochs) if teacher_schedule else None
+        self._t_stddev = RunningTStddev(self._raw_answers, len(self.data.train), self.recipe.batch_size)
 
     def begin_epoch(self, epoch: int) -> None:
         """Prepare what both roles see."""
         super().begin_epoch(epoch)
+        self._t_stddev.begin(self.agent.genome)
+        self._view_generator = seeded(self.seed, epoch, 5)
         self._teacher_generator = seeded(self.seed, epoch, 3)
         self._teacher_augment = None
         if self._teacher_schedule:
-            genome = self._teacher_schedule.at(epoch)
-            self._teacher_augment = Transform(genome, fill=self.fill, seed=(self.seed, epoch, 4))
+            policy = self._teacher_schedule.at(epoch).policy
+            self._teacher_augment = Transform(policy, fill=self.fill, seed=(self.seed, epoch, 4))
 
     def losses(self, images: Tensor, labels: Tensor, raw: Tensor) -> dict[str, Tensor]:
-        """`loss` = (1 − α) · `task_loss` + α · `kd_loss`."""
+        """`loss` = (1 − α) · `task_loss` + α · (`kd_loss` + `view_loss`).
+
+        `view_loss`, where the genome has a second view, is the distillation loss on it: the teacher's own answer is the
+        only target there, as for CutMixPick (https://arxiv.org/abs/2012.02909).
+        """
         answers = self.teacher(images if self.distill.view == "shared" else self._teacher_view(raw))
-        logits = self.model(images)
+        view = self._second_view(raw)
+        if view or self.distill.view == "shared":  # a teacher with a view of its own says nothing of the student's
+            self._t_stddev.add(answers, *([view[1]] if view else []))
+        both = self.model(torch.cat((images, view[0])) if view else images)
+        logits, view_logits = both[: len(images)], both[len(images) :]
         task = F.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
         kd = kd_loss(logits, answers, self.distill.temperature)
         alpha = self.distill.alpha
-        return {"loss": (1 - alpha) * task + alpha * kd, "task_loss": task, "kd_loss": kd, "logits": logits}
+        parts = {"loss": (1 - alpha) * task + alpha * kd, "task_loss": task, "kd_loss": kd, "logits": logits}
+        if view is None:
+            return parts
+        parts["view_loss"] = kd_loss(view_logits, view[1], self.distill.temperature)
+        return parts | {"loss": parts["loss"] + alpha * parts["view_loss"]}
+
+    def end_epoch(self) -> dict[str, float]:
+        """`t_stddev_ratio`: T. stddev under the genome in force, so far, over what it is without augmentation."""
+        ratio = self._t_stddev.ratio()
+        return {} if ratio is None else {"t_stddev_ratio": ratio}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The learner's, and what was seen of the teacher's spread."""
+        return super().state_dict() | {"t_stddev": self._t_stddev.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state`."""
+        super().load_state_dict(state)
+        self._t_stddev.load_state_dict(state["t_stddev"])
+
+    def _raw_answers(self, rows: Tensor) -> Tensor:
+        """The teacher's logits on some of the training images, as they are, (rows, K)."""
+        batches = self.data.train.subset(rows).batches(512)
+        return torch.cat([self.teacher(self.normalise(images)) for images, _ in batches])
+
+    def _second_view(self, raw: Tensor) -> tuple[Tensor, Tensor] | None:
+        """The genome's second view of the batch, (B, C, H, W) float, and the teacher's logits on it; None: it has none.
+
+        It is made of the images under the data set's own augmentation, as the first view is without a policy.
+        """
+        augment = self.agent.genome.augment
+        if not self.agent.genome.has_view:
+            return None
+        base = self._base(raw, self.fill, self._view_generator)
+        view = augment(base, self.fill, self._view_generator, self._answers(augment.asks))
+        shown = self.normalise(view.images)
+        target = view.logits if augment.asks == "teacher" else None
+        return shown, self.teacher(shown) if target is None else target
+
+    def _answers(self, role: str) -> Answers | None:
+        """What a view may ask: the teacher, or the student in evaluation mode, which leaves its statistics alone."""
+        if role == "teacher":
+            return lambda images: self.teacher(self.normalise(images))
+        return self._ask_student if role == "student" else None
+
+    @torch.no_grad()
+    def _ask_student(self, images: Tensor) -> Tensor:
+        self.model.eval()
+        try:
+            logits: Tensor = self.model(self.normalise(images))
+        finally:
+            self.model.train()
+        return logits
 
     def _teacher_view(self, raw: Tensor) -> Tensor:
         augmented = self._teacher_augment(raw) if self._teacher_augment else raw

@@ -97,7 +97,7 @@ class Task:
             What `Learner.step` gives; `policy/<Op>/strength`, each operation's expected magnitude in this epoch; and
             where a score is due, `validation_accuracy`, `validation_loss` and `seconds/validate`.
         """
-        strength = learner.agent.genome.strength()
+        strength = learner.agent.genome.policy.strength()
         metrics = learner.step() | {f"policy/{op}/strength": value for op, value in strength.items()}
         due = learner.epoch % self.validate_every == 0 or learner.epoch == self.epochs
         if self.validation is None or not due:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from spaces import Entry, Genome
+from spaces import Entry, Genome, Policy
 from trainables import Recipe, Task, TrainedTeacher
 from trainables.data import DataSet, TensorImages
 from trainables.models import build_model
@@ -16,13 +16,15 @@ from trainables.models import build_model
 CLASSES, SIZE = 3, 8
 
 RICH = Genome(
-    (
-        Entry("Rotate", 8, 6),
-        Entry("Cutout", 7, 8),
-        Entry("Posterize", 6, 5),
-        Entry("Brightness", 5, 3),
-        Entry("TranslateX", 9, 4),
-        Entry("Rotate", 2, 9),
+    Policy(
+        (
+            Entry("Rotate", 8, 6),
+            Entry("Cutout", 7, 8),
+            Entry("Posterize", 6, 5),
+            Entry("Brightness", 5, 3),
+            Entry("TranslateX", 9, 4),
+            Entry("Rotate", 2, 9),
+        )
     )
 )
 """A genome that changes most images."""

@@ -9,10 +9,10 @@ import torch
 from ray import tune
 from ray.tune.trainable import trainable as tunes
 
-from spaces import Entry, Genome, ImageSpec, Phase, Schedule, WorkError
+from spaces import Entry, Genome, ImageSpec, Phase, Policy, Schedule, WorkError
 from trainables.ray_trial import STATE_FILE, RoleTrial, Worker, read_state
 
-LATER = Genome((Entry("Solarize", 9, 5), Entry("ShearY", 6, 7)))
+LATER = Genome(Policy((Entry("Solarize", 9, 5), Entry("ShearY", 6, 7))))
 
 
 @pytest.fixture(autouse=True)

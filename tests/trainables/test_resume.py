@@ -5,11 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from spaces import Entry, Genome, ImageSpec, Phase, Schedule
+from spaces import Entry, Genome, ImageSpec, Phase, Policy, Schedule
+from spaces.augmentations import augmentation
 from trainables import Distill, Recipe
 
 EPOCHS = 4
-LATER = Genome((Entry("Solarize", 9, 5), Entry("ShearY", 6, 7)))
+LATER = Genome(Policy((Entry("Solarize", 9, 5), Entry("ShearY", 6, 7))))
 TIMED = ("seconds/", "images_per_s")
 RECIPES = {
     "sgd": Recipe(lr=0.05, batch_size=16, warmup=1.5, clip=1.0),
@@ -72,11 +73,15 @@ def test_resumed_is_uninterrupted(
         {"recipe": Recipe(batch_size=16, channels_last=True)},
         {"recipe": Recipe(batch_size=16, precision="bfloat16")},
         {"recipe": Recipe(batch_size=64)},
+        {"augment": "cutmixpick"},
+        {"augment": {"kind": "cutmixpick", "pick_by": "student"}, "model": "resnet8"},
+        {"augment": "trivialaugment"},
     ],
-    ids=["distinct", "init", "channels-last", "bfloat16", "one batch"],
+    ids=["distinct", "init", "channels-last", "bfloat16", "one batch", "pick", "pick by student", "trivialaugment"],
 )
 def test_resumed_students_of_other_kinds(make_task, rich, through_file, assert_same, changes):
-    task = make_task("student", **changes)
+    rich = replace(rich, augment=augmentation(changes.get("augment", "identity")))
+    task = make_task("student", **{key: value for key, value in changes.items() if key != "augment"})
     task = replace(task, teacher=replace(task.teacher, schedule=mover("replaying", "teacher", rich)))
     whole, first, second = (task.learner(rich, seed=seed) for seed in (3, 3, 4))
     train(whole, 0, 3, "replaying")
@@ -113,7 +118,7 @@ def test_the_state_holds_plain_data_only(make_task, rich):
     learner = make_task("student").learner(rich, seed=3)
     learner.step()
     state = learner.state_dict()
-    assert state.keys() == {"version", "role", "seed", "history", "model", "optimizer"}
+    assert state.keys() == {"version", "role", "seed", "history", "model", "optimizer", "t_stddev"}
     assert (state["version"], state["role"], state["seed"]) == (1, "student", 3)
     assert state["history"] == [{"epochs": 1, "genome": rich.to_json()}]
 

@@ -23,7 +23,7 @@ loaded = sorted({name.partition(".")[0] for name in sys.modules})
 for name in ("ray", "mlflow", "optuna"):
     sys.modules[name] = None  # whoever imports it from here on fails
 import torch
-from spaces import Entry, Genome
+from spaces import Entry, Genome, Policy
 from trainables import Recipe, Task, TrainedTeacher
 from trainables.data import DataSet, TensorImages
 images = TensorImages(torch.randint(0, 256, (32, 1, 8, 8)).to(torch.uint8), torch.arange(32) % 2)
@@ -33,7 +33,7 @@ teacher = Task("teacher", "mlp", data, recipe, epochs=1).learner(Genome(), seed=
 teacher.step()
 trained = TrainedTeacher("mlp", teacher.model.state_dict())
 task = Task("student", "cnn", data, recipe, epochs=1, validation=images, teacher=trained)
-metrics = task.train_epoch(task.learner(Genome((Entry("Rotate", 5, 5),)), seed=0))
+metrics = task.train_epoch(task.learner(Genome(Policy((Entry("Rotate", 5, 5),))), seed=0))
 print(json.dumps({"imported": names, "loaded": loaded, "metrics": metrics}))
 """
 

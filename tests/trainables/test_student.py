@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from spaces import Entry, Genome, ImageSpec, Phase, Schedule, WorkError
+from spaces import Entry, Genome, ImageSpec, Phase, Policy, Schedule, WorkError
+from spaces.augmentations import CATALOGUE, augmentation
 from trainables import Distill, FrozenTeacher, Recipe, Student, TrainedTeacher
 from trainables.data import TensorImages
 from trainables.losses import kd_loss
@@ -16,7 +17,7 @@ from trainables.models import build_model
 from trainables.student import start_from
 
 SHAPE = {"classes": 3, "channels": 1, "size": 8}
-INVERT = Genome((Entry("Invert", 10, 0),))
+INVERT = Genome(Policy((Entry("Invert", 10, 0),)))
 
 
 def trained(model="resnet8", schedule=None, seed=77):
@@ -29,6 +30,7 @@ def schedule(*phases):
 
 def watch(learner):
     """The tensors that teacher and student are given, step by step."""
+    learner.end_epoch = dict  # which may ask the teacher about images as they are
     seen = {"teacher": [], "student": []}
     learner.teacher.register_forward_hook(lambda module, given, answer: seen["teacher"].append(given[0]))
     learner.model.register_forward_hook(lambda module, given, answer: seen["student"].append(given[0]))
@@ -242,3 +244,85 @@ def test_by_hand_without_a_task(make_data, rich):
 def test_a_student_needs_a_teacher(make_task):
     with pytest.raises(WorkError, match="a student's task needs a trained teacher"):
         replace(make_task("student"), teacher=None).learner(Genome(), seed=0)
+
+
+# ---- the second view -------------------------------------------------------------------------------
+
+
+def with_view(choice):
+    return Genome(augment=augmentation(choice))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in CATALOGUE if kind != "identity"])
+def test_every_augmentation_of_the_catalogue_makes_a_second_view(make_task, kind):
+    learner = make_task("student", distill=Distill(alpha=0.7)).learner(with_view(kind), seed=0)
+    metrics = learner.step()
+    expected = 0.3 * metrics["task_loss"] + 0.7 * (metrics["kd_loss"] + metrics["view_loss"])
+    assert metrics["loss"] == pytest.approx(expected, rel=1e-5)
+    assert metrics["view_loss"] > 0
+    assert learner.step()["t_stddev_ratio"] > 0
+
+
+@pytest.mark.parametrize(
+    ("choice", "teacher", "student"),
+    [
+        ("identity", [16], [16]),
+        ("cutmix", [16, 16], [32]),
+        ("cutmixpick", [16, 32], [32]),
+        ({"kind": "cutmixpick", "passes": 3}, [16, 48], [32]),
+        ({"kind": "cutmixpick", "pick_by": "student"}, [16, 16], [32, 32]),
+        ({"kind": "pick", "base": "cutout", "passes": 4}, [16, 64], [32]),
+    ],
+)
+def test_nobody_is_asked_twice(make_task, choice, teacher, student):
+    """Images a forward pass, for each step: the pool's answers are the targets of what was picked from it."""
+    learner = make_task("student").learner(with_view(choice), seed=0)
+    seen = watch(learner)
+    learner.step()
+    assert [len(images) for images in seen["teacher"]] == teacher * 3
+    assert [len(images) for images in seen["student"]] == student * 3
+
+
+def test_the_second_view_is_made_of_the_images_without_the_policy(make_task, make_data):
+    data = make_data(crop=0, flip=False)
+    genome = replace(INVERT, augment=augmentation({"kind": "cutout", "side": 0.0}))
+    learner = make_task("student", data=data).learner(genome, seed=0)
+    seen = watch(learner)
+    learner.step()
+    first, second = seen["student"][0].chunk(2)
+    assert torch.equal(seen["teacher"][0], first)
+    assert torch.equal(seen["teacher"][1], second)
+    assert not torch.equal(first, second), "the policy inverts the first view alone"
+
+
+def test_to_pick_by_the_student_leaves_its_statistics_alone(make_task):
+    by_student = with_view({"kind": "cutmixpick", "pick_by": "student"})
+    learner = make_task("student", model="resnet8").learner(by_student, seed=0)
+    learner.begin_epoch(0)
+    learner.model.train()
+    before = copy.deepcopy(learner.model.state_dict())
+    learner._ask_student(torch.randint(0, 256, (8, 1, 8, 8), dtype=torch.uint8))
+    assert learner.model.training
+    assert all(torch.equal(value, before[name]) for name, value in learner.model.state_dict().items())
+
+
+def test_the_running_ratio_starts_anew_with_every_genome(make_task, make_data):
+    """Inverting every image moves each mean answer by chance alone; one that hides the images makes them all alike."""
+    hidden = Genome(Policy((Entry("Solarize", 10, 0), Entry("Brightness", 10, 0), Entry("Posterize", 10, 9))))
+    learner = make_task("student", data=make_data(train=480, crop=0, flip=False), epochs=12).learner(Genome(), seed=0)
+    plain = [learner.step()["t_stddev_ratio"] for _ in range(6)][-1]
+    assert plain == pytest.approx(1, abs=0.3)
+    learner.obey(hidden)
+    first = learner.step()["t_stddev_ratio"]
+    means = learner._t_stddev.state_dict()["metric"]["means"]
+    learner.step()
+    assert first != plain
+    assert learner._t_stddev.state_dict()["metric"]["means"] == 2 * means
+
+
+def test_a_teacher_with_a_view_of_its_own_says_nothing_of_the_students(make_task, rich):
+    distinct = make_task("student", distill=Distill(view="distinct"))
+    assert "t_stddev_ratio" not in distinct.learner(rich, seed=0).step()
+    learner = distinct.learner(with_view("cutmix"), seed=0)
+    learner.step()
+    assert learner.step()["t_stddev_ratio"] > 0

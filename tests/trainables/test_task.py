@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from spaces import Entry, Genome, ImageSpec, Phase, Schedule
+from spaces import Entry, Genome, ImageSpec, Phase, Policy, Schedule
 from trainables import Teacher
 from trainables.task import test_score as score_on_test
 
@@ -61,8 +61,9 @@ def test_scoring_is_what_a_learner_does(make_task):
 
 def test_policy_metrics(make_task):
     """The mean of probability × magnitude over the entries of an operation, of the epoch that was trained."""
-    first = Genome((Entry("Rotate", 10, 6), Entry("Rotate", 5, 2), Entry("ShearX", 0, 9), Entry("Cutout", 5, 4)))
-    second = Genome((Entry("Posterize", 5, 8),))
+    entries = (Entry("Rotate", 10, 6), Entry("Rotate", 5, 2), Entry("ShearX", 0, 9), Entry("Cutout", 5, 4))
+    first = Genome(Policy(entries))
+    second = Genome(Policy((Entry("Posterize", 5, 8),)))
     schedule = Schedule((Phase(1, first), Phase(1, second)), "teacher", ImageSpec(8, 1, (64,)))
     task = make_task()
     learner = task.learner(schedule, seed=0)

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from spaces.errors import RequestError, RoletuneError, unknown
+from spaces.imports import accepted, import_dotted
 from trainables.data.dataset import DataSet
 from trainables.data.images import Images
 from trainables.data.registry import DATA
 from trainables.data.source import DataSource, Pool, Reading
 from trainables.data.splits import chosen, stratified
-from trainables.imports import accepted, import_dotted
 
 
 def load(

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from spaces.errors import RequestError, RoletuneError, unknown
-from trainables.imports import accepted, import_dotted
+from spaces.imports import accepted, import_dotted
 from trainables.models.cnn import cnn
 from trainables.models.mlp import mlp
 from trainables.models.resnet import NARROW, WIDE, ResNet

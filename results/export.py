@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,14 @@ from spaces.errors import unknown
 from spaces.schedule import ROLES
 
 
-def export(run: str, role: str, tracking_uri: str | None = None) -> Schedule:
+def export(run: str, role: str, tracking_uri: str | None = None, own: Collection[str] = ()) -> Schedule:
     """The best schedule of one role.
 
     Args:
         run: a sweep's folder, or the id of its run in MLflow.
         role: `teacher` or `student`.
         tracking_uri: where the run id is known; None: MLFLOW_TRACKING_URI.
+        own: dotted names of augmentations that the policy may hold; they are imported when it is used.
 
     Raises:
         RequestError: there is no such sweep, or it has nothing for this role yet.
@@ -29,28 +31,31 @@ def export(run: str, role: str, tracking_uri: str | None = None) -> Schedule:
         raise unknown("role", role, ROLES)
     folder = Path(run)
     if folder.is_dir():
-        return _from_folder(folder, role)
+        return _from_folder(folder, role, own)
     uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
     if not uri:
         mend = "give a sweep's folder, or a run id with --tracking-uri"
         raise RequestError(f"no folder {run}, and no MLflow store to look for a run of that id", mend=mend)
     content = find_artifact(uri, run, f"policy.{role}.json")
-    return Schedule.loads(content.decode("utf-8", errors="replace"), f"policy.{role}.json of run {run}")
+    return Schedule.loads(content.decode("utf-8", errors="replace"), f"policy.{role}.json of run {run}", own)
 
 
-def _from_folder(folder: Path, role: str) -> Schedule:
+def _from_folder(folder: Path, role: str, own: Collection[str]) -> Schedule:
     policy = folder / f"policy.{role}.json"
     if policy.is_file():
-        return Schedule.load(policy)
+        return Schedule.load(policy, own)
     populations = sorted(folder.glob(f"{role}-*.population.json"))
     stages = [stage for stage in map(_population, populations) if stage["kind"] != "random"]
     if not stages:
         mend = "a policy is there from the first perturbation on"
         raise RequestError(f"{folder} holds no policy for the {role}", mend=mend)
-    return _unfinished(folder, stages[0])
+    try:
+        return _unfinished(folder, stages[0], own)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RequestError(f"{folder} holds a damaged record of the {role}'s search: {error!r}") from error
 
 
-def _unfinished(folder: Path, stage: dict[str, Any]) -> Schedule:
+def _unfinished(folder: Path, stage: dict[str, Any], own: Collection[str]) -> Schedule:
     """The best at the last boundary of a search that did not end."""
     scored = [member for member in stage["members"] if member["score"] is not None]
     if not scored:
@@ -67,7 +72,7 @@ def _unfinished(folder: Path, stage: dict[str, Any]) -> Schedule:
         "unfinished": True,
     }
     spec = ImageSpec(image["size"], image["channels"], tuple(image["fill"]))
-    return Schedule(line.phases, stage["role"], spec, provenance)
+    return Schedule.from_json(Schedule(line.phases, stage["role"], spec, provenance).to_json(), own)
 
 
 def read_lineage(path: Path) -> list[Exploit]:
@@ -84,5 +89,10 @@ def read_lineage(path: Path) -> list[Exploit]:
 
 
 def _population(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise RequestError(f"{path} is no population file: {error}") from error
+    if not isinstance(content, dict) or "kind" not in content:
+        raise RequestError(f"{path} is no population file", got=content)
     return content

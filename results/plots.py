@@ -2,61 +2,95 @@
 
 from __future__ import annotations
 
+import textwrap
 from io import BytesIO
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.ticker import MaxNLocator
 
+from results.strengths import STRONGEST, Strengths
 from spaces import Schedule
 from spaces.files import write_atomic
 
-STRONGEST = 9.0
-"""The largest expected magnitude: probability 1 at level 9."""
+COLUMNS = 600
+"""Into how many parts more epochs than that are divided: there are no more pixels."""
+
+FAINT = "#57606a"
 
 
 def plot_schedule(schedule: Schedule, path: Path | str, title: str = "") -> Path:
     """Draw each operation's strength over the epochs, and their mean, as a PNG at `path`.
 
-    One row an operation, sorted by its mean strength; darker is stronger. The colours run from light to dark without
-    changing sides, so they read the same without colour vision and in print.
+    One row an operation, sorted by its mean strength; darker is stronger, white is not in force. The colours run from
+    light to dark without changing sides, so they read the same without colour vision and in print. Operations that
+    the schedule names and that are never in force are named below.
+
+    Raises:
+        RequestError: the place cannot be written to.
     """
-    ops, strength = _strength(schedule)
-    order = np.argsort(-strength.mean(axis=1), kind="stable")
-    figure = Figure(figsize=(8, 0.27 * len(ops) + 2.2), layout="constrained")
+    return write_atomic(path, schedule_png(schedule, title))
+
+
+def schedule_png(schedule: Schedule, title: str = "") -> bytes:
+    """The picture that `plot_schedule` writes; the same schedule gives the same bytes."""
+    strengths = Strengths.of(schedule)
+    never = textwrap.wrap(f"Never in force: {', '.join(strengths.never)}", 125) if strengths.never else []
+    rows = max(1, len(strengths.operations))
+    figure = Figure(figsize=(8, 0.27 * rows + 2.2 + 0.17 * len(never)), layout="constrained")
     FigureCanvasAgg(figure)
-    heat, line = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [max(len(ops), 4), 4]})
-    extent = (0, schedule.epochs, len(ops), 0)
-    image = heat.imshow(
-        strength[order],
-        aspect="auto",
-        cmap="Blues",
-        vmin=0,
-        vmax=STRONGEST,
-        extent=extent,
-        interpolation="none",
-    )
-    heat.set_yticks(np.arange(len(ops)) + 0.5, [ops[index] for index in order])
-    heat.set_yticks(np.arange(1, len(ops)), minor=True)
-    heat.grid(which="minor", color="#d0d7de", linewidth=0.6)
-    heat.tick_params(which="both", length=0)
+    heat, line = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [max(rows, 4), 4]})
+    image = _draw_heat(heat, strengths)
     heat.set_title(title or f"What the {schedule.role} sees", loc="left")
-    figure.colorbar(image, ax=heat, label="strength = probability × level", pad=0.01)
-    mean = strength.mean(axis=0)
-    line.stairs(mean, np.arange(schedule.epochs + 1), color="#08306b", linewidth=1.6, baseline=None)
-    line.set_ylim(0, max(1.0, 1.15 * float(mean.max())))
-    line.set_ylabel("mean")
-    line.set_xlabel("epoch")
-    line.spines[["top", "right"]].set_visible(False)
+    heat.set_title("strength = probability × level", loc="right", fontsize=8, color=FAINT)
+    figure.colorbar(image, ax=heat, pad=0.01, ticks=range(0, 10, 3))
+    _draw_mean(line, strengths)
+    if never:
+        figure.supxlabel("\n".join(never), x=0.01, ha="left", fontsize=8, color=FAINT)
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
-    return write_atomic(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
-def _strength(schedule: Schedule) -> tuple[list[str], np.ndarray]:
-    """The operations that the schedule names, and their strength, (operations, epochs)."""
-    columns = [(phase.epochs, phase.genome.strength()) for phase in schedule.phases]
-    ops = list(dict.fromkeys(op for _, strength in columns for op in strength)) or ["no operation"]
-    table = [[strength.get(op, 0.0) for epochs, strength in columns for _ in range(epochs)] for op in ops]
-    return ops, np.array(table)
+def _draw_heat(axes: Axes, strengths: Strengths) -> AxesImage:
+    ops, columns = list(strengths.operations), min(strengths.epochs, COLUMNS)
+    table = np.full((1, columns), np.nan)
+    if ops:
+        in_force = strengths.binned(strengths.probability, columns) > 0
+        table = np.where(in_force, strengths.binned(strengths.strength, columns), np.nan)
+    # The palest blue is left out, so that what is in force at level 0 is not white.
+    colours = ListedColormap(mpl.colormaps["Blues"](np.linspace(0.1, 1, 256)))
+    rows = len(table)
+    image = axes.imshow(
+        table,
+        aspect="auto",
+        cmap=colours.with_extremes(bad="white"),
+        vmin=0,
+        vmax=STRONGEST,
+        extent=(0, strengths.epochs, rows, 0),
+        interpolation="none",
+    )
+    axes.set_yticks(np.arange(rows) + 0.5, ops or ["no operation"])
+    axes.set_yticks(np.arange(1, rows), minor=True)
+    axes.grid(which="minor", color="#d0d7de", linewidth=0.6)
+    axes.tick_params(which="both", length=0)
+    return image
+
+
+def _draw_mean(axes: Axes, strengths: Strengths) -> None:
+    columns = min(strengths.epochs, COLUMNS)
+    mean = strengths.binned(strengths.mean, columns)
+    edges = np.arange(columns + 1) * float(strengths.epochs) / columns
+    axes.stairs(mean, edges, color="#08306b", linewidth=1.6 if columns <= 100 else 0.9, baseline=None)
+    axes.set_ylim(0, max(1.0, 1.15 * float(mean.max())))
+    axes.set_ylabel("mean")
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=9, steps=(1, 2, 5, 10), integer=True))
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.spines[["top", "right"]].set_visible(False)

@@ -118,7 +118,8 @@ class SweepResult:
         rows = []
         for role in self.roles:
             best = "–" if math.isnan(role.best_validation) else f"{100 * role.best_validation:.2f}"
-            rows.append([role.role, best, *(_cell(role.accuracy(arm)) for arm in self._arms())])
+            cells = (_cell(role.accuracy(arm)) if arm in role.test else "–" for arm in self._arms())
+            rows.append([role.role, best, *cells])
         return rows
 
 

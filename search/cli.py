@@ -16,8 +16,10 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 if TYPE_CHECKING:
+    from results.screening import ScreeningResult
     from results.summary import SweepResult
     from search.config import SweepConfig
+    from spaces import Schedule
 
 
 class _Commands(TyperGroup):
@@ -52,6 +54,9 @@ SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP.yaml", help="the sweep
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override one value; may be repeated")
 ]
+Own = Annotated[
+    list[str] | None, typer.Option(metavar="NAME", help="augmentation of yours that the policy may hold; repeatable")
+]
 Address = Annotated[str | None, typer.Option(help="of a Ray cluster; default: RAY_ADDRESS, else this machine")]
 Storage = Annotated[str | None, typer.Option(help="folder that the sweep's folder is made in")]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object on standard output")]
@@ -77,6 +82,28 @@ def search(
     _show(run(config, address=address, console=console), as_json)
 
 
+@app.command(epilog="Example: roletune screen examples/digits.yaml --only identity,cutmix,cutmixpick")
+def screen(
+    sweep: SweepFile,
+    only: Annotated[str | None, typer.Option(metavar="A,B", help="rank these alone")] = None,
+    policy: Annotated[list[Path] | None, typer.Option(help="rank a policy file's last phase too")] = None,
+    set_: Set = None,
+    storage: Storage = None,
+    as_json: Json = False,
+) -> None:
+    """Rank augmentations by T. stddev, with the teacher alone."""
+    config = _config(sweep, set_, storage)
+    from search.screen import screen as rank
+    from spaces import Schedule
+
+    schedules = [Schedule.load(path, config.space.own) for path in policy or ()]
+    names = [name.strip() for name in (only or "").split(",") if name.strip()]
+    result = rank(config, names, schedules, console=Console(stderr=as_json))
+    console = _show_table(result, as_json)
+    console.print(f"picture          {result.folder}/report/screening.png", highlight=False, soft_wrap=True)
+    console.print(f"every figure     roletune ui {result.folder}", highlight=False, soft_wrap=True)
+
+
 @app.command(epilog="Example: roletune train examples/digits.yaml --policy runs/digits-001/policy.teacher.json")
 def train(
     sweep: SweepFile,
@@ -91,33 +118,95 @@ def train(
     from search.sweep import replay
     from spaces import Schedule
 
-    schedules = [Schedule.load(path) for path in policy]
+    schedules = [Schedule.load(path, config.space.own) for path in policy]
     _show(replay(config, schedules, address=address, console=Console(stderr=as_json)), as_json)
 
 
-@app.command(epilog="Example: roletune export runs/digits-001 --role student -o policy.json")
+@app.command(
+    epilog="Example: roletune export runs/digits-001 --role student -o policy.json\n\n"
+    "Example: roletune export --from pba rcifar10_16_wrn.txt --epochs 200 -o policy.json\n\n"
+    "Example: roletune export --from autoaugment cifar10 --epochs 200 -o policy.json"
+)
 def export(
-    run: Annotated[str, typer.Argument(help="a sweep's folder, or the id of its MLflow run")],
+    run: Annotated[
+        str, typer.Argument(help="a sweep's folder, or the id of its MLflow run; with --from: the file, or the table")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="P.json", help="where to write")],
     role: Annotated[str, typer.Option(help="teacher or student")] = "student",
     tracking_uri: Annotated[
         str | None, typer.Option(help="MLflow store that the run id is in; default: MLFLOW_TRACKING_URI")
     ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option("--from", metavar="KIND", help="read what was made elsewhere: pba, ray, autoaugment"),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="with --from: how many epochs the schedule covers")] = None,
+    size: Annotated[int | None, typer.Option(help="with --from: side of the images in px; default: 32")] = None,
+    fill: Annotated[
+        str | None,
+        typer.Option(metavar="R,G,B", help="with --from: the images' mean colour, one number for grey images"),
+    ] = None,
+    own: Own = None,
     as_json: Json = False,
 ) -> None:
-    """Take the best policy out of a sweep, finished or not."""
-    from results.export import export as take
+    """Take the best policy out of a sweep, finished or not; or, with --from, one that was made elsewhere."""
+    if kind is None:
+        _refuse("goes with --from", {"--epochs": epochs, "--size": size, "--fill": fill})
+        from results.export import export as take
 
-    schedule = take(run, role, tracking_uri)
+        schedule = take(run, role, tracking_uri, own or ())
+    else:
+        _refuse("goes without --from", {"--tracking-uri": tracking_uri})
+        schedule = _read(kind, run, role, epochs, size, fill)
     schedule.save(output)
-    facts = {"policy": str(output), "role": schedule.role, "epochs": schedule.epochs, **schedule.provenance}
+    provenance = schedule.provenance
+    facts = {"policy": str(output), "role": schedule.role, "epochs": schedule.epochs, **provenance}
     if as_json:
         typer.echo(json.dumps(facts))
+        return
+    if kind is None:
+        origin = f"{provenance.get('run')}, validation accuracy {provenance.get('value')}"
     else:
-        value, at = schedule.provenance.get("value"), schedule.provenance.get("run")
-        Console().print(
-            f"{output}: {role}, {schedule.epochs} epochs, {at}, validation accuracy {value}", highlight=False
-        )
+        origin = f"{len(schedule.phases)} phase(s) from {run}, mean strength {schedule.mean_strength():.2f}"
+    line = f"{output}: {role}, {schedule.epochs} epochs, {origin}"
+    Console().print(escape(line), highlight=False, soft_wrap=True)
+
+
+@app.command(epilog="Example: roletune show policy.json --grid grid.png --images photos --epochs 0,10,50")
+def show(
+    policy: Annotated[Path, typer.Argument(metavar="P.json", help="the policy file")],
+    plot: Annotated[
+        Path | None, typer.Option("--plot", "-o", metavar="FILE.png", help="draw the strengths over the epochs")
+    ] = None,
+    grid: Annotated[Path | None, typer.Option(metavar="FILE.png", help="draw augmented images of yours")] = None,
+    images: Annotated[
+        list[Path] | None, typer.Option(metavar="PATH", help="image, or folder of images; may be repeated")
+    ] = None,
+    epochs: Annotated[
+        str | None, typer.Option(metavar="0,10,50", help="that the grid shows; default: the last of each quarter")
+    ] = None,
+    rows: Annotated[int, typer.Option(min=1, help="images at most; of more, some that are spread over all")] = 8,
+    draws: Annotated[int, typer.Option(min=1, help="augmented images of each image and epoch")] = 2,
+    seed: Annotated[int, typer.Option(help="of the grid's random numbers")] = 0,
+    own: Own = None,
+    as_json: Json = False,
+) -> None:
+    """Look at a policy: a table, a plot, a grid of augmented images."""
+    from results.show import parse_epochs
+    from results.show import show as look
+    from spaces import Schedule
+
+    chosen = None if epochs is None else parse_epochs(epochs)
+    schedule = Schedule.load(policy, own or ())
+    seen = look(schedule, plot=plot, grid=grid, images=images or (), epochs=chosen, rows=rows, draws=draws, seed=seed)
+    written = {kind: str(path) for kind, path in (("plot", plot), ("grid", grid)) if path is not None}
+    if as_json:
+        typer.echo(json.dumps({"policy": str(policy), **seen.to_json(), **written}))
+        return
+    console = Console()
+    console.print(seen)
+    for kind, path in written.items():
+        console.print(f"{kind}: {escape(path)}", highlight=False, soft_wrap=True)
 
 
 @app.command(epilog="Example: roletune ui runs/digits-001")
@@ -178,6 +267,32 @@ def _config(path: Path, overrides: list[str] | None, storage: str | None) -> Swe
     return SweepConfig.load(path, [*(overrides or []), *extra])
 
 
+def _refuse(rule: str, options: dict[str, Any]) -> None:
+    """Refuse those of the options that were given."""
+    from spaces.errors import RequestError
+
+    for option, value in options.items():
+        if value is not None:
+            raise RequestError(f"{option} {rule}", got=value)
+
+
+def _read(kind: str, source: str, role: str, epochs: int | None, size: int | None, fill: str | None) -> Schedule:
+    """The schedule that was made elsewhere, for the images that the options describe."""
+    from spaces import ImageSpec, RequestError
+    from spaces.readers import IMAGE, read_schedule
+
+    if epochs is None:
+        raise RequestError("--from needs --epochs", mend="say how many epochs the schedule covers")
+    colour = IMAGE.fill
+    if fill is not None:
+        try:
+            colour = tuple(int(part) for part in fill.split(","))
+        except ValueError as error:
+            raise RequestError("--fill is R,G,B or one grey", got=fill) from error
+    image = ImageSpec(IMAGE.size if size is None else size, len(colour), colour)
+    return read_schedule(kind, source, epochs=epochs, role=role, image=image)
+
+
 def _print_plan(config: SweepConfig, as_json: bool) -> None:
     from search.plan import checked_data, planned_epochs
 
@@ -195,16 +310,22 @@ def _print_plan(config: SweepConfig, as_json: bool) -> None:
     typer.echo(f"# images: {counts}\n# epochs over all trials: {plan['epochs_over_all_trials']}\n# nothing was started")
 
 
-def _show(result: SweepResult, as_json: bool) -> None:
+def _show_table(result: SweepResult | ScreeningResult, as_json: bool) -> Console:
+    """Print the table and what is to be said of it; with `--json` one object, and nothing of what follows."""
     if as_json:
         typer.echo(json.dumps(result.to_json()))
-        return
+        return Console(quiet=True)
     console = Console()
     console.print()
     console.print(result.table())
     console.print()
     for note in result.notes():
         console.print(escape(note), highlight=False, soft_wrap=True)
+    return console
+
+
+def _show(result: SweepResult, as_json: bool) -> None:
+    console = _show_table(result, as_json)
     if result.notes():
         console.print()
     for role in result.roles:

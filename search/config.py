@@ -15,6 +15,7 @@ from spaces import RequestError, RoletuneError, Space
 from spaces.errors import unknown
 from spaces.files import read_text
 from trainables.recipe import Recipe
+from trainables.screening import Precision
 from trainables.student import Distill
 
 Count = Annotated[int, Field(ge=1)]
@@ -85,10 +86,23 @@ class StudentConfig(RoleConfig):
 class SearchConfig(Section):
     """How genomes evolve."""
 
-    kind: Literal["pbt", "random"] = Field("pbt", description="population-based training, or fixed random genomes")
+    kind: Literal["pbt", "random", "choice"] = Field(
+        "pbt",
+        description="population-based training, fixed random genomes, or one student for each of space.augment",
+    )
     seed: int = Field(0, ge=0, description="of genomes, weights and batches")
     synch: bool = Field(True, description="perturb all members together; false: each as it arrives")
+    tie_break: Literal["none", "t_stddev"] = Field("none", description="between students of equal accuracy")
+    repeats: Count = Field(3, description="for choice: students for each augmentation; the best mean wins")
     quantile: float = Field(0.25, gt=0, le=0.5, description="share of members that copy, and that are copied")
+
+
+class ScreenConfig(Section):
+    """How augmentations are ranked by T. stddev with the teacher alone."""
+
+    drop: float = Field(0.0, ge=0, lt=1, description="share of space.augment that students do without; 0: no screening")
+    draw: Literal["sample", "batch"] | None = Field(None, description="random numbers for all; null: as each one says")
+    precision: Precision = Field(default_factory=Precision, description="how long to look")
 
 
 class ValidateConfig(Section):
@@ -124,6 +138,7 @@ class SweepConfig(Section):
     baselines: tuple[Literal["none", "random"], ...] = Field(
         ("none", "random"), description="full trainings at the same budget to compare with"
     )
+    screen: ScreenConfig = Field(default_factory=ScreenConfig)
     validate_: ValidateConfig = Field(default_factory=ValidateConfig, alias="validate")
     resources: ResourceConfig = Field(default_factory=ResourceConfig)
     tracking: TrackingConfig = Field(default_factory=TrackingConfig)
@@ -145,6 +160,10 @@ class SweepConfig(Section):
         distinct = self.student is not None and self.student.distill.view == "distinct"
         if distinct and self.teacher.weights is not None and self.teacher.policy is None:
             raise ValueError("view: distinct shows a given teacher its own schedule; set teacher.policy to its file")
+        if distinct and self.search.tie_break == "t_stddev":
+            raise ValueError(
+                "tie_break: t_stddev takes view: shared; a teacher with its own view never sees the student's"
+            )
         return self
 
     @property

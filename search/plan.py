@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+from results.tracking import Tracker
 from search.config import SweepConfig
 from search.stage import Kind
 from spaces import RequestError
+from spaces.augmentations import resolve
+from spaces.files import write_atomic
 from trainables import data as datasets
 from trainables.data import DataSet, Images
 from trainables.data.splits import chosen
@@ -25,6 +29,8 @@ def checked_data(config: SweepConfig) -> DataSet:
     """
     data = datasets.load(**config.data.model_dump())
     scored_images(config, data)
+    for choice in config.space.augmentations:
+        resolve(choice)
     shape = {"classes": data.classes, "channels": data.channels, "size": data.size}
     for role in (config.teacher, config.student):
         if role is not None:
@@ -50,10 +56,21 @@ def scored_images(config: SweepConfig, data: DataSet) -> Images:
     return held_out.subset(chosen(held_out.labels, classes=data.classes, size=most, seed=seed, part="validation"))
 
 
-def searches(config: SweepConfig) -> list[Kind]:
-    """The searches of each role: the one that is asked for, and its control."""
-    control = "random" in config.baselines and config.search.kind != "random"
-    return [config.search.kind, "random"] if control else [config.search.kind]
+def searches(config: SweepConfig, role: str) -> list[Kind]:
+    """The searches of a role: the one that is asked for, and its control.
+
+    Augmentations are chosen for the student alone, since a second view has the teacher's answers for a target.
+    """
+    kind = config.search.kind
+    if kind == "choice":
+        return ["choice"] if role == "student" else []
+    control = "random" in config.baselines and kind != "random"
+    return [kind, "random"] if control else [kind]
+
+
+def members(config: SweepConfig, kind: Kind, population: int) -> int:
+    """How many trials a search has, before screening takes augmentations away."""
+    return len(config.space.augment) * config.search.repeats if kind == "choice" else population
 
 
 def planned_epochs(config: SweepConfig, replayed: Iterable[str] | None = None) -> int:
@@ -61,12 +78,28 @@ def planned_epochs(config: SweepConfig, replayed: Iterable[str] | None = None) -
     total = 0
     for role, settings in config.roles.items():
         if replayed is None:
-            arms = len(searches(config)) + ("none" in config.baselines)
-            total += len(searches(config)) * settings.stage.population * settings.stage.epochs
+            kinds = searches(config, role)
+            arms = max(1, len(kinds)) + (bool(kinds) and "none" in config.baselines)
+            total += sum(members(config, kind, settings.stage.population) for kind in kinds) * settings.stage.epochs
         else:
             arms = int(role in replayed)
         total += arms * settings.full.seeds * settings.full_epochs
     return total
+
+
+def opened(config: SweepConfig, name: str) -> tuple[Path, Tracker]:
+    """A new folder for the sweep with its file in it, and MLflow on the line; a refusal leaves no folder behind.
+
+    Raises:
+        RequestError: the place cannot be written to, or the tracking server is not there.
+    """
+    folder = new_folder(Path(config.storage), name)
+    try:
+        write_atomic(folder / "sweep.yaml", config.to_yaml())
+        return folder, Tracker.open(folder, config.name, config.tracking.uri)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def new_folder(storage: Path, name: str) -> Path:

@@ -33,6 +33,10 @@ EPOCH = "training_iteration"
 """Ray's name for the epochs that a trial was trained."""
 
 METRIC = "validation_accuracy"
+
+TIE_BREAKS = {"none": "", "t_stddev": "t_stddev_ratio"}
+"""What parts members of equal score, by the sweep file's name for it."""
+
 RAY_CHECKED = "2.60"
 """The release whose private parts were read; another one is reported by `roletune doctor`."""
 
@@ -52,6 +56,7 @@ class Population(PopulationBasedTraining):
         quantile: share that copies and share that is copied, in (0, 0.5].
         seed: of every draw.
         synch: perturb when all live members wait; otherwise each when it arrives.
+        tie_break: name of a metric that is better when lower, and parts members of equal score; empty: the index does.
         on_exploit: is told of every copy, as it happens.
         on_generation: is told, after each perturbation, the epoch and the scores of the members that waited for it.
     """
@@ -65,6 +70,7 @@ class Population(PopulationBasedTraining):
         quantile: float,
         seed: int,
         synch: bool = True,
+        tie_break: str = "",
         on_exploit: Callable[[Exploit], None] = lambda event: None,
         on_generation: Callable[[int, dict[str, float]], None] = lambda epoch, scores: None,
     ) -> None:
@@ -80,7 +86,7 @@ class Population(PopulationBasedTraining):
             require_attrs=False,
             synch=True,  # the parent refuses to exploit a paused member otherwise; whose turn it is, is decided here
         )
-        self._together = synch
+        self._together, self._tie_break = synch, tie_break
         self._space, self._size, self._seed = space, size, seed
         self._on_exploit, self._on_generation = on_exploit, on_generation
         self._waiting: set[str] = set()
@@ -199,9 +205,13 @@ class Population(PopulationBasedTraining):
         """The worst, worst first, and the best, best first. No score and NaN rank last; ties go by index."""
         scored = [trial for trial in alive if self._trial_state[trial].last_score is not None]
         count = min(math.ceil(len(scored) * self._quantile_fraction), len(scored) // 2)
-        ranked = sorted(scored, key=lambda trial: (-_rankable(self._score(trial)), _index(trial)))
+        ranked = sorted(scored, key=lambda trial: (-_rankable(self._score(trial)), self._tie(trial), _index(trial)))
         best = [trial for trial in ranked[:count] if not math.isnan(self._score(trial))]
         return ranked[len(ranked) - count :][::-1], best
+
+    def _tie(self, trial: Trial) -> float:
+        result: dict[str, Any] = self._trial_state[trial].last_result or {}
+        return -_rankable(-float(result.get(self._tie_break, math.nan)))
 
     def _score(self, trial: Trial) -> float:
         score = self._trial_state[trial].last_score

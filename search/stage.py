@@ -13,14 +13,14 @@ import numpy as np
 
 from results.lineage import Ancestry, Exploit, ancestry
 from search.config import SearchConfig, StageConfig
-from search.population import Population
+from search.population import TIE_BREAKS, Population
 from search.trials import Member, Outcome
 from spaces import Genome, Phase, Schedule, Space, WorkError
 from spaces.files import write_atomic
 from spaces.schedule import ROLES
 from trainables.task import Task
 
-Kind = Literal["pbt", "random"]
+Kind = Literal["pbt", "random", "choice"]
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,13 @@ class Found:
         schedule: of the best member's ancestors, with its provenance.
         best: the member with the highest final score; ties go to the first.
         exploits: all copies, in the order in which they happened.
+        value: the validation accuracy that it was found by.
     """
 
     schedule: Schedule
     best: Outcome
     exploits: tuple[Exploit, ...]
+    value: float
 
 
 class Stage:
@@ -46,7 +48,7 @@ class Stage:
 
     Args:
         name: of the stage; members are called `<name>-00`, `<name>-01`, …
-        kind: `pbt`, or `random` for fixed random genomes at the same budget.
+        kind: `pbt`, or `random` for fixed random genomes at the same budget, or `choice`: see `search.choice`.
         task: what is trained.
         stage: population, epochs, interval.
         search: seed, quantile, synch.
@@ -83,11 +85,11 @@ class Stage:
         self.exploits: list[Exploit] = []
         self._standings: dict[str, tuple[int, float]] = {}
         self._told = 0
-        self.members = tuple(self._member(index) for index in range(stage.population))
+        self.members = self._draw()
 
     def scheduler(self) -> Population | None:
         """What moves the members; None where nothing does."""
-        if self.kind == "random":
+        if self.kind != "pbt":
             return None
         return Population(
             space=self.space,
@@ -96,6 +98,7 @@ class Stage:
             quantile=self.search.quantile,
             seed=member_seed(self.search.seed, self.task.role, 2),
             synch=self.search.synch,
+            tie_break=TIE_BREAKS[self.search.tie_break],
             on_exploit=self._exploited,
             on_generation=self._perturbed,
         )
@@ -121,7 +124,10 @@ class Stage:
         schedule = Schedule(line.phases, self.task.role, self.task.image, provenance | origin)
         self._standings = {outcome.name: (outcome.epochs, outcome.score) for outcome in whole}
         self._write()
-        return Found(schedule, best, tuple(self.exploits))
+        return Found(schedule, best, tuple(self.exploits), best.score)
+
+    def _draw(self) -> tuple[Member, ...]:
+        return tuple(self._member(index) for index in range(self.stage.population))
 
     def _member(self, index: int) -> Member:
         seed = member_seed(self.search.seed, self.task.role, 0, index)

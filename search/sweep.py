@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import math
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,8 +12,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import ray
-from ray.exceptions import RayError
 from rich.console import Console
 from rich.markup import escape
 from torch import Tensor
@@ -22,22 +19,23 @@ from torch import Tensor
 from results.plots import plot_schedule
 from results.summary import POLICY, RoleResult, SweepResult
 from results.tracking import Run, Tracker
+from search.choice import Choice
 from search.cluster import connected, slots
 from search.config import RoleConfig, StudentConfig, SweepConfig
-from search.plan import checked_data, new_folder, planned_epochs, scored_images, searches
+from search.plan import checked_data, opened, planned_epochs, scored_images, searches
 from search.progress import Ticker
+from search.scoring import score_all
+from search.screen import contestants, figures, screened, write
 from search.stage import Found, Stage, member_seed
-from search.trials import Member, Outcome, run_trials, worker
+from search.trials import Member, Outcome, run_trials
 from search.watch import Watch
-from spaces import Phase, RequestError, Schedule, WorkError
+from spaces import Genome, Phase, RequestError, Schedule, Space, WorkError
+from spaces.augmentations import Identity
 from spaces.files import write_atomic
 from trainables.data import DataSet
-from trainables.ray_trial import Worker
-from trainables.task import Task, TrainedTeacher, test_score
+from trainables.screening import check_request
+from trainables.task import Task, TrainedTeacher
 from trainables.weights import load_weights, save_weights
-
-Scores = dict[str, list[dict[str, float] | None]]
-"""Arm → what each of its trainings scored on the test set, one entry a seed, None where one failed."""
 
 
 def run(config: SweepConfig, *, address: str | None = None, console: Console | None = None) -> SweepResult:
@@ -105,15 +103,11 @@ def _started(
         if schedule.image.channels != data.channels:
             rule = f"the {schedule.role}'s policy is for images of {schedule.image.channels} channels"
             raise RequestError(rule, got=data.channels, mend="choose other data")
+    if config.screen.drop:
+        check_request(contestants(config), config.screen.precision, len(data.train) + len(data.validation))
     with connected(address):
         fits = slots(config.resources)
-        folder = new_folder(Path(config.storage), name)
-        try:
-            write_atomic(folder / "sweep.yaml", config.to_yaml())
-            tracker = Tracker.open(folder, config.name, config.tracking.uri)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+        folder, tracker = opened(config, name)
         with tracker, Ticker(console, total) as ticker:
             ticker.say(f"{escape(str(folder))}  ·  {fits} trial{'s' if fits != 1 else ''} at once")
             yield _Sweep(config, data, folder, tracker, ticker, replayed or {})
@@ -172,26 +166,32 @@ class _Sweep:
         full = replace(task, data=replace(self.data, train=self.data.full), validation=None, epochs=config.full_epochs)
         return self._full(full, config.full.seeds, arms, found)
 
-    def _search(self, task: Task, config: RoleConfig) -> tuple[Found, dict[str, Schedule]]:
+    def _search(self, task: Task, config: RoleConfig) -> tuple[Found | None, dict[str, Schedule]]:
         """The search, and the random control beside it, which runs in the gaps that the population leaves.
 
         Returns:
             What the search found, and the schedule of each arm of the full training.
         """
+        kinds = searches(self.config, task.role)
+        if not kinds:  # nothing is chosen for this role: it is trained as it is
+            plain = Schedule((Phase(task.epochs, Genome()),), task.role, task.image, self._provenance())
+            self._keep(plain)
+            return None, {POLICY: plain}
+        space = self._space(task)
         watch = Watch(self.tracker, self.parent, task.role, self.ticker, task.epochs)
         stages = [
-            Stage(
+            (Choice if kind == "choice" else Stage)(
                 f"{task.role}-{kind}",
                 kind,
                 task,
                 config.stage,
                 self.config.search,
-                self.config.space,
+                space,
                 self.folder,
                 on_exploit=watch.exploited,
                 on_generation=watch.generation,
             )
-            for kind in searches(self.config)
+            for kind in kinds
         ]
         self.ticker.stage(f"{task.role} search" + (" and random control" if len(stages) > 1 else ""))
         members = [member for stage in stages for member in stage.members]
@@ -199,15 +199,35 @@ class _Sweep:
         outcomes = self._trials(members, task, name, watch, config.stage.interval, scheduler)
         found = stages[0].found(outcomes, self._provenance())
         self._keep(found.schedule)
+        if isinstance(stages[0], Choice):
+            for label, value in stages[0].scores(outcomes).items():
+                self.tracker.log(self.parent, {f"choice/{label}/validation_accuracy": value})
+                self.ticker.say(escape(f"  {label:<20} validation {value:.3f}"))
         arms = {POLICY: found.schedule}
         if "none" in self.config.baselines:
-            arms["none"] = replace(found.schedule, phases=(Phase(1, self.config.space.zero()),), provenance={})
+            arms["none"] = replace(found.schedule, phases=(Phase(1, Genome()),), provenance={})
         for control in stages[1:]:
             try:
                 arms["random"] = control.found(outcomes, self._provenance()).schedule
             except WorkError as error:  # its members stand in `failed`, and nothing else needs it
                 self.ticker.say(f"  [red]no random control[/red]: {escape(str(error))}")
         return found, arms
+
+    def _space(self, task: Task) -> Space:
+        """Where a role's genomes may move: second views are the student's, and screening may take some away."""
+        space = self.config.space
+        if task.role == "teacher" or task.teacher is None:
+            return replace(space, augment=(Identity.kind,))
+        if not self.config.screen.drop or len(space.augment) < 2:
+            return space
+        self.ticker.stage("screening")
+        result = screened(self.config, task, self.folder, self.tracker.uri)
+        for path in write(result, self.folder):
+            self.tracker.artifact(self.parent, path)
+        self.tracker.log(self.parent, figures(result))
+        self.tracker.tag(self.parent, {"screen.dropped": ", ".join(result.dropped)})
+        self.ticker.say(escape(f"  dropped: {', '.join(result.dropped) or 'nothing'}"))
+        return replace(space, augment=tuple(a.to_json() for a in space.augmentations if a.label not in result.dropped))
 
     def _full(self, task: Task, seeds: int, arms: dict[str, Schedule], found: Found | None) -> _Trained:
         watch = Watch(self.tracker, self.parent, task.role, self.ticker, task.epochs)
@@ -266,7 +286,8 @@ class _Sweep:
 
     def _tested(self, role: str, trained: _Trained) -> RoleResult:
         """Open the test set, once for each training, after everything was chosen."""
-        scores = self._test_scores(role, trained)
+        scores, failed = score_all(trained.task, trained.weights, self.config.resources)
+        self.failed |= {f"{full_name(role, *place)} on the test set": why for place, why in failed.items()}
         for arm, by_seed in scores.items():
             for seed, score in enumerate(by_seed):
                 if score is not None:
@@ -274,32 +295,11 @@ class _Sweep:
                     self.tracker.log(trained.runs[full_name(role, arm, seed)], final, trained.task.epochs)
         return RoleResult(
             role=role,
-            best_validation=trained.found.best.score if trained.found else math.nan,
+            best_validation=trained.found.value if trained.found else math.nan,
             test={arm: tuple(s["accuracy"] if s else None for s in by_seed) for arm, by_seed in scores.items()},
             exploits=len(trained.found.exploits) if trained.found else 0,
             policy_file=str(self._policy_file(role)),
         )
-
-    def _test_scores(self, role: str, trained: _Trained) -> Scores:
-        resources = self.config.resources
-        remote = ray.remote(num_cpus=resources.cpus_per_trial, num_gpus=resources.gpus_per_trial)(_remote_test)
-        task, here = ray.put(trained.task), worker(resources)
-        pending = {
-            arm: [remote.remote(task, weights, here) if weights else None for weights in by_seed]
-            for arm, by_seed in trained.weights.items()
-        }
-        return {
-            arm: [self._test_score(full_name(role, arm, seed), answer) for seed, answer in enumerate(answers)]
-            for arm, answers in pending.items()
-        }
-
-    def _test_score(self, name: str, answer: Any) -> dict[str, float] | None:
-        try:
-            return ray.get(answer) if answer else None
-        except RayError as error:
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            self.failed[f"{name} on the test set"] = lines[-1][:300] if lines else type(error).__name__
-            return None
 
     # What is kept ---------------------------------------------------------------------------------------------------
 
@@ -384,7 +384,3 @@ def _figures(roles: Sequence[RoleResult]) -> dict[str, float]:
             if (accuracy := role.accuracy(arm)) is not None:
                 figures[f"final_{role.role}_test_accuracy/{arm}"] = accuracy[0]
     return figures
-
-
-def _remote_test(task: Task, weights: dict[str, Tensor], here: Worker) -> dict[str, float]:
-    return test_score(task, weights, here.enter())

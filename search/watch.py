@@ -14,12 +14,15 @@ from results.tracking import Run, Tracker
 from search.population import METRIC, member_name
 from search.progress import Ticker
 from search.trials import error_line, error_text
+from spaces.augmentations import augmentation
 
 # Ray adds its own bookkeeping to every report; what is ours has one of these names or a `part/…` name.
 OURS = (
     "loss",
     "task_loss",
     "kd_loss",
+    "view_loss",
+    "t_stddev_ratio",
     "train_accuracy",
     "validation_accuracy",
     "validation_loss",
@@ -66,7 +69,7 @@ class Watch(tune.Callback):
         if name in self.runs:
             return
         member = trial.config["member"]
-        params = {"seed": member["seed"], "epochs": self._epochs}
+        params = {"seed": member["seed"], "epochs": self._epochs} | _chosen(member)
         tags = {"role": self._role, "stage": member["stage"], "member": name, "generation": "0"}
         self.runs[name] = self._tracker.start(name, parent=self._parent, tags=tags, params=params)
 
@@ -120,6 +123,12 @@ class Watch(tune.Callback):
             self._tracker.tag(self.runs[name], {"generation": str(number)})
         self._ticker.generation(number, count, scores, self._copies)
         self._copies = 0
+
+
+def _chosen(member: dict[str, Any]) -> dict[str, str]:
+    """The augmentation that a trial has from end to end; one that a population moves has none to name."""
+    augment = member.get("genome", {}).get("augment", {"kind": "identity"})
+    return {} if member["moved"] or "genome" not in member else {"augment": augmentation(augment).label}
 
 
 def our_metrics(result: dict[str, Any]) -> dict[str, float]:

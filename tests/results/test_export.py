@@ -8,7 +8,7 @@ import pytest
 from results.export import export, read_lineage
 from results.lineage import Exploit
 from results.tracking import Tracker
-from spaces import Entry, Genome, ImageSpec, Phase, RequestError, Schedule
+from spaces import Entry, Genome, ImageSpec, Phase, Policy, RequestError, Schedule
 
 pytestmark = [
     pytest.mark.usefixtures("place"),
@@ -21,7 +21,7 @@ IMAGE = ImageSpec(8, 3, (10, 20, 30))
 
 
 def genome(level):
-    return Genome((Entry("Rotate", 5, level),))
+    return Genome(Policy((Entry("Rotate", 5, level),)))
 
 
 def schedule(role, level=3):
@@ -152,3 +152,11 @@ def test_a_run_id_gives_the_policy_that_was_logged(store, tmp_path, monkeypatch)
     other = run.id()[::-1]
     with pytest.raises(RequestError, match=other):
         export(other, "student")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"kind": "pbt"}', '{"kind": "pbt", "members": [{"name": "a"}]}'])
+def test_a_damaged_record_of_a_search_is_refused_in_one_line(tmp_path, content):
+    (tmp_path / "student-pbt.population.json").write_text(content)
+    with pytest.raises(RequestError) as error:
+        export(str(tmp_path), "student")
+    assert len(str(error.value).splitlines()) == 1

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from results.lineage import Exploit, ancestry
-from spaces import Entry, Genome, Phase
+from spaces import Entry, Genome, Phase, Policy
 
 unhurried = settings(deadline=None, max_examples=200)
 
@@ -16,7 +16,7 @@ unhurried = settings(deadline=None, max_examples=200)
 def genome(number):
     """A genome of its own for each number below 11,000."""
     first, second = divmod(number, 100)
-    return Genome((Entry("Rotate", *divmod(first, 10)), Entry("Invert", *divmod(second, 10))))
+    return Genome(Policy((Entry("Rotate", *divmod(first, 10)), Entry("Invert", *divmod(second, 10)))))
 
 
 def event(epoch, target, donor, number):

@@ -5,10 +5,10 @@ import pytest
 from PIL import Image
 
 from results.plots import plot_schedule
-from spaces import OPERATIONS, Entry, Genome, ImageSpec, Phase, RequestError, Schedule
+from spaces import OPERATIONS, Entry, Genome, ImageSpec, Phase, Policy, RequestError, Schedule
 
 IMAGE = ImageSpec(8, 1, (0,))
-STRONG, WEAK = Genome((Entry("Rotate", 10, 9),)), Genome((Entry("Rotate", 0, 0),))
+STRONG, WEAK = Genome(Policy((Entry("Rotate", 10, 9),))), Genome(Policy((Entry("Rotate", 0, 0),)))
 
 
 def schedule(*genomes):
@@ -25,7 +25,7 @@ def pixels(path):
 @pytest.mark.parametrize("count", [1, 4, 15])
 def test_it_is_a_png_that_grows_with_the_operations(tmp_path, count):
     """8 inches wide at 120 dots an inch; 2.2 inches for the rest, and 0.27 for each operation."""
-    genome = Genome(tuple(Entry(op, 5, 5) for op in list(OPERATIONS)[:count]))
+    genome = Genome(Policy(tuple(Entry(op, 5, 5) for op in list(OPERATIONS)[:count])))
     path = plot_schedule(schedule(genome), tmp_path / "new" / "schedule.png")
     assert path == tmp_path / "new" / "schedule.png"
     height, width = pixels(path).shape
@@ -47,7 +47,7 @@ def test_the_same_schedule_gives_the_same_bytes_and_another_one_does_not(tmp_pat
         schedule(WEAK, STRONG),
         schedule(STRONG),
         schedule(WEAK),
-        schedule(Genome((Entry("ShearX", 10, 9),)), WEAK),
+        schedule(Genome(Policy((Entry("ShearX", 10, 9),))), WEAK),
     ]
     pictures = {plot_schedule(each, tmp_path / "3.png").read_bytes() for each in others}
     pictures.add(plot_schedule(schedule(STRONG, WEAK), tmp_path / "4.png", title="another title").read_bytes())
@@ -62,7 +62,7 @@ def test_an_empty_policy_has_a_picture(tmp_path):
 
 
 def test_an_operation_that_comes_later_is_drawn_from_there(tmp_path):
-    late = Genome((Entry("Rotate", 10, 9), Entry("Invert", 10, 0)))
+    late = Genome(Policy((Entry("Rotate", 10, 9), Entry("Invert", 10, 0))))
     alone = plot_schedule(schedule(STRONG, STRONG), tmp_path / "1.png")
     later = plot_schedule(schedule(STRONG, late), tmp_path / "2.png")
     assert pixels(later).shape[0] > pixels(alone).shape[0]

@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from search.cli import main
-from spaces import Entry, Genome, ImageSpec, Phase, Schedule
+from spaces import Entry, Genome, ImageSpec, Phase, Policy, Schedule
 
 MINIMAL = "data: {name: digits, train: 40, validation: 40}\nteacher: {model: mlp}\nstudent: {model: mlp}\n"
 
@@ -31,11 +32,11 @@ def roletune(sweep_file, monkeypatch, capsys, tmp_path):
 
 
 def policy(path, role="student", channels=1):
-    genome = Genome((Entry("Rotate", 5, 3),))
+    genome = Genome(Policy((Entry("Rotate", 5, 3),)))
     return Schedule((Phase(2, genome),), role, ImageSpec(8, channels, (0,) * channels)).save(path)
 
 
-@pytest.mark.parametrize("command", ["", "search", "train", "export", "ui", "doctor"])
+@pytest.mark.parametrize("command", ["", "search", "screen", "train", "export", "show", "ui", "doctor"])
 def test_every_command_explains_itself(roletune, command):
     status, out, _ = roletune(*command.split(), "--help")
     assert status == 0 and "Usage" in out
@@ -52,6 +53,11 @@ def test_a_dry_run_prints_the_resolved_sweep_and_starts_nothing(roletune, tmp_pa
     assert plan["epochs_over_all_trials"] == 2 * (2 * 4 + 3) * 24
     assert [path.name for path in tmp_path.iterdir()] == ["sweep.yaml"]
 
+
+GRID = ["show", "s.json", "--grid", "g.png", "--images"]
+RANK = ["screen", "sweep.yaml", "--set"]
+STUDENTS = "{kind: cutmixpick, pick_by: student}"
+READ = ["export", "--epochs", "3", "-o", "out.json", "--from"]
 
 MISTAKES = {
     "no such file": (["search", "absent.yaml"], "cannot read the sweep file absent.yaml"),
@@ -73,6 +79,36 @@ MISTAKES = {
     "export from nothing": (["export", "absent", "-o", "out.json"], "no folder absent"),
     "export unknown role": (["export", ".", "--role", "pupil", "-o", "out.json"], "unknown role 'pupil'"),
     "export too early": (["export", ".", "-o", "out.json"], "holds no policy for the student"),
+    "epochs of a sweep": (["export", ".", "--epochs", "3", "-o", "out.json"], "--epochs goes with --from, but got 3"),
+    "images of a sweep": (["export", ".", "--size", "3", "-o", "out.json"], "--size goes with --from, but got 3"),
+    "read without epochs": (["export", "--from", "pba", "s.json", "-o", "out.json"], "--from needs --epochs; say how"),
+    "read from a store": ([*READ, "ray", "s.json", "--tracking-uri", "a"], "--tracking-uri goes without --from"),
+    "read unknown kind": ([*READ, "pbba", "s.json"], "unknown reader 'pbba'; did you mean 'pba'?"),
+    "read unknown table": ([*READ, "autoaugment", "cifar"], "did you mean 'cifar10'?"),
+    "read no file": ([*READ, "pba", "absent.txt"], "cannot read the file of copies absent.txt"),
+    "read another file": ([*READ, "pba", "sweep.yaml"], "sweep.yaml, line 1: a line is JSON or a Python literal"),
+    "read for no colour": ([*READ, "pba", "s.json", "--fill", "red"], "--fill is R,G,B or one grey, but got 'red'"),
+    "read for two channels": ([*READ, "pba", "s.json", "--fill", "1,2"], "an image has 1 or 3 channels, but got 2"),
+    "rank unknown": (["screen", "sweep.yaml", "--only", "flip,cutmx"], "'cutmx'; did you mean 'cutmix'?"),
+    "rank twice": (["screen", "sweep.yaml", "--only", "flip, cutmix,flip"], "augmentations are ranked once each"),
+    "rank no policy": (["screen", "sweep.yaml", "--policy", "absent.json"], "cannot read the policy file absent.json"),
+    "rank too few images": ([*RANK, "screen.precision.images=81"], "at most the 80 images that there are, but got 81"),
+    "rank by a student": (
+        [*RANK, f"space.augment=[flip, {STUDENTS}]"],
+        "(pick_by=student)'; screen it with pick_by: t",
+    ),
+    "rank without weights": ([*RANK, "teacher.weights=w.safetensors"], "no weights file"),
+    "rank beside nothing": ([*RANK, "screen.drop=1"], "less than 1, but got 1"),
+    "show no file": (["show", "absent.json"], "cannot read the policy file absent.json"),
+    "show no policy": (["show", "sweep.yaml"], "sweep.yaml is no policy file"),
+    "grid without images": (["show", "s.json", "--grid", "g.png"], "--images PATH"),
+    "images without grid": (["show", "s.json", "--images", "."], "--grid FILE.png"),
+    "grid of words": ([*GRID, "photo.png", "--epochs", "last"], "but got 'last'; write them as in 0,10,50"),
+    "grid after the end": ([*GRID, "photo.png", "--epochs", "0,2"], "covers the epochs 0 to 1, but got 2"),
+    "grid of nothing": ([*GRID, "absent.png"], "no image file and no folder absent.png"),
+    "grid of no image": ([*GRID, "s.json", "--plot", "p.png"], "s.json must be an image that Pillow can decode"),
+    "plot as text": (["show", "s.json", "-o", "plot.txt"], "choose a name that ends in .png"),
+    "plot over a photo": ([*GRID, "photo.png", "-o", "photo.png"], "photo.png is one of the images"),
     "page without sweep": (["ui"], "no sweep in"),
     "page of no sweep": (["ui", "."], "no MLflow store in ."),
     "nobody at the address": (["search", "sweep.yaml", "--address", "127.0.0.1:1"], "127.0.0.1:1"),
@@ -85,6 +121,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(roletune, tmp_path, mistake, m
     policy(tmp_path / "s.json")
     policy(tmp_path / "t.json", "teacher")
     policy(tmp_path / "rgb.json", "teacher", channels=3)
+    Image.new("L", (8, 8)).save(tmp_path / "photo.png")
     newer = (tmp_path / "s.json").read_text().replace('"version": 1', '"version": 2')
     (tmp_path / "new.json").write_text(newer)
     before = sorted(tmp_path.iterdir())
@@ -99,9 +136,110 @@ def test_a_mistake_is_one_line_and_leaves_nothing(roletune, tmp_path, mistake, m
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_export_reads_what_was_made_elsewhere(roletune, tmp_path):
+    copy = ["1", "0", 1, 2, [0] * 60, [3] * 60]
+    (tmp_path / "pbt_policy_1.txt").write_text(f"{copy}\n")
+    status, out, err = roletune("export", "--from", "pba", "pbt_policy_1.txt", "--epochs", 6, "-o", "p.json")
+    assert (status, err) == (0, "")
+    assert out == "p.json: student, 6 epochs, 2 phase(s) from pbt_policy_1.txt, mean strength 0.84\n"
+    schedule = Schedule.load(tmp_path / "p.json")
+    assert [phase.epochs for phase in schedule.phases] == [2, 4]
+    assert schedule.image == ImageSpec(32, 3, (125, 123, 114))
+    words = [*READ, "autoaugment", "svhn", "--role", "teacher", "--size", 28, "--fill", 33, "--json"]
+    status, out, _ = roletune(*words)
+    facts = json.loads(out)
+    assert status == 0 and (facts["role"], facts["epochs"], facts["table"]) == ("teacher", 3, "svhn")
+    assert Schedule.load(tmp_path / facts["policy"]).image == ImageSpec(28, 1, (33,))
+
+
+def test_show_prints_a_table_or_the_same_as_json(roletune, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    policy(tmp_path / "p.json")
+    status, out, err = roletune("show", "p.json")
+    assert (status, err) == (0, "") and "\x1b" not in out
+    assert max(map(len, out.splitlines())) <= 80
+    assert out.splitlines()[2].split() == ["Rotate", "▂" * 28, "0.50", "3.0", "1.50", "0"]
+    assert "student: 2 epochs in 1 phase, mean strength 1.50, 8 px grey" in out
+    status, out, _ = roletune("show", "p.json", "--json")
+    facts = json.loads(out)
+    assert status == 0 and (facts["policy"], facts["epochs"], facts["mean_strength"]) == ("p.json", 2, 1.5)
+    assert facts["operations"][0]["op"] == "Rotate" and facts["operations"][0]["level"] == 3
+
+
+def test_show_draws_a_plot_and_a_grid(roletune, tmp_path):
+    policy(tmp_path / "p.json")
+    (tmp_path / "photos").mkdir()
+    for name in ("a.png", "b.jpg"):
+        Image.new("RGB", (20, 10), "red").save(tmp_path / "photos" / name)
+    words = ["show", "p.json", "-o", "new/plot.png", "--grid", "grid.png", "--images", "photos"]
+    status, out, err = roletune(*words, "--images", "photos/a.png", "--epochs", "0,1", "--rows", "2", "--draws", "3")
+    assert (status, err) == (0, "") and out.endswith("plot: new/plot.png\ngrid: grid.png\n")
+    for name in ("new/plot.png", "grid.png"):
+        with Image.open(tmp_path / name) as picture:
+            assert picture.format == "PNG" and picture.width > 900
+    status, out, _ = roletune(*words, "--json")
+    assert status == 0 and json.loads(out)["grid"] == "grid.png"
+
+
 def test_a_wrong_option_is_a_mistake_too(roletune):
     assert roletune("search", "sweep.yaml", "--fast")[0] == 2
     assert roletune("serach", "sweep.yaml")[0] == 2
+
+
+SCREEN = """
+data: {name: digits, train: 60, validation: 60}
+teacher: {model: mlp, recipe: {lr: 0.05, batch_size: 20}, stage: {epochs: 5}}
+screen: {precision: {images: 30, means: 8}}
+"""
+
+
+@pytest.fixture
+def screening(sweep_file, tmp_path_factory):
+    """A sweep file for `screen`, on the one store that all slow tests of it share, since a new one takes seconds."""
+    uri = f"sqlite:///{tmp_path_factory.getbasetemp() / 'screening.db'}"
+    sweep_file(f"{SCREEN}tracking: {{uri: '{uri}'}}\n")
+    return uri
+
+
+@pytest.mark.slow
+def test_screen_ranks_with_a_teacher_of_its_own(roletune, screening, tmp_path):
+    from mlflow.tracking import MlflowClient
+
+    status, out, err = roletune("screen", "sweep.yaml", "--only", "cutout,cutmix,cutmixpick", "--json")
+    result = json.loads(out)
+    assert status == 0 and "screening" in err
+    by_label = {row["label"]: row for row in result["rows"]}
+    assert set(by_label) == {"identity", "cutout", "cutmix", "cutmixpick"}
+    assert (by_label["identity"]["ratio"], result["images"], result["means"], result["dropped"]) == (1, 30, 8, [])
+    ratios = [row["ratio"] for row in result["rows"] if row["informative"]]
+    assert ratios == sorted(ratios) and by_label["identity"]["agreement"] > 0.6
+    folder = tmp_path / result["folder"]
+    assert folder.name == "digits-screen-001" and (folder / "models" / "teacher.safetensors").is_file()
+    assert json.loads((folder / "screening.json").read_text()) == result
+
+    client = MlflowClient(screening)
+    experiment = client.get_experiment_by_name("digits").experiment_id
+    (run,) = client.search_runs([experiment], "tags.stage = 'screening'")
+    assert (run.info.status, run.info.run_name, run.data.tags["folder"]) == ("FINISHED", folder.name, folder.name)
+    for label, row in by_label.items():
+        for name in ("t_stddev", "ratio", "agreement", "entropy"):
+            assert run.data.metrics[f"screen/{label}/{name}"] == pytest.approx(row[name])
+    files = {item.path for item in client.list_artifacts(run.info.run_id)}
+    assert files == {"sweep.yaml", "screening.json", "screening.md", "screening.png"}
+
+    # With the same teacher given, a person reads the same figures, and the policy's beside them.
+    policy(tmp_path / "p.json")
+    weights = f"teacher.weights={folder}/models/teacher.safetensors"
+    words = ["--only", "cutout,cutmix,cutmixpick", "--policy", "p.json", "--set", weights]
+    status, out, err = roletune("screen", "sweep.yaml", *words)
+    table = [line for line in out.splitlines() if "±" in line and "│" in line]
+    assert status == 0 and "\x1b" not in out and len(table) == 5 and max(map(len, table)) <= 80
+    shown = {line.split()[0]: [cell.strip() for cell in line.split("│")] for line in table}
+    assert shown["cutmix"][2].split()[0] == f"{by_label['cutmix']['ratio']:.3f}"
+    assert any(name.startswith("policy(policy=#") for name in shown)
+    assert "8 means of 60 answers (30 images, drawn with replacement)" in out
+    assert "runs/digits-screen-002/report/screening.png" in out
+    assert not (tmp_path / "runs" / "digits-screen-002" / "models").exists()
 
 
 @pytest.mark.slow
@@ -134,7 +272,7 @@ def test_help_imports_neither_ray_nor_torch_nor_mlflow():
         "import search.cli\n"
         "try: search.cli.main()\n"
         "except SystemExit: pass\n"
-        "print(sorted({'ray', 'torch', 'mlflow', 'pandas', 'matplotlib', 'sklearn'} & set(sys.modules)))"
+        "print(sorted({'ray', 'torch', 'mlflow', 'pandas', 'matplotlib', 'PIL', 'sklearn'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip().endswith("[]"), done.stdout[-300:]

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from search.config import SweepConfig, parse_yaml
 from spaces import RequestError
+from trainables.screening import Precision
 
 MINIMAL = "data: {name: digits}\n"
 
@@ -42,6 +43,26 @@ def test_the_examples_are_sweeps():
         SweepConfig.load(example)
 
 
+def test_nothing_is_screened_and_ties_go_by_index_unless_it_is_asked_for(tmp_path):
+    config = load(tmp_path, MINIMAL)
+    assert (config.screen.drop, config.screen.draw, config.screen.precision) == (0, None, Precision())
+    assert (config.search.tie_break, config.search.repeats) == ("none", 3)
+    assert config.space.augment == ("identity",)
+
+
+def test_a_choice_sweep_that_screens_is_written_as_it_was_read(tmp_path):
+    config = load(
+        tmp_path,
+        MINIMAL,
+        "search={kind: choice, repeats: 5, tie_break: t_stddev}",
+        "space.augment=[identity, {kind: cutmix, alpha: 0.5}]",
+        "screen={drop: 0.5, draw: batch, precision: {images: 40, means: 50, half_width: 0, guard: 0.25}}",
+    )
+    assert config.screen.precision == Precision(images=40, means=50, half_width=0, guard=0.25)
+    assert (config.screen.drop, config.screen.draw, config.search.repeats) == (0.5, "batch", 5)
+    assert load(tmp_path, config.to_yaml()) == config
+
+
 def test_overrides_reach_any_depth_and_win(tmp_path):
     config = load(tmp_path, MINIMAL, "teacher.recipe.lr=1e-3", "teacher.stage={epochs: 6}", "student=null")
     assert config.teacher.recipe.lr == 1e-3
@@ -71,7 +92,10 @@ def test_with_weights_the_teacher_is_not_searched(tmp_path):
         ("teacher.stage.population=1", "greater than or equal to 2"),
         ("teacher.stage.epochs=2.5", "teacher.stage.epochs"),
         ("search.quantile=0.7", "less than or equal to 0.5, but got 0.7"),
-        ("search.kind=genetic", "'pbt' or 'random', but got 'genetic'"),
+        ("search.kind=genetic", "'pbt', 'random' or 'choice', but got 'genetic'"),
+        ("search.tie_break=loss", "'none' or 't_stddev', but got 'loss'"),
+        ("search.repeats=0", "greater than or equal to 1, but got 0"),
+        ("search.repeat=2", "did you mean 'repeats'?"),
         ("search.synch=maybe", "valid boolean"),
         ("teacher.recipe.lr=-1", "lr must be above 0, but got -1"),
         ("teacher.recipe.lr=.nan", "lr must be a finite number, but got nan"),
@@ -79,6 +103,20 @@ def test_with_weights_the_teacher_is_not_searched(tmp_path):
         ("student.distill.alpha=2", r"alpha must be in \[0, 1\], but got 2"),
         ("space.operations=[Rotat]", "unknown operation 'Rotat'; did you mean 'Rotate'?"),
         ("space.operations=[Rotate, Rotate]", "each once"),
+        ("space.augment=[cutmx]", "unknown augmentation 'cutmx'; did you mean 'cutmix'?"),
+        ("space.augment=[cutmix, {kind: cutmix, alpha: 1}]", "one augmentation or more, each once"),
+        ("screen.drop=1", "screen.drop: Input should be less than 1, but got 1"),
+        ("screen.drop=-0.1", "greater than or equal to 0, but got -0.1"),
+        ("screen.drop='0.5'", "screen.drop"),
+        ("screen.dropped=0.5", "did you mean 'drop'?"),
+        ("screen.draw=image", "'sample' or 'batch', but got 'image'"),
+        ("screen.precision.image=3", "unknown key at screen.precision.image: 'image'; did you mean 'images'?"),
+        ("screen.precision.images=0", "a mean takes one image or more, but got 0"),
+        ("screen.precision.means=1", "a spread takes two means or more, but got 1"),
+        ("screen.precision.means=2.5", "screen.precision.means"),
+        ("screen.precision.half_width=2", r"half_width lies in \[0, 1\], but got 2"),
+        ("screen.precision.guard=-1", r"guard lies in \[0, 1\], but got -1"),
+        ("screen=0.5", "screen: "),
         ("space.copies=true", "space.copies"),
         ("space.copies='2'", "space.copies"),
         ("teacher.recipe.lr='0.1'", "teacher.recipe.lr"),
@@ -137,7 +175,9 @@ def test_any_text_is_a_sweep_or_refused(text):
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=True) | st.text(max_size=5)
 trees = st.recursive(scalars, lambda t: st.lists(t, max_size=3) | st.dictionaries(st.text(max_size=8), t, max_size=3))
-sections = st.sampled_from(["name", "data", "teacher", "student", "space", "search", "baselines", "validate", "x"])
+sections = st.sampled_from(
+    ["name", "data", "teacher", "student", "space", "search", "screen", "baselines", "validate", "x"]
+)
 
 
 @given(st.dictionaries(sections, trees, max_size=4))

@@ -12,7 +12,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
 from results.lineage import Exploit, ancestry
-from search.population import EPOCH, METRIC, Population
+from search.population import EPOCH, METRIC, TIE_BREAKS, Population
 from spaces import Genome, Phase, Space
 from spaces.schedule import merge
 
@@ -62,7 +62,20 @@ class FakeTrial:
 class Simulation:
     """Members on `slots` workers; which worker reports next is drawn from `order`, so arrival differs at will."""
 
-    def __init__(self, size=4, epochs=6, interval=2, slots=2, seed=0, synch=True, order=0, score=None, dies=None):
+    def __init__(
+        self,
+        size=4,
+        epochs=6,
+        interval=2,
+        slots=2,
+        seed=0,
+        synch=True,
+        order=0,
+        score=None,
+        dies=None,
+        tie_break="none",
+        ratios=None,
+    ):
         self.events: list[Exploit] = []
         self.generations = []
         self.population = Population(
@@ -72,6 +85,7 @@ class Simulation:
             quantile=0.25,
             seed=seed,
             synch=synch,
+            tie_break=TIE_BREAKS[tie_break],
             on_exploit=self.events.append,
             on_generation=lambda epoch, scores: self.generations.append((epoch, dict(scores))),
         )
@@ -81,6 +95,7 @@ class Simulation:
         self.order = random.Random(order)
         self.score = score or (lambda trial: 0.1 * trial.config["member"]["index"] + 0.001 * trial.epoch)
         self.dies = dies or (lambda trial: False)
+        self.ratios = ratios or {}
         self.cache = SimpleNamespace(calls=[])
         self.cache.increase_max = lambda key, by: self.cache.calls.append((key, by))
         self.controller = SimpleNamespace(
@@ -122,6 +137,8 @@ class Simulation:
             trial.status = Trial.ERROR
             return
         result = {EPOCH: trial.epoch, METRIC: self.score(trial)}
+        if (index := trial.config["member"]["index"]) in self.ratios:
+            result["t_stddev_ratio"] = self.ratios[index]
         if trial.epoch >= self.epochs:
             self.population.on_trial_complete(self.controller, trial, result)
             trial.status = Trial.TERMINATED
@@ -203,6 +220,44 @@ def test_nobody_is_copied_where_nobody_has_a_score():
 def test_ties_go_to_the_first_member():
     run = Simulation(size=4, epochs=4, interval=2, score=lambda trial: 0.5).run()
     assert [(event.target, event.donor) for event in run.events] == [("m3", "m0")]
+
+
+def copies(run):
+    return [(event.target, event.donor) for event in run.events]
+
+
+RATIOS = {0: 1.2, 1: 0.7, 2: 0.9, 3: 1.0}
+
+
+def test_members_of_equal_score_are_parted_by_t_stddev_where_that_is_asked_for():
+    """Lower is better: the first member copies the second; by their indices the last would copy the first."""
+    equal = {"epochs": 4, "score": lambda trial: 0.5, "ratios": RATIOS}
+    assert copies(Simulation(**equal, tie_break="t_stddev").run()) == [("m0", "m1")]
+    assert copies(Simulation(**equal, tie_break="none").run()) == [("m3", "m0")]
+
+
+def test_the_score_comes_before_the_ratio():
+    scores = {0: 0.5, 1: 0.4, 2: 0.6, 3: 0.5}
+    run = Simulation(
+        epochs=4, score=lambda t: scores[t.config["member"]["index"]], tie_break="t_stddev", ratios=RATIOS
+    ).run()
+    assert copies(run) == [("m1", "m2")], "though its ratio is the lowest"
+
+
+@pytest.mark.parametrize(
+    ("ratios", "expected"),
+    [
+        ({1: 1.5, 2: 1.1, 3: 0.9}, ("m0", "m3")),
+        ({0: 1.5, 2: 1.1, 3: 1.2}, ("m1", "m2")),
+        ({0: 1.5, 1: math.nan, 2: 1.1, 3: 0.9}, ("m1", "m3")),
+        ({}, ("m3", "m0")),
+        ({0: 0.9, 1: 0.9, 2: 0.9, 3: 0.9}, ("m3", "m0")),
+    ],
+    ids=["first missing", "second missing", "second nan", "all missing", "all equal"],
+)
+def test_a_missing_ratio_ranks_last_and_what_is_equal_then_goes_by_index(ratios, expected):
+    run = Simulation(epochs=4, score=lambda trial: 0.5, tie_break="t_stddev", ratios=ratios).run()
+    assert copies(run) == [expected]
 
 
 def test_a_member_that_is_retried_keeps_what_was_known_of_it():

@@ -1,0 +1,130 @@
+"""What a sweep is going to do: its searches, its trials, its epochs, the images that it scores on, its folder."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from search.config import SweepConfig
+from search.plan import checked_data, members, new_folder, planned_epochs, scored_images, searches
+from spaces import RequestError
+from trainables.models import build_model
+from trainables.weights import save_weights
+
+
+def sweep(**sections):
+    """A small sweep of digits; sections are merged one level deep."""
+    content = {
+        "data": {"name": "digits", "train": 40, "validation": 60},
+        "teacher": {"model": "mlp", "stage": {"epochs": 10, "population": 4}, "full": {"seeds": 2, "epochs": 7}},
+        "student": {"model": "mlp", "stage": {"epochs": 20, "population": 5}, "full": {"seeds": 3}},
+        "space": {"augment": ["identity", "cutmix", "cutout"]},
+    }
+    for name, section in sections.items():
+        merge = isinstance(section, dict) and isinstance(content.get(name), dict)
+        content[name] = content[name] | section if merge else section
+    return SweepConfig.from_mapping(content)
+
+
+@pytest.mark.parametrize(
+    ("kind", "baselines", "teacher", "student"),
+    [
+        ("pbt", ["none", "random"], ["pbt", "random"], ["pbt", "random"]),
+        ("pbt", ["none"], ["pbt"], ["pbt"]),
+        ("random", ["none", "random"], ["random"], ["random"]),
+        ("choice", ["none", "random"], [], ["choice"]),
+    ],
+)
+def test_the_searches_of_each_role(kind, baselines, teacher, student):
+    """A search that is its own control has no other; augmentations are chosen for the student alone."""
+    config = sweep(search={"kind": kind}, baselines=baselines)
+    assert (searches(config, "teacher"), searches(config, "student")) == (teacher, student)
+
+
+def test_a_choice_has_each_augmentation_as_often_as_it_is_repeated():
+    config = sweep(search={"kind": "choice", "repeats": 4})
+    assert members(config, "choice", population=5) == 3 * 4
+    assert members(config, "pbt", population=5) == members(config, "random", population=5) == 5
+
+
+@pytest.mark.parametrize(
+    ("search", "baselines", "epochs"),
+    [
+        # Two searches of 4 members and 10 epochs, three arms of 2 seeds and 7 epochs; of 5 and 20, and 3 and 20.
+        ({"kind": "pbt"}, ["none", "random"], 2 * 4 * 10 + 3 * 2 * 7 + 2 * 5 * 20 + 3 * 3 * 20),
+        ({"kind": "pbt"}, ["none"], 4 * 10 + 2 * 2 * 7 + 5 * 20 + 2 * 3 * 20),
+        ({"kind": "random"}, ["random"], 4 * 10 + 2 * 7 + 5 * 20 + 3 * 20),
+        # The teacher has nothing to choose and nothing to compare with: it is trained in full and that is all.
+        ({"kind": "choice", "repeats": 4}, ["none", "random"], 2 * 7 + 3 * 4 * 20 + 2 * 3 * 20),
+        ({"kind": "choice", "repeats": 1}, [], 2 * 7 + 3 * 1 * 20 + 3 * 20),
+    ],
+)
+def test_the_epochs_of_a_sweep(search, baselines, epochs):
+    assert planned_epochs(sweep(search=search, baselines=baselines)) == epochs
+
+
+def test_the_epochs_of_a_replay():
+    """One arm for each role that is replayed, whatever the search was."""
+    for kind in ("pbt", "choice"):
+        config = sweep(search={"kind": kind})
+        assert planned_epochs(config, ["student"]) == 3 * 20
+        assert planned_epochs(config, ["teacher", "student"]) == 2 * 7 + 3 * 20
+
+
+def test_a_teacher_that_is_given_takes_no_epochs():
+    config = sweep(search={"kind": "choice", "repeats": 2}, teacher={"weights": "t.safetensors"}, baselines=[])
+    assert planned_epochs(config) == 3 * 2 * 20 + 3 * 20
+
+
+# ---- the images ------------------------------------------------------------------------------------
+
+
+def test_members_are_scored_on_the_same_balanced_images():
+    config = sweep(validate={"images": 30})
+    data = checked_data(config)
+    one, other = (scored_images(config, data) for _ in range(2))
+    assert one.labels.bincount().tolist() == [3] * 10
+    assert torch.equal(one.images, other.images)
+    held_out = {image.numpy().tobytes() for image in data.validation.images}
+    assert all(image.numpy().tobytes() in held_out for image in one.images)
+    reseeded = sweep(validate={"images": 30}, data={"seed": 1})
+    assert not torch.equal(scored_images(reseeded, data).images, one.images)
+
+
+@pytest.mark.parametrize("most", [None, 60, 2000])
+def test_all_are_scored_where_there_are_no_more(most):
+    config = sweep(validate={"images": most})
+    data = checked_data(config)
+    assert scored_images(config, data) is data.validation
+
+
+def test_fewer_than_one_of_each_class_are_refused_before_anything_starts():
+    with pytest.raises(RequestError, match=r"validate.images is at least 10, one of each class, but got 9"):
+        checked_data(sweep(validate={"images": 9}))
+
+
+def test_the_teachers_weights_are_held_against_its_model(tmp_path):
+    weights = build_model("mlp", seed=0, classes=10, channels=1, size=8).state_dict()
+    path = save_weights(tmp_path / "t.safetensors", weights)
+    assert checked_data(sweep(teacher={"weights": str(path)})).classes == 10
+    with pytest.raises(RequestError, match=r"teacher.weights \(.*t.safetensors\) does not fit the model"):
+        checked_data(sweep(teacher={"weights": str(path), "model": "cnn"}))
+
+
+# ---- the folder ------------------------------------------------------------------------------------
+
+
+def test_folders_are_numbered(tmp_path):
+    storage = tmp_path / "new" / "runs"
+    assert [new_folder(storage, "digits").name for _ in range(3)] == ["digits-001", "digits-002", "digits-003"]
+    for other in ("digits-screen-007", "digits-0x9", "xdigits-009"):
+        (storage / other).mkdir()
+    (storage / "digits-041").mkdir()
+    assert new_folder(storage, "digits").name == "digits-042"
+    assert new_folder(storage, "digits-screen").name == "digits-screen-008"
+
+
+def test_a_place_that_cannot_be_written_to_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RequestError, match=r"cannot write to .*file.*; choose another --storage"):
+        new_folder(tmp_path / "file", "digits")

@@ -1,0 +1,1 @@
+"""What is measured, and by what; the results lie in `results/`. Start reading at `record.py`."""

@@ -1,0 +1,272 @@
+"""What benchmarks write holds to one schema, and what they measure is what they say."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+import benchmarks
+from benchmarks import record
+from benchmarks.augment import ratios
+from benchmarks.contest import FILL, Case, photographs
+from benchmarks.lean_pillow import two_operations, variants
+from benchmarks.ours import policies, two_always
+from benchmarks.peers import peers
+from benchmarks.step import digits_task, distillation, strong_genome
+from benchmarks.timing import interleaved, spread
+from spaces import OPERATIONS, Parameters, apply
+from spaces.operations import LEVELS
+from spaces.parameters import seeded
+from trainables.losses import kd_loss
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "benchmarks"
+RESULTS = sorted((FOLDER / "results").glob("*.json"))
+SCRIPTS = sorted(path.name for path in FOLDER.glob("*.py") if '__name__ == "__main__"' in path.read_text("utf-8"))
+SCHEMA = json.loads((FOLDER / "results.schema.json").read_text("utf-8"))
+SUMMARIES = {
+    branch["if"]["properties"]["name"]["const"]: branch["then"]["properties"]["summary"]["required"]
+    for branch in SCHEMA["allOf"]
+}
+MACHINE = re.compile(r"(?<![\w.])(/(home|root|Users|tmp|mnt|work|opt|var)/|[A-Za-z]:\\)")
+
+
+def a_result(name, summary, rows=({"arm": "ours", "seconds": 1 / 3},), given=("--seed", "3")):
+    run = record.start(f"{name}.py", record.arguments(None), ["--quick", *given])
+    return run.document(rows, summary)
+
+
+# ---- result files ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_a_committed_result_holds_to_the_schema(path):
+    text = path.read_text("utf-8")
+    result = json.loads(text)
+    jsonschema.validate(result, SCHEMA)
+    assert result["name"] == path.stem and f"benchmarks/{path.stem}.py" in result["command"]
+    assert (FOLDER / f"{path.stem}.py").is_file() and "--quick" not in result["command"]
+    assert not MACHINE.search(text), "no path of the machine"
+
+
+def test_the_schema_is_one():
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+
+
+def test_the_schema_knows_every_benchmark():
+    assert {script.removesuffix(".py") for script in SCRIPTS} <= set(SUMMARIES)
+
+
+@pytest.mark.parametrize("name", SUMMARIES)
+def test_a_summary_has_all_of_its_keys(name):
+    whole = dict.fromkeys(SUMMARIES[name], 0.5)
+    jsonschema.validate(a_result(name, whole), SCHEMA)
+    for key in whole:
+        lacking = {other: value for other, value in whole.items() if other != key}
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(a_result(name, lacking | {"other": 1}), SCHEMA)
+
+
+def test_a_result_says_where_it_comes_from():
+    result = a_result(
+        "mine", {"ratio": 2 / 3}, rows=[{"figures": [1 / 3, 2.0], "none": None, "what": "x", "n": 123456}]
+    )
+    assert result["command"] == "python benchmarks/mine.py --quick --seed 3" and result["seed"] == 3
+    assert result["versions"]["torch"] == record.version("torch") and result["device"]["cores"] >= 1
+    assert result["rows"] == [{"figures": [0.33333, 2.0], "none": None, "what": "x", "n": 123456}]
+    assert result["summary"] == {"ratio": 0.66667}
+    assert not MACHINE.search(json.dumps(result))
+
+
+def test_a_result_is_written_whole_with_a_line_for_each_row(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(record, "ROOT", tmp_path)
+    monkeypatch.setattr(record, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(record, "commit", lambda: "a" * 40 + "+dirty")
+    rows = [{"arm": "one", "seconds": 1.5}, {"arm": "two", "seconds": 1234.5}]
+    record.start("mine.py", record.arguments(None), []).finish(rows, {"ratio": 2.0})
+    (path,) = (tmp_path / "results").iterdir()
+    result = json.loads(path.read_text("utf-8"))
+    assert result["rows"] == rows and '    {"arm": "two", "seconds": 1234.5}\n' in path.read_text("utf-8")
+    shown = capsys.readouterr().out
+    assert "1,234" in shown and "ratio" in shown and "mine.json" in shown
+
+
+def test_a_quick_run_writes_nothing_and_needs_no_checkout(tmp_path, monkeypatch):
+    monkeypatch.setattr(record, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(record, "commit", lambda: pytest.fail("asked for"))
+    record.start("mine.py", record.arguments(None), ["--quick"]).finish([{"seconds": 1.5}], {"ratio": 2.0})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_commit_tells_whether_the_code_is_another(tmp_path, monkeypatch):
+    def git(*command):
+        who = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
+        subprocess.run(["git", *who, *command], cwd=tmp_path, check=True, capture_output=True)
+
+    monkeypatch.setattr(record, "ROOT", tmp_path)
+    with pytest.raises(SystemExit, match="commit"):
+        monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+        record.commit()
+    code, result = tmp_path / "code.py", tmp_path / "benchmarks" / "results" / "mine.json"
+    result.parent.mkdir(parents=True)
+    for path in (code, result):
+        path.write_text("1")
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "one")
+    assert re.fullmatch("[0-9a-f]{40}", record.commit())
+    result.write_text("2")
+    (tmp_path / "new.py").write_text("3")
+    assert "+" not in record.commit(), "neither a result nor an untracked file changes the code"
+    code.write_text("2")
+    assert record.commit().endswith("+dirty")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_quick_runs_write_nothing(script):
+    def files():
+        return {path: path.stat().st_mtime_ns for path in FOLDER.rglob("*") if "__pycache__" not in path.parts}
+
+    before = files()
+    command = [sys.executable, f"benchmarks/{script}", "--quick"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr
+    assert "a quick run" in run.stdout and files() == before
+
+
+def test_the_package_is_this_checkout():
+    assert Path(benchmarks.__file__).parent == FOLDER, "another distribution owns the name `benchmarks`"
+
+
+# ---- timing ----------------------------------------------------------------------------------------
+
+
+def test_contestants_take_turns():
+    calls = []
+    runs = {name: lambda turn, name=name: calls.append((name, turn)) for name in "abc"}
+    figures = interleaved(runs, rounds=5, seconds=0.0, seed=0)
+    assert {name: len(seconds) for name, seconds in figures.items()} == {"a": 5, "b": 5, "c": 5}
+    assert calls[:6] == [(name, turn) for name in "abc" for turn in (0, 1)], "two to warm up"
+    rounds = [calls[start : start + 3] for start in range(6, len(calls), 3)]
+    assert [sorted(each) for each in rounds] == [[(name, turn) for name in "abc"] for turn in range(2, 7)]
+    assert len({tuple(name for name, _ in each) for each in rounds}) > 1, "not always in the same order"
+
+
+def test_short_work_is_repeated():
+    calls = []
+    interleaved({"a": calls.append}, rounds=2, seconds=0.01, seed=0)
+    assert len(calls) > 100 and calls == list(range(len(calls)))
+
+
+def test_spread():
+    five = spread([5.0, 1.0, 3.0, 2.0, 4.0])
+    assert (five.median, five.low, five.high, five.quartiles) == (3.0, 1.0, 5.0, (2.0, 4.0))
+    one = spread([2.0])
+    assert (one.median, one.low, one.high, one.quartiles) == (2.0, 2.0, 2.0, (2.0, 2.0))
+
+
+# ---- augmentation: like is compared with like ------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [32, 45])
+def test_lean_pillow_gives_our_bytes(size):
+    pixels = photographs(size, 1, seed=0)[0]
+    image, batch = Image.fromarray(pixels), torch.from_numpy(pixels).permute(2, 0, 1)[None]
+    middle = torch.tensor([0.25, 0.75])
+    draws = iter(lambda: float(middle[next(turn) % 2]), None)
+    turn = iter(range(10**6))
+    every = variants(size, lambda: next(draws))
+    assert set(every) == set(OPERATIONS)
+    for index, name in enumerate(OPERATIONS):
+        signs = (-1, 1) if OPERATIONS[name].signed else (1,)
+        assert len(every[name]) == LEVELS * len(signs)
+        for change, (level, sign) in zip(
+            every[name], [(level, sign) for level in range(LEVELS) for sign in signs], strict=True
+        ):
+            what = Parameters(*(torch.tensor([[value]]) for value in (index, level, sign)), middle.view(1, 1, 2))
+            ours = apply(batch, what, FILL)[0].permute(1, 2, 0).numpy()
+            assert np.array_equal(np.asarray(change(image)), ours), (name, level, sign)
+
+
+def test_lean_pillow_draws_two_operations():
+    image = Image.fromarray(photographs(32, 1, seed=0)[0])
+    augment = two_operations(32, seed=0)
+    before = image.tobytes()
+    assert len({augment(image).tobytes() for _ in range(50)}) > 40
+    assert image.tobytes() == before, "the image is left as it is"
+
+
+def test_ours_always_has_two_operations_and_every_one_at_every_level():
+    found = torch.zeros(len(OPERATIONS), LEVELS)
+    for policy in policies():
+        parameters = two_always(policy, 256, seeded(0))
+        assert len(parameters) == 256 and (parameters.operations >= 0).all()
+        for place in range(2):
+            pairs = parameters.operations[:, place], parameters.levels[:, place]
+            found.index_put_(pairs, torch.tensor(1.0), accumulate=True)
+    assert found.sum() == 10 * 256 * 2 and found.min() > 0
+    assert float(found.std() / found.mean()) < 0.3, "about equally often"
+
+
+def test_images_are_the_same_for_all_and_follow_from_the_seed():
+    case = Case(32, 4, 12, seed=1)
+    assert torch.equal(case.images[5], torch.from_numpy(case.arrays[5]).permute(2, 0, 1))
+    assert np.array_equal(np.asarray(case.pictures[5]), case.arrays[5])
+    assert torch.equal(case.images, Case(32, 4, 12, seed=1).images)
+    assert not torch.equal(case.images, Case(32, 4, 12, seed=2).images)
+    assert [case.rows(turn).start for turn in range(4)] == [0, 4, 8, 0]
+
+
+def test_a_peer_that_is_not_installed_is_left_out(monkeypatch, capsys):
+    for package in ("kornia", "kornia.augmentation", "albumentations"):
+        monkeypatch.setitem(sys.modules, package, None)
+    names = [one.name for _ in range(2) for one in peers(Case(16, 2, 4, seed=0))]
+    assert names and all(name.startswith(("Pillow", "torchvision")) for name in names)
+    said = capsys.readouterr().out
+    assert said.count("not installed") == 2 and "kornia" in said and "albumentations" in said
+
+
+def test_ratios_grant_more_processes_to_what_goes_image_by_image():
+    def row(name, threads, rate):
+        return {"contestant": name, "threads": threads, "images_per_s": rate}
+
+    kinds = {"us": "ours", "pillow": "lean", "slow": "lean", "one": "peer", "batch": "peer", "less": "other"}
+    rows = [row("us", 1, 80.0), row("us", 2, 120.0), row("pillow", 1, 10.0), row("slow", 1, 5.0)]
+    rows += [row("one", 1, 8.0), row("batch", 1, 4.0), row("batch", 2, 30.0), row("less", 1, 1000.0)]
+    singles = {"pillow", "slow", "one"}
+    assert ratios(rows[0], rows, kinds, singles) == {"ratio_pillow": 8.0, "ratio_best_peer": 10.0}
+    assert ratios(rows[1], rows, kinds, singles) == {"ratio_pillow": 6.0, "ratio_best_peer": 4.0}
+
+
+# ---- step ------------------------------------------------------------------------------------------
+
+
+def test_the_naive_loop_has_the_same_loss():
+    logits, answers = torch.randn(2, 16, 10, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(16) % 10
+    expected = 0.1 * F.cross_entropy(logits, labels) + 0.9 * kd_loss(logits, answers, 4.0)
+    torch.testing.assert_close(distillation(4.0, 0.9)(logits, answers, labels), expected)
+
+
+def test_the_policy_is_a_full_and_strong_one():
+    policy = strong_genome(0).policy
+    assert len(policy) == 30 and {entry.op for entry in policy} == set(OPERATIONS)
+    assert all(entry.probability >= 5 and entry.magnitude >= 5 for entry in policy)
+    assert strong_genome(0) == strong_genome(0) != strong_genome(1)
+
+
+def test_the_digits_case_is_the_demos_student():
+    task = digits_task("mlp", 0)
+    assert (task.role, task.model, task.teacher.model) == ("student", "mlp", "resnet8")
+    assert (len(task.data.train), task.recipe.batch_size, task.distill.alpha) == (100, 20, 0.9)

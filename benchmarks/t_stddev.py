@@ -90,7 +90,8 @@ def main() -> None:
 
 def entries() -> dict[str, Augmentation | None]:
     """What is compared, by name: no second view, and the catalogue, in which identity has a view like the others."""
-    catalogue = {kind: cls() for kind, cls in CATALOGUE.items() if kind not in (Identity.kind, Pick.kind)}
+    fixed = {kind: cls() for kind, cls in CATALOGUE.items() if kind not in (Identity.kind, Pick.kind)}
+    catalogue = {kind: augment for kind, augment in fixed.items() if not augment.learns}
     picks = {"mixup, picked": Pick(base=Mixup()), "cutmixpick, 4 passes": CutMixPick(passes=4)}
     return {KD: None, "identity": Cutout(side=0.0), **catalogue, **picks}
 

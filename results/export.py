@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from results.lineage import Exploit, ancestry
 from results.store import find_artifact
-from spaces import Genome, ImageSpec, RequestError, Schedule
+from spaces import Genome, ImageSpec, Phase, RequestError, Schedule
+from spaces.augmentations.hard import unready
 from spaces.errors import unknown
-from spaces.schedule import ROLES
+from spaces.schedule import ROLES, merge
 
 
 def export(run: str, role: str, tracking_uri: str | None = None, own: Collection[str] = ()) -> Schedule:
@@ -37,7 +39,8 @@ def export(run: str, role: str, tracking_uri: str | None = None, own: Collection
         mend = "give a sweep's folder, or a run id with --tracking-uri"
         raise RequestError(f"no folder {run}, and no MLflow store to look for a run of that id", mend=mend)
     content = find_artifact(uri, run, f"policy.{role}.json")
-    return Schedule.loads(content.decode("utf-8", errors="replace"), f"policy.{role}.json of run {run}", own)
+    text, source = content.decode("utf-8", errors="replace"), f"policy.{role}.json of run {run}"
+    return Schedule.loads(text, source, own, lambda name: find_artifact(uri, run, name))
 
 
 def _from_folder(folder: Path, role: str, own: Collection[str]) -> Schedule:
@@ -72,7 +75,11 @@ def _unfinished(folder: Path, stage: dict[str, Any], own: Collection[str]) -> Sc
         "unfinished": True,
     }
     spec = ImageSpec(image["size"], image["channels"], tuple(image["fill"]))
-    return Schedule.from_json(Schedule(line.phases, stage["role"], spec, provenance).to_json(), own)
+    # What a game has learned so far lies in a checkpoint; the policy says which game to play.
+    phases = [
+        Phase(phase.epochs, replace(phase.genome, augment=unready(phase.genome.augment))) for phase in line.phases
+    ]
+    return Schedule.from_json(Schedule(merge(phases), stage["role"], spec, provenance).to_json(), own)
 
 
 def read_lineage(path: Path) -> list[Exploit]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
-from search.stage import Found, Stage, member_seed
+from search.stage import Found, Stage, member_seed, replayed
 from search.trials import Member, Outcome
 from spaces import Genome, Phase, Policy, Schedule, WorkError
 from spaces.augmentations import Augmentation
@@ -36,7 +36,8 @@ class Choice(Stage):
         augment, group = max(groups.items(), key=lambda item: _mean(item[1]))
         best = max(group, key=lambda outcome: outcome.score)
         origin = {"run": best.name, "value": _mean(group), "repeats": len(group), "parents": []}
-        phases = (Phase(self.stage.epochs, Genome(Policy(), augment)),)
+        trained = (Phase(self.stage.epochs, Genome(Policy(), augment)),)
+        phases = replayed(trained, best, self.task)
         schedule = Schedule(phases, self.task.role, self.task.image, provenance | origin)
         return Found(schedule, best, (), _mean(group))
 

@@ -22,8 +22,8 @@ from search.plan import checked_data, opened
 from search.progress import Ticker
 from search.stage import member_seed
 from search.trials import worker
-from spaces import Genome, RequestError, RoletuneError, Schedule, WorkError
-from spaces.augmentations import CATALOGUE, Augmentation, Identity, Mixup, OfPolicy, Pick, augmentation
+from spaces import Genome, RequestError, RoletuneError, Schedule, Space, WorkError
+from spaces.augmentations import CATALOGUE, Augmentation, Hard, Identity, Mixup, OfPolicy, Pick, augmentation
 from spaces.augmentations.base import Draw
 from spaces.files import write_atomic
 from trainables.data import DataSet
@@ -48,7 +48,8 @@ def screen(
     Args:
         config: the sweep: its data, its teacher (trained without augmentation, or loaded), its `screen` settings.
         only: names of the catalogue, or dotted ones; empty: the sweep's `space.augment`, or the whole catalogue.
-        policies: schedules whose last phase's policy is ranked too; its second view, if it has one, is not.
+            What has yet to learn against a student (`hard_…`) cannot be ranked, and is left out.
+        policies: schedules whose last phase is ranked too: its policy, and what its second view has learned.
         console: shows progress; None keeps quiet.
 
     Raises:
@@ -93,15 +94,23 @@ def contestants(
     """What is ranked: what is named, else the sweep's own choices, else the whole catalogue."""
     named: tuple[Augmentation, ...] = tuple(augmentation(name) for name in only)
     if not named:
-        choices = config.space.augmentations
+        choices = rankable(config.space)
         named = choices if len(choices) > 1 else _catalogue()
-    shown = tuple(OfPolicy(policy=schedule.phases[-1].genome.policy) for schedule in policies)
+    last = [schedule.phases[-1].genome for schedule in policies]
+    learned = tuple(genome.augment for genome in last if isinstance(genome.augment, Hard) and not genome.augment.learns)
+    # A policy that does nothing is no contestant beside what its second view has learned.
+    shown = (*(OfPolicy(policy=g.policy) for g in last if not (g.policy.is_identity and g.has_view)), *learned)
     draw = config.screen.draw
     chosen = tuple(_drawn(choice, draw) if draw else choice for choice in (*named, *shown))
     if len({choice.label for choice in chosen}) < len(chosen):
         mend = "name each once; screen.draw makes equal what differs in draw alone"
         raise RequestError("augmentations are ranked once each", got=[choice.label for choice in chosen], mend=mend)
     return chosen
+
+
+def rankable(space: Space) -> tuple[Augmentation, ...]:
+    """The augmentations of a space that need no student to learn against."""
+    return tuple(choice for choice in space.augmentations if not choice.learns)
 
 
 def rank_with(
@@ -151,7 +160,7 @@ def screened(config: SweepConfig, task: Task, folder: Path, tracking_uri: str) -
         raise WorkError(f"augmentations could not be ranked: {why}") from error
     kept = survivors(seen, choices, config.screen.drop)
     # As the space calls them: `screen.draw` changes the labels of what was ranked.
-    names = {choice.label: own.label for own, choice in zip(config.space.augmentations, choices, strict=True)}
+    names = {choice.label: own.label for own, choice in zip(rankable(config.space), choices, strict=True)}
     seen = replace(seen, rows=tuple(replace(row, label=names.get(row.label, row.label)) for row in seen.rows))
     return ScreeningResult(
         folder=str(folder),
@@ -201,8 +210,8 @@ def figures(result: ScreeningResult) -> dict[str, float]:
 
 
 def _drawn(choice: Augmentation, draw: Draw) -> Augmentation:
-    """`choice` with that draw, which for a pick is its base's; identity draws nothing."""
-    if isinstance(choice, Identity):
+    """`choice` with that draw, which for a pick is its base's; identity draws nothing, HARD for each image."""
+    if isinstance(choice, Identity | Hard):
         return choice
     if type(choice) is Pick:
         return replace(choice, base=_drawn(choice.base, draw))
@@ -210,8 +219,9 @@ def _drawn(choice: Augmentation, draw: Draw) -> Augmentation:
 
 
 def _catalogue() -> tuple[Augmentation, ...]:
-    """All of it; `pick` with mixup, since with CutMix it is CutMixPick."""
-    return tuple(Pick(base=Mixup()) if kind == Pick.kind else cls() for kind, cls in CATALOGUE.items())
+    """All that needs no student; `pick` with mixup, since with CutMix it is CutMixPick."""
+    usual = (Pick(base=Mixup()) if kind == Pick.kind else cls() for kind, cls in CATALOGUE.items())
+    return tuple(choice for choice in usual if not choice.learns)
 
 
 def _teacher(

@@ -18,6 +18,7 @@ from search.trials import Member, Outcome
 from spaces import Genome, Phase, Schedule, Space, WorkError
 from spaces.files import write_atomic
 from spaces.schedule import ROLES
+from trainables.game import replayable
 from trainables.task import Task
 
 Kind = Literal["pbt", "random", "choice"]
@@ -121,7 +122,8 @@ class Stage:
         if carried != line.phases:
             raise WorkError(f"the lineage of {best.name} and the history in its checkpoint differ; please report this")
         origin = {"run": best.name, "value": best.score, "parents": list(line.members[:-1])}
-        schedule = Schedule(line.phases, self.task.role, self.task.image, provenance | origin)
+        phases = replayed(line.phases, best, self.task)
+        schedule = Schedule(phases, self.task.role, self.task.image, provenance | origin)
         self._standings = {outcome.name: (outcome.epochs, outcome.score) for outcome in whole}
         self._write()
         return Found(schedule, best, tuple(self.exploits), best.score)
@@ -164,6 +166,13 @@ class Stage:
             members.append({"name": member.name, "start": member.mover.to_json(), **scored})
         content = {"name": self.name, "role": self.task.role, "kind": self.kind, "image": self.task.image.to_json()}
         write_atomic(self._population, json.dumps({**content, "members": members}) + "\n")
+
+
+def replayed(phases: Sequence[Phase], best: Outcome, task: Task) -> tuple[Phase, ...]:
+    """The phases of the best member as anybody can replay them, with what its game has learned, if it played one."""
+    if not any(phase.genome.augment.learns for phase in phases):
+        return tuple(phases)
+    return replayable(phases, best.state()["game"], task.weights)
 
 
 def member_seed(seed: int, role: str, *numbers: int) -> int:

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from torch import Tensor
 
+from results.hard import plot_game
 from results.plots import plot_schedule
 from results.summary import POLICY, RoleResult, SweepResult
 from results.tracking import Run, Tracker
@@ -24,14 +25,16 @@ from search.cluster import connected, slots
 from search.config import RoleConfig, StudentConfig, SweepConfig
 from search.plan import checked_data, opened, planned_epochs, scored_images, searches
 from search.progress import Ticker
+from search.ready import with_vaes
 from search.scoring import score_all
-from search.screen import contestants, figures, screened, write
+from search.screen import contestants, figures, rankable, screened, write
 from search.stage import Found, Stage, member_seed
 from search.trials import Member, Outcome, run_trials
 from search.watch import Watch
 from spaces import Genome, Phase, RequestError, Schedule, Space, WorkError
 from spaces.augmentations import Identity
 from spaces.files import write_atomic
+from spaces.schedule import WEIGHTS_SUFFIX
 from trainables.data import DataSet
 from trainables.screening import check_request
 from trainables.task import Task, TrainedTeacher
@@ -177,7 +180,7 @@ class _Sweep:
             plain = Schedule((Phase(task.epochs, Genome()),), task.role, task.image, self._provenance())
             self._keep(plain)
             return None, {POLICY: plain}
-        space = self._space(task)
+        task, space = self._ready(task, self._space(task))
         watch = Watch(self.tracker, self.parent, task.role, self.ticker, task.epochs)
         stages = [
             (Choice if kind == "choice" else Stage)(
@@ -199,6 +202,8 @@ class _Sweep:
         outcomes = self._trials(members, task, name, watch, config.stage.interval, scheduler)
         found = stages[0].found(outcomes, self._provenance())
         self._keep(found.schedule)
+        if any(choice.learns for choice in space.augmentations):
+            self._picture_games(outcomes, watch)
         if isinstance(stages[0], Choice):
             for label, value in stages[0].scores(outcomes).items():
                 self.tracker.log(self.parent, {f"choice/{label}/validation_accuracy": value})
@@ -218,7 +223,7 @@ class _Sweep:
         space = self.config.space
         if task.role == "teacher" or task.teacher is None:
             return replace(space, augment=(Identity.kind,))
-        if not self.config.screen.drop or len(space.augment) < 2:
+        if not self.config.screen.drop or len(rankable(space)) < 2:
             return space
         self.ticker.stage("screening")
         result = screened(self.config, task, self.folder, self.tracker.uri)
@@ -229,7 +234,25 @@ class _Sweep:
         self.ticker.say(escape(f"  dropped: {', '.join(result.dropped) or 'nothing'}"))
         return replace(space, augment=tuple(a.to_json() for a in space.augmentations if a.label not in result.dropped))
 
+    def _ready(self, task: Task, space: Space) -> tuple[Task, Space]:
+        """With what the space's augmentations need to have been trained beforehand."""
+        cache = Path(self.config.storage).resolve() / "vae"
+        task, space, files = with_vaes(task, space, self.config.resources, cache)
+        for path in files:
+            self.tracker.artifact(self.parent, path)
+        return task, space
+
+    def _picture_games(self, outcomes: Sequence[Outcome], watch: Watch) -> None:
+        """Where HARD was played: what the augmentors did, in each run's artifacts."""
+        for outcome in outcomes:
+            game = None if outcome.error else outcome.state().get("game")
+            if game is not None:
+                for picture in plot_game(game, self.folder / "report" / "hard" / outcome.name):
+                    self.tracker.artifact(watch.runs[outcome.name], picture)
+
     def _full(self, task: Task, seeds: int, arms: dict[str, Schedule], found: Found | None) -> _Trained:
+        learned = {key: part for schedule in arms.values() for key, part in schedule.weights.items()}
+        task = replace(task, weights={**task.weights, **learned})
         watch = Watch(self.tracker, self.parent, task.role, self.ticker, task.epochs)
         places = [(seed, arm) for seed in range(seeds) for arm in arms]
         members = [
@@ -307,7 +330,8 @@ class _Sweep:
         """Write a policy and its picture as soon as they are known."""
         policy = schedule.save(self._policy_file(schedule.role))
         picture = plot_schedule(schedule, self.folder / "report" / f"schedule.{schedule.role}.png")
-        for path in (policy, picture):
+        beside = (policy.with_suffix(WEIGHTS_SUFFIX),) if schedule.weights else ()
+        for path in (policy, *beside, picture):
             self.tracker.artifact(self.parent, path)
 
     def _policy_file(self, role: str) -> Path:

@@ -29,7 +29,7 @@ OURS = (
     "learning_rate",
     "images_per_s",
 )
-GROUPS = ("policy", "seconds")
+GROUPS = ("policy", "hard", "seconds")
 
 
 class Watch(tune.Callback):

@@ -50,5 +50,17 @@ def read_text(path: Path | str, kind: str) -> str:
         raise RequestError(f"cannot read the {kind} {path}: {_reason(error)}", mend="check the path") from error
 
 
+def read_bytes(path: Path | str, kind: str) -> bytes:
+    """The content of the file at `path`; `kind` names what it should be, for the error.
+
+    Raises:
+        RequestError: there is no such file.
+    """
+    try:
+        return Path(path).read_bytes()
+    except (OSError, ValueError) as error:
+        raise RequestError(f"cannot read the {kind} {path}: {_reason(error)}", mend="check the path") from error
+
+
 def _reason(error: OSError | ValueError) -> str:
     return getattr(error, "strerror", None) or str(error)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -12,15 +13,21 @@ from typing import Any
 
 import jsonschema
 import numpy as np
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
 
 from spaces.augmentations import imported
+from spaces.augmentations.hard import learned_parts, with_tensors
 from spaces.errors import RequestError
-from spaces.files import read_text, write_atomic
+from spaces.files import read_bytes, read_text, write_atomic
 from spaces.genome import Genome
+from spaces.learned import Learned
 from spaces.transform import SecondView, Transform
 
 FORMAT = "roletune.policy"
 VERSION = 1
+WEIGHTS_SUFFIX = ".safetensors"
 ROLES = ("teacher", "student")
 
 
@@ -164,8 +171,14 @@ class Schedule:
         genome = self.at(epoch)
         return SecondView(genome.augment, fill=self.image.fill, seed=(seed, epoch, 1)) if genome.has_view else None
 
+    @property
+    def weights(self) -> dict[str, Mapping[str, Tensor]]:
+        """The learned weights that its genomes hold, by their hash; those that are not at hand are left out."""
+        parts = [part for phase in self.phases for part in learned_parts(phase.genome.augment)]
+        return {part.sha256: part.tensors for part in parts if part.tensors is not None}
+
     def to_json(self) -> dict[str, Any]:
-        """The policy file's content as plain data."""
+        """The policy file's content as plain data; of learned weights, the hashes."""
         return {
             "format": FORMAT,
             "version": VERSION,
@@ -177,13 +190,30 @@ class Schedule:
 
     def dumps(self) -> str:
         """The policy file's text. The same schedule gives the same bytes: one entry a line, keys in a fixed order."""
-        document = self.to_json()
-        validate_policy(document)
-        return _canonical(document) + "\n"
+        return _text(self.to_json())
 
     def save(self, path: Path | str) -> Path:
-        """Write the policy file to `path`, whole or not at all."""
-        return write_atomic(path, self.dumps())
+        """Write the policy file to `path`, whole or not at all.
+
+        Learned weights go to a file beside it, of the same name with the suffix `.safetensors`, whose SHA-256 stands in
+        the policy file.
+
+        Raises:
+            RequestError: the place cannot be written to, or learned weights are not at hand.
+        """
+        document, path = self.to_json(), Path(path)
+        for phase in self.phases:
+            for part in learned_parts(phase.genome.augment):
+                part.required()
+        if weights := self.weights:
+            named = {f"{key}/{name}": tensor for key, part in weights.items() for name, tensor in part.items()}
+            content = safetensors.torch.save(named)
+            beside = path.with_suffix(WEIGHTS_SUFFIX)
+            document["weights"] = {"file": beside.name, "sha256": hashlib.sha256(content).hexdigest()}
+            text = _text(document)
+            write_atomic(beside, content)
+            return write_atomic(path, text)
+        return write_atomic(path, _text(document))
 
     @classmethod
     def from_json(cls, document: Any, own: Collection[str] = ()) -> Schedule:
@@ -208,14 +238,28 @@ class Schedule:
         )
 
     @classmethod
-    def loads(cls, text: str, source: str = "the text", own: Collection[str] = ()) -> Schedule:
-        """The schedule in a policy file's text; `source` names the file for errors, `own` as for `load`."""
+    def loads(
+        cls,
+        text: str,
+        source: str = "the text",
+        own: Collection[str] = (),
+        beside: Callable[[str], bytes] | None = None,
+    ) -> Schedule:
+        """The schedule in a policy file's text.
+
+        Args:
+            text: of the file.
+            source: names the file, for errors.
+            own: as for `load`.
+            beside: gives the content of the file of that name in the policy file's folder; None: there is no folder.
+        """
         try:
             document = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_key_twice)
         except (ValueError, RecursionError) as error:
             raise RequestError(f"{source} is no policy file: {error}", mend="is it whole JSON?") from error
         try:
-            return cls.from_json(document, own)
+            schedule = cls.from_json(document, own)
+            return schedule._with_weights(document["weights"], beside) if "weights" in document else schedule
         except RequestError as error:
             raise RequestError(f"{source}: {error}") from error
 
@@ -231,7 +275,39 @@ class Schedule:
         Raises:
             RequestError: the file is missing, broken, of a newer version, or holds a dotted name that is not in `own`.
         """
-        return cls.loads(read_text(path, "policy file"), str(path), own)
+        folder = Path(path).parent
+        return cls.loads(
+            read_text(path, "policy file"), str(path), own, lambda name: read_bytes(folder / name, "weights file")
+        )
+
+    def _with_weights(self, entry: Mapping[str, str], beside: Callable[[str], bytes] | None) -> Schedule:
+        """The same schedule, with the learned weights that its policy file names."""
+        if beside is None:
+            mend = "load the policy from its file: Schedule.load(path)"
+            raise RequestError("its learned weights lie in a file beside it", got=entry["file"], mend=mend)
+        content = beside(entry["file"])
+        if hashlib.sha256(content).hexdigest() != entry["sha256"]:
+            mend = "fetch both files again: they belong together"
+            raise RequestError("the weights beside it are those it was saved with", got=entry["file"], mend=mend)
+        try:
+            named = safetensors.torch.load(content)
+        except (SafetensorError, ValueError) as error:
+            raise RequestError(f"{entry['file']} is no safetensors file: {error}") from error
+        weights: dict[str, dict[str, Tensor]] = {}
+        for name, tensor in named.items():
+            key, _, rest = name.partition("/")
+            weights.setdefault(key, {})[rest] = tensor
+        for key, part in weights.items():
+            if Learned.of(part).sha256 != key:
+                raise RequestError("learned weights bear their own hash", got=key)
+        phases = tuple(
+            replace(phase, genome=replace(phase.genome, augment=with_tensors(phase.genome.augment, weights)))
+            for phase in self.phases
+        )
+        for phase in phases:
+            for reference in learned_parts(phase.genome.augment):
+                reference.required()
+        return replace(self, phases=phases)
 
     def _ends(self) -> Iterator[tuple[int, Phase]]:
         end = 0
@@ -282,6 +358,11 @@ def validate_policy(document: Any) -> None:
     except (TypeError, ValueError, RecursionError) as fault:
         raise RequestError(f"a policy file is plain JSON: {fault}") from fault
     raise RequestError(f"policy file, at {error.json_path}: {error.message[:200]}")
+
+
+def _text(document: dict[str, Any]) -> str:
+    validate_policy(document)
+    return _canonical(document) + "\n"
 
 
 def _no_constant(name: str) -> None:

@@ -78,7 +78,8 @@ class Space:
         """A neighbour of `genome` by PBA's rule.
 
         Each whole number is, with probability 0.2, drawn anew from its range; else it moves by 0, 1, 2 or 3
-        (uniform) up or down, and is clipped to its range. The augmentation is drawn anew with probability 0.2.
+        (uniform) up or down, and is clipped to its range. The augmentation is drawn anew with probability 0.2;
+        else one that learns moves the numbers of its game, each by a factor of 0.8 or 1.25.
         """
         moved = tuple(
             Entry(
@@ -89,7 +90,7 @@ class Space:
             for entry in genome.policy
         )
         anew = len(self.augment) > 1 and generator.random() < ANEW
-        return Genome(Policy(moved), self._drawn(generator) if anew else genome.augment)
+        return Genome(Policy(moved), self._drawn(generator) if anew else genome.augment.explored(generator))
 
     def _drawn(self, generator: np.random.Generator) -> Augmentation:
         choices = self.augmentations

@@ -1,13 +1,42 @@
-"""What the tests of sampling, engine and transform have in common."""
+"""What the tests of sampling, engine, transform and augmentations have in common."""
+
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from spaces import OPERATIONS, Entry, Genome, Parameters, Policy, Space
+from spaces.augmentations import CATALOGUE, HardChain, HardVae, augmentation
+from spaces.hard import Vae
+from spaces.learned import Learned
 from spaces.parameters import NONE
 
 NAMES = list(OPERATIONS)
 FILLS = {1: (119,), 3: (125, 122, 113)}
+READY = [kind for kind in CATALOGUE if not augmentation(kind).learns]
+"""The augmentations that can be called by themselves: the others have yet to learn, in a game against a student."""
+
+
+def with_any_vae(choice, channels, seed=0):
+    """`choice`, a VAE in it with weights that nobody trained."""
+    if isinstance(choice, HardChain):
+        return replace(choice, parts=tuple(with_any_vae(part, channels, seed) for part in choice.parts))
+    if not isinstance(choice, HardVae):
+        return choice
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        vae = Vae(channels, latent=choice.latent, width=choice.width)
+    return replace(choice, vae=Learned.of(vae.state_dict()))
+
+
+def taught(choice, channels=1, seed=0):
+    """The hard augmentation that `choice` names, as if it had learned something: its start, moved by noise."""
+    choice = with_any_vae(augmentation(choice), channels, seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        weights = choice.augmentor(channels).learnable()
+        moved = {name: value + 0.3 * torch.randn_like(value) for name, value in weights.items()}
+    return replace(choice, learned=Learned.of(moved))
 
 
 def genome_of(*probabilities):

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,8 @@ from trainables.normalise import Normalise
 from trainables.recipe import Recipe
 
 _STATE_VERSION = 1
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class Learner(ABC):
@@ -198,7 +200,7 @@ class Learner(ABC):
         return nullcontext()
 
 
-def on_device(model: nn.Module, device: torch.device, recipe: Recipe) -> nn.Module:
+def on_device(model: M, device: torch.device, recipe: Recipe) -> M:
     """Move `model` to `device`, in the memory layout that the recipe asks for."""
     model = model.to(device)
     return model.to(memory_format=torch.channels_last) if recipe.channels_last else model

@@ -216,6 +216,10 @@ def check_request(augmentations: Sequence[Augmentation], precision: Precision, t
     """
     for augment in augmentations:
         resolve(augment)
+        if augment.learns:
+            rule = "there is no student to learn against while augmentations are screened"
+            mend = "screen what it has learned: --policy with the policy file of a search"
+            raise RequestError(rule, got=augment.label, mend=mend)
         if augment.asks == "student":
             rule = "there is no student to ask while augmentations are screened"
             raise RequestError(rule, got=augment.label, mend="screen it with pick_by: teacher")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,8 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spaces import Schedule, Transform
-from spaces.augmentations import Answers
+from spaces.augmentations import Answers, Augmentation, Hard, View
+from spaces.augmentations.hard import with_tensors
 from spaces.parameters import seeded
+from trainables.game import SHOWN, Game, played
 from trainables.learner import Learner, on_device
 from trainables.losses import kd_loss
 from trainables.recipe import check_choices, check_range
@@ -55,6 +59,7 @@ class Student(Learner):
         teacher: answers, and never learns.
         distill: how.
         teacher_schedule: what the teacher sees where the views are distinct; None: the data set's own augmentation.
+        weights: learned weights that genomes refer to, by their hash.
         **kwargs: as for `Learner`.
     """
 
@@ -66,6 +71,7 @@ class Student(Learner):
         teacher: FrozenTeacher,
         distill: Distill,
         teacher_schedule: Schedule | None = None,
+        weights: Mapping[str, Mapping[str, Tensor]] | None = None,
         **kwargs: Any,
     ) -> None:
         """Put the teacher on the student's device."""
@@ -73,6 +79,8 @@ class Student(Learner):
         self.teacher = on_device(teacher, self.device, self.recipe)
         self.distill = distill
         self._teacher_schedule = teacher_schedule.stretch(self.epochs) if teacher_schedule else None
+        self._weights = weights or {}
+        self.game: Game | None = None
         self._t_stddev = RunningTStddev(self._raw_answers, len(self.data.train), self.recipe.batch_size)
 
     def begin_epoch(self, epoch: int) -> None:
@@ -80,6 +88,13 @@ class Student(Learner):
         super().begin_epoch(epoch)
         self._t_stddev.begin(self.agent.genome)
         self._view_generator = seeded(self.seed, epoch, 5)
+        self._second: Augmentation = with_tensors(self.agent.genome.augment, self._weights)
+        if isinstance(self._second, Hard) and self._second.learns:
+            if self.game is None or not self.game.plays(self._second):
+                earlier = self.game.snapshots if self.game is not None else {}
+                self.game = self._game(self._second)
+                self.game.snapshots |= earlier
+            self.game.begin_epoch(epoch, self._second, self.seed)
         self._teacher_generator = seeded(self.seed, epoch, 3)
         self._teacher_augment = None
         if self._teacher_schedule:
@@ -105,21 +120,40 @@ class Student(Learner):
         if view is None:
             return parts
         parts["view_loss"] = kd_loss(view_logits, view[1], self.distill.temperature)
+        if self.game is not None and self._second.learns:
+            self.game.judge(kd, parts["view_loss"])
         return parts | {"loss": parts["loss"] + alpha * parts["view_loss"]}
 
     def end_epoch(self) -> dict[str, float]:
-        """`t_stddev_ratio`: T. stddev under the genome in force, so far, over what it is without augmentation."""
+        """What there is to say of the epoch beside its losses.
+
+        `t_stddev_ratio`: T. stddev under the genome in force, so far, over what it is without augmentation; and of
+        HARD's game, where one is played, what `Game.end_epoch` gives.
+        """
         ratio = self._t_stddev.ratio()
-        return {} if ratio is None else {"t_stddev_ratio": ratio}
+        metrics = {} if ratio is None else {"t_stddev_ratio": ratio}
+        if self.game is None or not self._second.learns:
+            return metrics
+        marks = {round(quarter * (self.epochs - 1) / 4) for quarter in range(5)}
+        shown = None
+        if self.epoch in marks or not self.game.grids:
+            rows = torch.arange(min(SHOWN, len(self.data.train)))
+            shown, _ = next(iter(self.data.train.subset(rows).batches(SHOWN)))
+        return metrics | self.game.end_epoch(None if shown is None else shown.to(self.device))
 
     def state_dict(self) -> dict[str, Any]:
-        """The learner's, and what was seen of the teacher's spread."""
-        return super().state_dict() | {"t_stddev": self._t_stddev.state_dict()}
+        """The learner's, what was seen of the teacher's spread, and HARD's game."""
+        game = self.game.state_dict() if self.game is not None else None
+        return super().state_dict() | {"t_stddev": self._t_stddev.state_dict(), "game": game}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state`."""
         super().load_state_dict(state)
         self._t_stddev.load_state_dict(state["t_stddev"])
+        self.game = None
+        if state["game"] is not None:
+            self.game = self._game(played(state["game"], self._weights))
+            self.game.load_state_dict(deepcopy(state["game"]))
 
     def _raw_answers(self, rows: Tensor) -> Tensor:
         """The teacher's logits on some of the training images, as they are, (rows, K)."""
@@ -131,14 +165,34 @@ class Student(Learner):
 
         It is made of the images under the data set's own augmentation, as the first view is without a policy.
         """
-        augment = self.agent.genome.augment
+        augment = self._second
         if not self.agent.genome.has_view:
             return None
         base = self._base(raw, self.fill, self._view_generator)
-        view = augment(base, self.fill, self._view_generator, self._answers(augment.asks))
+        view = self._played(base) or augment(base, self.fill, self._view_generator, self._answers(augment.asks))
         shown = self.normalise(view.images)
         target = view.logits if augment.asks == "teacher" else None
         return shown, self.teacher(shown) if target is None else target
+
+    def _played(self, images: Tensor) -> View | None:
+        """The view of the augmentor that plays against this student; None where none does."""
+        if self.game is None or not self._second.learns:
+            return None
+        images = images.to(self.device)
+        self.game.turn(images)
+        return self.game.view(images)
+
+    def _game(self, augment: Hard) -> Game:
+        return Game(
+            augment,
+            channels=self.data.channels,
+            teacher=self.teacher,
+            student=self.model,
+            normalise=self.normalise,
+            temperature=self.distill.temperature,
+            seed=self.seed,
+            device=self.device,
+        )
 
     def _answers(self, role: str) -> Answers | None:
         """What a view may ask: the teacher, or the student in evaluation mode, which leaves its statistics alone."""

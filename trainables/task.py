@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -42,6 +43,7 @@ class Task:
         validate_every: epochs from one score to the next; the last epoch is always scored.
         teacher: for a student.
         distill: for a student.
+        weights: learned weights that genomes refer to, by their hash; for a student.
     """
 
     role: Literal["teacher", "student"]
@@ -53,6 +55,7 @@ class Task:
     validate_every: int = 1
     teacher: TrainedTeacher | None = None
     distill: Distill = field(default_factory=Distill)
+    weights: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
 
     @property
     def image(self) -> ImageSpec:
@@ -87,6 +90,7 @@ class Task:
             teacher=FrozenTeacher(teacher),
             distill=self.distill,
             teacher_schedule=self.teacher.schedule,
+            weights=self.weights,
             **common,
         )
 

@@ -29,6 +29,11 @@ class FrozenTeacher(nn.Module):
         del mode
         return self
 
+    def through(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) → logits (B, classes), with a gradient to the images and none to the weights."""
+        logits: Tensor = self.model(images)
+        return logits
+
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, H, W) → logits (B, classes), without a gradient."""

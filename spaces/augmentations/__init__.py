@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from spaces.augmentations.base import Answers, Augmentation, View
+from spaces.augmentations.hard import Hard, HardAffine, HardChain, HardColor, HardMix, HardVae
 from spaces.augmentations.mixing import CutMix, Mixup
 from spaces.augmentations.own import Own, own
 from spaces.augmentations.pick import CutMixPick, Pick, entropy
@@ -24,6 +25,12 @@ __all__ = [
     "CutMixPick",
     "Cutout",
     "Flip",
+    "Hard",
+    "HardAffine",
+    "HardChain",
+    "HardColor",
+    "HardMix",
+    "HardVae",
     "Identity",
     "Mixup",
     "OfPolicy",
@@ -51,10 +58,15 @@ _KINDS: tuple[type[Augmentation], ...] = (
     CutMix,
     CutMixPick,
     Pick,
+    HardAffine,
+    HardMix,
+    HardVae,
+    HardColor,
+    HardChain,
 )
 
 CATALOGUE: Mapping[str, type[Augmentation]] = MappingProxyType({kind.kind: kind for kind in _KINDS})
-"""All by name, from the mildest to the mixes."""
+"""All by name, from the mildest to the mixes, then those that are learned."""
 
 
 def imported(choice: Augmentation) -> str:
@@ -109,4 +121,12 @@ def augmentation(choice: object) -> Augmentation:
         if isinstance(base, Mapping) and base.get("kind") == Pick.kind:  # at once: picks in picks may go to any depth
             raise RequestError(f"{kind}'s base picks nothing itself", got=Pick.kind)
         parameters["base"] = augmentation(base)
+    if isinstance(parameters.get("parts"), list | tuple):
+        parameters["parts"] = tuple(_part(part) for part in parameters["parts"])
     return cls(**parameters)
+
+
+def _part(choice: object) -> Augmentation:
+    if isinstance(choice, Mapping) and "parts" in choice:  # at once: chains of chains may go to any depth
+        raise RequestError(f"{HardChain.kind}'s parts are no chains themselves", got=choice.get("kind"))
+    return augmentation(choice)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -63,9 +64,11 @@ class Augmentation(ABC):
     Attributes:
         kind: its name in the catalogue.
         asks: whose answers it needs: nobody's (""), the `teacher`'s or the `student`'s.
+        unlabelled: parameters that its label leaves out.
     """
 
     kind: ClassVar[str]
+    unlabelled: ClassVar[tuple[str, ...]] = ()
 
     draw: Draw = "sample"
 
@@ -82,9 +85,19 @@ class Augmentation(ABC):
         changed = [
             f"{name}={_short(getattr(self, name, value))}"
             for name, value in content.items()
-            if value != usual.get(name)
+            if value != usual.get(name) and name not in self.unlabelled
         ]
         return f"{kind}({', '.join(changed)})" if changed else kind
+
+    @property
+    def learns(self) -> bool:
+        """Whether it is yet to be learned, in a game against a student."""
+        return False
+
+    def explored(self, generator: np.random.Generator) -> Augmentation:
+        """A neighbour of the same kind; what has nothing to move, and so draws nothing, is its own."""
+        del generator
+        return self
 
     @property
     def asks(self) -> str:
@@ -118,6 +131,8 @@ def _short(value: Any) -> str:
     """A parameter in a label: of one augmentation its label, of a policy a mark that tells it from others."""
     if isinstance(value, Augmentation):
         return value.label
+    if isinstance(value, tuple) and any(isinstance(part, Augmentation) for part in value):
+        return "+".join(map(_short, value))
     if hasattr(value, "to_json"):
         return f"#{zlib.crc32(json.dumps(value.to_json()).encode()):08x}"
     return str(value)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from spaces.augmentations.base import Answers, Augmentation, View, check_range, draws
-from spaces.errors import RequestError
+from spaces.partners import partners
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Mixup(_Mix):
         self, images: Tensor, fill: Sequence[int], generator: torch.Generator, answers: Answers | None = None
     ) -> View:
         """Mix each image with its partner; at least two images."""
-        rows, partner = _partners(len(images), generator)
+        rows, partner = torch.arange(len(images)), partners(len(images), generator)
         share = self._shares(len(images), generator)
         weight, other = share.to(images.device), partner.to(images.device)
         factor = weight.view(-1, 1, 1, 1)
@@ -70,7 +70,7 @@ class CutMix(_Mix):
     ) -> View:
         """Mix each image with its partner; at least two images."""
         batch, _, height, width = images.shape
-        rows, partner = _partners(batch, generator)
+        rows, partner = torch.arange(batch), partners(batch, generator)
         side = (1 - self._shares(batch, generator)).sqrt()
         centre = torch.rand(2, draws(self.draw, batch), generator=generator).expand(2, batch)
         across, down = (_span(side, at, length) for at, length in ((centre[0], width), (centre[1], height)))
@@ -87,17 +87,3 @@ def _span(side: Tensor, centre: Tensor, length: int) -> Tensor:
     middle = (centre * length).long()
     pixels = torch.arange(length)
     return (pixels >= (middle - half).unsqueeze(1)) & (pixels < (middle + half).unsqueeze(1))
-
-
-def _partners(batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Each row, and its partner: the next one on a random ring through all rows, so nobody's partner is itself.
-
-    Raises:
-        RequestError: there is nobody to mix with.
-    """
-    if batch < 2:
-        raise RequestError("a mix needs a batch of at least two images", got=batch, mend="use larger batches")
-    ring = torch.randperm(batch, generator=generator)
-    partner = torch.empty_like(ring)
-    partner[ring] = ring.roll(1)
-    return torch.arange(batch), partner

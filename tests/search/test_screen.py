@@ -9,12 +9,13 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 from ray.exceptions import RayTaskError
+from support import READY
 
 from results.screening import ScreeningResult
 from search.config import SweepConfig
 from search.screen import contestants, figures, plain, rank_with, screen, screened, survivors, write
 from spaces import Entry, Genome, ImageSpec, Phase, Policy, RequestError, Schedule, WorkError
-from spaces.augmentations import CATALOGUE, CutMix, Cutout, Flip, Identity, Mixup, OfPolicy, Pick, augmentation
+from spaces.augmentations import CutMix, Cutout, Flip, Identity, Mixup, OfPolicy, Pick, augmentation
 from trainables import Recipe, Task, TrainedTeacher
 from trainables.data import load
 from trainables.models import build_model
@@ -37,7 +38,7 @@ def schedule(*names):
 
 def test_by_default_the_whole_catalogue_is_ranked():
     choices = contestants(sweep())
-    assert [choice.kind for choice in choices] == list(CATALOGUE) and len(choices) >= 10
+    assert [choice.kind for choice in choices] == READY and len(choices) >= 10
     assert len({choice.label for choice in choices}) == len(choices)
     assert Pick(base=Mixup()) in choices, "with CutMix it would be CutMixPick once more"
 
@@ -45,7 +46,7 @@ def test_by_default_the_whole_catalogue_is_ranked():
 def test_the_sweeps_own_choices_are_ranked_where_it_has_more_than_one():
     own = ["cutmix", {"kind": "cutout", "side": 0.25}]
     assert contestants(sweep(own)) == (CutMix(), Cutout(side=0.25))
-    assert len(contestants(sweep(["cutmix"]))) == len(CATALOGUE), "one alone is nothing to rank"
+    assert len(contestants(sweep(["cutmix"]))) == len(READY), "one alone is nothing to rank"
 
 
 def test_names_come_before_the_sweeps_own_choices():

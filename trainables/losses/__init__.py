@@ -1,5 +1,5 @@
 """Distillation losses, one file each."""
 
-from trainables.losses.kd import kd_loss
+from trainables.losses.kd import divergence, kd_loss
 
-__all__ = ["kd_loss"]
+__all__ = ["divergence", "kd_loss"]

@@ -16,6 +16,11 @@ def kd_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
         teacher: logits t, (B, C); no gradient flows into them.
         temperature: T > 0.
     """
-    target = F.log_softmax(teacher.detach().float() / temperature, dim=1)
+    return divergence(student, teacher.detach(), temperature)
+
+
+def divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """`kd_loss` whose gradient flows into the teacher's logits as well."""
+    target = F.log_softmax(teacher.float() / temperature, dim=1)
     log_student = F.log_softmax(student.float() / temperature, dim=1)
     return F.kl_div(log_student, target, reduction="batchmean", log_target=True) * temperature**2

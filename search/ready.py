@@ -1,0 +1,53 @@
+"""What must be trained before a student's search can begin: the VAEs of `hard_vae`, once for each set of images."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import ray
+from ray.exceptions import RayError
+
+from search.config import ResourceConfig
+from search.trials import worker
+from spaces import RoletuneError, Space, WorkError
+from spaces.augmentations import Augmentation
+from trainables.ray_trial import Worker
+from trainables.task import Task
+from trainables.vae import vae_files, weights_of, with_vae
+
+
+def with_vaes(task: Task, space: Space, resources: ResourceConfig, cache: Path) -> tuple[Task, Space, tuple[Path, ...]]:
+    """Train the VAEs that the space's augmentations need, on one worker, or take them from `cache`.
+
+    Args:
+        task: the student's; they are trained on its training images.
+        space: whose augmentations may need some.
+        resources: of the worker.
+        cache: folder, shared by all nodes, of VAEs that were trained before, on the same images.
+
+    Returns:
+        The task with their weights, the space that refers to these, and their files.
+
+    Raises:
+        WorkError: the worker failed.
+    """
+    files = tuple(cache / name for choice in space.augmentations for name in vae_files(choice, task.data.train))
+    if not files:
+        return task, space, ()
+    remote = ray.remote(num_cpus=resources.cpus_per_trial, num_gpus=resources.gpus_per_trial)(_remote)
+    try:
+        choices = ray.get(remote.remote(task, space.augmentations, cache, worker(resources)))
+    except RayError as error:
+        cause = getattr(error, "cause", None) or error
+        if isinstance(cause, RoletuneError):
+            raise cause from None
+        why = " ".join(f"{type(cause).__name__}: {cause}".split())[:300]
+        raise WorkError(f"the VAE of hard_vae could not be trained: {why}") from error
+    weights = {**task.weights, **weights_of(choices)}
+    return replace(task, weights=weights), replace(space, augment=tuple(c.to_json() for c in choices)), files
+
+
+def _remote(task: Task, choices: tuple[Augmentation, ...], cache: Path, here: Worker) -> tuple[Augmentation, ...]:
+    device, data = here.enter(), task.data
+    return tuple(with_vae(c, data.train, channels=data.channels, cache=cache, device=device) for c in choices)

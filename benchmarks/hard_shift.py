@@ -326,7 +326,7 @@ def plot(rows: Sequence[Row], summary: dict[str, Any]) -> None:
     left.set_xlabel("student steps")
     left.set_ylabel("accuracy on shifted validation digits")
     left.set_ylim(0, 1)
-    left.margins(x=0.14)
+    left.margins(x=0.16)
     ranked = sorted((row for row in rows if "half_width_95" in row), key=lambda row: row["accuracy"])
     names = [row["arm"] for row in ranked]
     values, halves = [row["accuracy"] for row in ranked], [row["half_width_95"] for row in ranked]
@@ -336,7 +336,7 @@ def plot(rows: Sequence[Row], summary: dict[str, Any]) -> None:
             f"{100 * value:.0f}", (value + half, place), xytext=(4, -3), textcoords="offset points", fontsize=9
         )
     right.set_xlim(0, 1.08)
-    right.set_xlabel(f"accuracy on shifted test digits, {summary['seeds']} seeds, 95 % interval")
+    right.set_xlabel(f"accuracy on shifted test digits ({summary['seeds']} seeds, 95 %)")
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(

@@ -34,7 +34,7 @@ from search.watch import Watch
 from spaces import Genome, Phase, RequestError, Schedule, Space, WorkError
 from spaces.augmentations import Identity
 from spaces.files import write_atomic
-from spaces.schedule import WEIGHTS_SUFFIX
+from spaces.schedule import weights_file
 from trainables.data import DataSet
 from trainables.screening import check_request
 from trainables.task import Task, TrainedTeacher
@@ -330,7 +330,7 @@ class _Sweep:
         """Write a policy and its picture as soon as they are known."""
         policy = schedule.save(self._policy_file(schedule.role))
         picture = plot_schedule(schedule, self.folder / "report" / f"schedule.{schedule.role}.png")
-        beside = (policy.with_suffix(WEIGHTS_SUFFIX),) if schedule.weights else ()
+        beside = (weights_file(policy),) if schedule.weights else ()
         for path in (policy, *beside, picture):
             self.tracker.artifact(self.parent, path)
 

@@ -195,20 +195,19 @@ class Schedule:
     def save(self, path: Path | str) -> Path:
         """Write the policy file to `path`, whole or not at all.
 
-        Learned weights go to a file beside it, of the same name with the suffix `.safetensors`, whose SHA-256 stands in
-        the policy file.
+        Learned weights go to a file beside it, see `weights_file`, whose SHA-256 stands in the policy file.
 
         Raises:
             RequestError: the place cannot be written to, or learned weights are not at hand.
         """
         document, path = self.to_json(), Path(path)
+        beside = weights_file(path)
         for phase in self.phases:
             for part in learned_parts(phase.genome.augment):
                 part.required()
         if weights := self.weights:
             named = {f"{key}/{name}": tensor for key, part in weights.items() for name, tensor in part.items()}
             content = safetensors.torch.save(named)
-            beside = path.with_suffix(WEIGHTS_SUFFIX)
             document["weights"] = {"file": beside.name, "sha256": hashlib.sha256(content).hexdigest()}
             text = _text(document)
             write_atomic(beside, content)
@@ -314,6 +313,18 @@ class Schedule:
         for phase in self.phases:
             end += phase.epochs
             yield end, phase
+
+
+def weights_file(path: Path | str) -> Path:
+    """Where the learned weights of the policy file at `path` lie: `NAME.safetensors` beside `NAME.json`.
+
+    Raises:
+        RequestError: `path` names no file, or one of weights.
+    """
+    path = Path(path)
+    if not path.name or path.suffix == WEIGHTS_SUFFIX:
+        raise RequestError("a policy file has a name, and is JSON", got=str(path), mend="call it NAME.json")
+    return path.parent / (path.name.removesuffix(".json") + WEIGHTS_SUFFIX)
 
 
 def merge(phases: Sequence[Phase]) -> tuple[Phase, ...]:

@@ -228,7 +228,7 @@ class Game:
     def _augmentor_is_done(self) -> bool:
         if self._length >= self.augment.augmentor_steps:
             return True
-        return self._length > 0 and self._running > self.augment.high * self._scale
+        return self._running > self.augment.high * self._scale
 
     def _student_is_done(self) -> bool:
         longest = self.augment.student_steps

@@ -127,6 +127,10 @@ def augmentation(choice: object) -> Augmentation:
 
 
 def _part(choice: object) -> Augmentation:
-    if isinstance(choice, Mapping) and "parts" in choice:  # at once: chains of chains may go to any depth
-        raise RequestError(f"{HardChain.kind}'s parts are no chains themselves", got=choice.get("kind"))
+    """A part of a chain, refused before it is read if it is no hard one: parts in parts might go to any depth."""
+    kind = choice.get("kind") if isinstance(choice, Mapping) else getattr(choice, "kind", choice)
+    if kind == HardChain.kind:
+        raise RequestError(f"{kind}'s parts are no chains themselves", got=kind)
+    if isinstance(kind, str) and not issubclass(CATALOGUE.get(kind, Hard), Hard):
+        raise RequestError(f"{HardChain.kind}'s parts are two or more of the other hard augmentations", got=kind)
     return augmentation(choice)

@@ -235,7 +235,9 @@ class HardVae(Hard):
             RequestError: the VAE was not trained yet.
         """
         if self.vae is None:
-            raise RequestError("hard_vae needs a trained VAE", mend="trainables.vae.with_vaes(augment, images) has one")
+            raise RequestError(
+                "hard_vae needs a trained VAE", mend="trainables.vae.with_vae(choice, images, channels=C)"
+            )
         module = Latent(channels, latent=self.latent, width=self.width, reach=self.reach)
         fit(module.vae, self.vae.required(), "the VAE's weights")
         return module
@@ -281,10 +283,13 @@ class HardChain(Hard):
     def __post_init__(self) -> None:
         """Refuse what is no chain."""
         super().__post_init__()
+        rule = f"{self.kind}'s parts are two or more of the other hard augmentations"
+        if not isinstance(self.parts, list | tuple):
+            raise RequestError(rule, got=self.parts)
         object.__setattr__(self, "parts", tuple(self.parts))
         kinds = [part.kind if isinstance(part, Hard) else part for part in self.parts]
         if len(kinds) < 2 or not all(isinstance(part, Hard) and part.kind != self.kind for part in self.parts):
-            raise RequestError(f"{self.kind}'s parts are two or more of the other hard augmentations", got=kinds)
+            raise RequestError(rule, got=kinds)
         if kinds.count(HardMix.kind) > 1:
             raise RequestError(f"at most one of {self.kind}'s parts mixes", got=kinds)
         if any(not part.learns for part in self.parts):
@@ -308,7 +313,7 @@ def made(
     generator: torch.Generator,
 ) -> View:
     """A view of uint8 images by an augmentor as it stands, rounded to bytes."""
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast(images.device.type, enabled=False):  # a replay must give the same bytes
         drawn = module(images.float() / 255, colour(fill, images.device), generator)
         shown = (drawn.images * 255).round().to(torch.uint8)
     alone = View.alone(shown)
@@ -323,17 +328,18 @@ def colour(fill: Sequence[int], device: torch.device) -> Tensor:
 
 
 def fit(module: torch.nn.Module, weights: Mapping[str, Tensor], what: str) -> None:
-    """Put `weights` into `module`, as far as they go.
+    """Put `weights` into `module`: of an augmentor what it learned, of anything else all there is.
 
     Raises:
-        RequestError: a name that it does not have, or another shape.
+        RequestError: a name too many or too few, or another shape.
     """
+    names = (module.learnable() if isinstance(module, Augmentor) else module.state_dict()).keys()
+    if names != weights.keys():
+        raise RequestError(f"{what} fit these settings", got=sorted(names ^ weights.keys()))
     try:
-        strange = module.load_state_dict(dict(weights), strict=False).unexpected_keys
+        module.load_state_dict(dict(weights), strict=False)
     except RuntimeError as error:
         raise RequestError(f"{what} have other shapes than these settings ask for") from error
-    if strange:
-        raise RequestError(f"{what} fit these settings", got=strange)
 
 
 @lru_cache(maxsize=16)

@@ -48,6 +48,8 @@ class Pick(Augmentation):
             raise RequestError(f"{self.kind}'s base is an augmentation", got=self.base)
         if isinstance(self.base, Pick):
             raise RequestError(f"{self.kind}'s base picks nothing itself", got=self.base.kind)
+        if self.base.learns:
+            raise RequestError(f"{self.kind}'s base has nothing to learn first", got=self.base.kind)
 
     @property
     def asks(self) -> str:

@@ -30,7 +30,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from matplotlib.figure import Figure
 from scipy import stats
 from torch import Tensor
 
@@ -240,16 +239,17 @@ def holm(p: Sequence[float]) -> list[float]:
 
 def plot(rows: Sequence[Row]) -> None:
     """For each set the arms by their accuracy on corrupted images, and beside it that on clean ones."""
+    from matplotlib.figure import Figure  # here, since every worker would wait for it
+
     figure = Figure(figsize=(9.5, 6.4), layout="constrained")
     for name, line in zip(SETTINGS, figure.subplots(2, 2, sharey="row"), strict=True):
         ranked = sorted((r for r in rows if r["set"] == name and "seconds" in r), key=lambda row: row["corrupted"])
-        arms, seeds = [row["arm"] for row in ranked], len(ranked[0]["clean_by_seed"])
+        arms = [row["arm"] for row in ranked]
         for axes, measure, colour in zip(line, ("corrupted", "clean"), ("#d55e00", "#0072b2"), strict=True):
             means, halves = ([row[key] for row in ranked] for key in (measure, f"{measure}_half_width_95"))
-            axes.errorbar(means, range(len(arms)), xerr=halves, fmt="o", color=colour)
+            axes.errorbar(means, arms, xerr=halves, fmt="o", color=colour)
             axes.axvline(means[arms.index(KD)], color="#999999", linestyle=":", zorder=0)
-            axes.set_yticks(range(len(arms)), arms)
-            axes.set_xlabel(f"accuracy on {measure} test images, {seeds} seeds, 95 % interval")
+            axes.set_xlabel(f"accuracy on {measure} test images, {SETTINGS[name].seeds} seeds, 95 % interval")
             axes.spines[["top", "right"]].set_visible(False)
         line[0].set_title(name, loc="left", fontsize=11)
     figure.savefig(buffer := BytesIO(), format="png", dpi=120, metadata={"Software": None})

@@ -137,6 +137,22 @@ def test_a_population_evolves_games_and_its_policy_is_replayed_as_it_was_trained
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["hard_affine", "hard_mix", "hard_vae"])
+def test_each_plays_in_a_population(evolved, tmp_path, kind):
+    config, result = evolved
+    teacher = config.teacher.model_copy(update={"weights": str(Path(result.folder) / "models" / "teacher.safetensors")})
+    rules = {"warmup": 4, "student_steps": 8, "augmentor_steps": 2} | ({"vae_steps": 30} if kind == "hard_vae" else {})
+    alone = Space(operations=("Rotate",), copies=1, augment=({"kind": kind, **rules},))
+    given = {"storage": str(tmp_path / "runs"), "teacher": teacher, "space": alone, "baselines": ()}
+    found = run(config.model_copy(update=given))
+    (student,) = found.roles
+    policy = Schedule.load(student.policy_file)
+    assert found.failed == {} and student.exploits > 0
+    assert {phase.genome.augment.kind for phase in policy.phases} == {kind}
+    assert len({phase.genome.augment.learned.sha256 for phase in policy.phases}) > 1, "it went on learning"
+
+
+@pytest.mark.slow
 def test_a_run_id_brings_the_weights_too(evolved):
     _, result = evolved
     client = MlflowClient(result.tracking_uri)

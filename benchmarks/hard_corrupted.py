@@ -7,7 +7,8 @@ photographs. A set has one teacher, which on photographs saw every training digi
 
 All arms take the same student steps under 0.1 · CE(x) + 0.9 · (KD(x) + KD(x̃)), T = 4: `kd` has no second view x̃,
 `trivialaugment` and `cutmixpick` learn nothing, `hard_…` (Nix, Burg, Sinz 2023, https://arxiv.org/abs/2305.14890) play
-the game under the catalogue's settings, the augmentor's steps on top, and `vae` is `hard_vae` with nothing to learn.
+the game under the catalogue's settings but in phases half as long, the augmentor's steps on top, and `vae` is `hard_vae`
+with nothing to learn.
 
 The test images are scored once, after the last epoch, as they are and under five corruptions of one severity each,
 chosen on validation images so that a student without teacher loses visibly; `corrupted` is the mean of the five.
@@ -49,6 +50,7 @@ from trainables.vae import weights_of, with_vae
 PICTURE = ROOT / "docs" / "hard_corrupted.png"
 KD, TRIVIAL, CONTROL = "kd", "trivialaugment", "vae"
 HARD = ("hard_affine", "hard_mix", "hard_color", "hard_vae", "hard_chain")
+RULES: dict[str, Any] = {"student_steps": 25}
 CORRUPTIONS = ("noise", "blur", "contrast", "rotation", "translation")
 CONTRAST, ANGLE, SHIFT = 0.5, 20, 1  # what remains; to either side, degrees; along one axis, to either side, px
 SIDE, SQUARE = 16, 32  # of an image on a photograph, and of the photograph's square, which is halved, px
@@ -102,8 +104,9 @@ def main() -> None:
 
 def arms(data: DataSet, vae_steps: int) -> tuple[dict[str, Augmentation | None], Mapping[str, Mapping[str, Tensor]]]:
     """What makes each arm's second view, None: there is none; and the VAE's weights, trained once for two arms."""
-    vae = with_vae(HardVae(vae_steps=vae_steps), data.train, channels=data.channels)
-    fixed = {name: augmentation(name) for name in (TRIVIAL, "cutmixpick", *HARD)}
+    vae = with_vae(HardVae(vae_steps=vae_steps, **RULES), data.train, channels=data.channels)
+    fixed = {name: augmentation(name) for name in (TRIVIAL, "cutmixpick")}
+    fixed |= {name: augmentation({"kind": name, **RULES}) for name in HARD}
     control = augmentation(vae.to_json() | {"reach": 0.0})
     return {KD: None, **fixed, "hard_vae": vae, CONTROL: control}, weights_of((vae,))
 

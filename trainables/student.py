@@ -151,7 +151,7 @@ class Student(Learner):
         super().load_state_dict(state)
         self._t_stddev.load_state_dict(state["t_stddev"])
         self.game = None
-        if state["game"] is not None:
+        if state.get("game") is not None:
             self.game = self._game(played(state["game"], self._weights))
             self.game.load_state_dict(deepcopy(state["game"]))
 

@@ -99,7 +99,9 @@ def vae_files(choice: Augmentation, images: Images) -> tuple[str, ...]:
 
 def vae_file(choice: HardVae, images: Images) -> str:
     """What the VAE's file is called: after the images that it was trained on, and its settings."""
-    digest = hashlib.sha256(repr((choice.latent, choice.width, choice.vae_steps)).encode())
+    digest = hashlib.sha256(
+        repr((choice.latent, choice.width, choice.vae_steps, BATCH, RATE, KL_WEIGHT, NOISE)).encode()
+    )
     for batch, _ in images.batches(512):
         digest.update(repr(tuple(batch.shape)).encode())
         digest.update(batch.cpu().contiguous().numpy().tobytes())

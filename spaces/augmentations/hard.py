@@ -66,7 +66,7 @@ class Hard(Augmentation):
     high: float = 10.0
     lr: float = 0.05
     warmup: int = 50
-    student_steps: int = 25
+    student_steps: int = 50
     augmentor_steps: int = 5
     memory: int = 20
     learned: Learned | None = None
@@ -352,23 +352,30 @@ def _ready(choice: Hard, channels: int, device: torch.device) -> Augmentor:
 
 
 def learned_parts(choice: Augmentation) -> tuple[Learned, ...]:
-    """All learned weights that `choice` refers to."""
-    found = [getattr(choice, field.name) for field in fields(choice)]
-    nested = [part for value in found if isinstance(value, tuple) for part in value if isinstance(part, Hard)]
-    own = tuple(value for value in found if isinstance(value, Learned))
-    return own + tuple(value for part in nested for value in learned_parts(part))
+    """All learned weights that `choice`, its parts or its base refer to."""
+    found: list[Learned] = []
+    for item in fields(choice):
+        value = getattr(choice, item.name)
+        for part in value if isinstance(value, tuple) else (value,):
+            if isinstance(part, Learned):
+                found.append(part)
+            elif isinstance(part, Augmentation):
+                found.extend(learned_parts(part))
+    return tuple(found)
 
 
 def with_tensors(choice: Augmentation, weights: Mapping[str, Mapping[str, Tensor]]) -> Augmentation:
     """`choice`, its references filled from `weights` by their hash; what is not there stays a reference."""
-    if not isinstance(choice, Hard):
-        return choice
     changed: dict[str, Any] = {}
     for item in fields(choice):
+        if not item.init:
+            continue
         value = getattr(choice, item.name)
         if isinstance(value, Learned) and value.sha256 in weights:
             changed[item.name] = Learned(value.sha256, weights[value.sha256])
-        elif isinstance(value, tuple):
+        elif isinstance(value, Augmentation):
+            changed[item.name] = with_tensors(value, weights)
+        elif isinstance(value, tuple) and value and isinstance(value[0], Augmentation):
             changed[item.name] = tuple(with_tensors(part, weights) for part in value)
     return replace(choice, **changed) if changed else choice
 

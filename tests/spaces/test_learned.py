@@ -283,6 +283,14 @@ def test_a_pick_from_what_has_yet_to_learn_is_refused():
     assert "hard_affine" in refusal(lambda: augmentation({"kind": "pick", "base": "hard_affine"}))
 
 
+def test_a_pick_from_what_was_learned_keeps_its_weights(tmp_path):
+    schedule = schedule_of(augmentation({"kind": "pick", "base": taught("hard_affine")}))
+    loaded = Schedule.load(schedule.save(tmp_path / "policy.json"))
+    images, answers = pictures(4, 1), [lambda shown: shown.float().flatten(1)[:, :5]]
+    views = [one.second_view(0)(images, *answers).images for one in (schedule, loaded)]
+    assert torch.equal(*views)
+
+
 # ---- which augmentor -------------------------------------------------------------------------------
 
 
@@ -580,7 +588,8 @@ def test_which_weights_a_choice_refers_to():
         assert torch.equal(view_of(filled, pictures(4, 1)).images, view_of(choice, pictures(4, 1)).images)
         some = with_tensors(bare, {choice.learned.sha256: choice.learned.tensors})
         assert [part.tensors is not None for part in learned_parts(some)].count(True) == 1
-    assert with_tensors(augmentation("flip"), found) == augmentation("flip")
+    for kind in READY:  # all others, a pick that makes its own base among them
+        assert with_tensors(augmentation(kind), found) == augmentation(kind) and learned_parts(augmentation(kind)) == ()
 
 
 # ---- the policy file -------------------------------------------------------------------------------

@@ -7,8 +7,8 @@ photographs. A set has one teacher, which on photographs saw every training digi
 
 All arms take the same student steps under 0.1 · CE(x) + 0.9 · (KD(x) + KD(x̃)), T = 4: `kd` has no second view x̃,
 `trivialaugment` and `cutmixpick` learn nothing, `hard_…` (Nix, Burg, Sinz 2023, https://arxiv.org/abs/2305.14890) play
-the game under the catalogue's settings but in phases half as long, the augmentor's steps on top, and `vae` is `hard_vae`
-with nothing to learn.
+the game under the catalogue's settings but in phases half as long, the augmentor's steps on top, and `vae` is
+`hard_vae` with nothing to learn.
 
 The test images are scored once, after the last epoch, as they are and under five corruptions of one severity each,
 chosen on validation images so that a student without teacher loses visibly; `corrupted` is the mean of the five.

@@ -3,6 +3,8 @@
 import copy
 import math
 import pickle
+import runpy
+import sys
 
 import pytest
 import torch
@@ -10,8 +12,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from spaces.errors import RequestError
-from trainables.models import MODELS, build_model, check_model
-from trainables.models.resnet import Block
+from trainables.models import MODELS, build_model, check_model, vision
+from trainables.models.mobilenet import InvertedResidual
+from trainables.models.resnet import NARROW, WIDE, Block
+from trainables.models.resnet50 import Bottleneck
+from trainables.models.shufflenet import Unit
+from trainables.models.vit import Block as AttentionBlock
+from trainables.models.wrn import PreactBlock
 
 SHAPE = {"classes": 5, "channels": 3, "size": 8}
 MILLIONS = {
@@ -19,10 +26,34 @@ MILLIONS = {
     "resnet20": 0.28,
     "resnet32": 0.47,
     "resnet56": 0.86,
+    "resnet110": 1.74,
     "resnet8x4": 1.23,
     "resnet32x4": 7.43,
+    "resnet50": 23.71,
+    "wrn_16_1": 0.18,
+    "wrn_16_2": 0.70,
+    "wrn_40_1": 0.57,
+    "wrn_40_2": 2.26,
+    "vgg8": 3.97,
+    "vgg13": 9.46,
+    "mobilenetv2": 0.81,
+    "shufflenetv2": 1.36,
 }
 """Parameters for CIFAR-100, as CRD (https://arxiv.org/abs/1910.10699) and its code have them."""
+
+RESNETS = {
+    **{f"resnet{depth}": (depth, NARROW) for depth in (8, 14, 20, 32, 44, 56, 110)},
+    **{f"resnet{depth}x4": (depth, WIDE) for depth in (8, 14, 20, 32)},
+}
+LARGE = {"resnet110", "resnet14x4", "resnet20x4", "resnet32x4", "resnet50", "wrn_40_2", "vgg8", "vgg13", "vit"}
+STEEP = {"resnet50", "mobilenetv2"}
+"""A few images of 8 px are maps of 1 px in their last stages, and normalised over nothing but the batch."""
+
+SIZES = [
+    (name, channels, size)
+    for name in sorted(MODELS)
+    for channels, size in ([(1, 4), (3, 28)] if name in LARGE else [(c, s) for c in (1, 3) for s in (4, 8, 28, 32)])
+] + [(name, 3, size) for name in ("vgg8", "vit", "mobilenetv2") for size in (16, 64)]
 
 
 @pytest.fixture(params=sorted(MODELS))
@@ -34,8 +65,7 @@ def count(model):
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("size", [4, 8, 28, 32])
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("name", "channels", "size"), SIZES)
 def test_logits(name, channels, size):
     shape = {"classes": 5, "channels": channels, "size": size}
     check_model(name, **shape)
@@ -47,7 +77,7 @@ def test_logits(name, channels, size):
 def test_one_step_moves_every_parameter_and_lowers_the_loss(name):
     model = build_model(name, seed=0, **SHAPE)
     images, labels = torch.randn(10, 3, 8, 8, generator=torch.Generator().manual_seed(1)), torch.arange(10) % 5
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.001 if name in STEEP else 0.01)
     before = copy.deepcopy(model.state_dict())
     loss = F.cross_entropy(model(images), labels)
     loss.backward()
@@ -97,15 +127,40 @@ def test_published_parameter_counts(name):
     assert count(build_model(name, classes=100, channels=3, size=8, seed=0)) == count(model)
 
 
-def test_every_resnet_is_counted():
-    assert set(MILLIONS) == {name for name in MODELS if name.startswith("resnet")}
+@pytest.mark.parametrize("name", RESNETS)
+def test_residual_networks_have_the_parameters_of_their_form(name):
+    depth, (stem, *widths) = RESNETS[name]
+    per_stage, expected = (depth - 2) // 3, 27 * stem + 2 * stem + 101 * widths[-1] - widths[-1] + 100
+    for inputs, outputs in zip((stem, *widths), widths, strict=False):
+        expected += 9 * inputs * outputs + (per_stage - 1) * 9 * outputs**2 + per_stage * 2 * outputs
+        expected += 0 if inputs == outputs else inputs * outputs + 2 * outputs  # the shortcut
+    assert count(build_model(name, classes=100, channels=3, size=32, seed=0)) == expected
 
 
-@pytest.mark.parametrize(("name", "layers"), [("resnet8", 7), ("resnet20", 19), ("resnet32x4", 31)])
+@pytest.mark.parametrize(("name", "millions"), [("resnet20", 0.27), ("resnet110", 1.73)])
+def test_parameters_for_ten_classes_are_those_of_he_et_al(name, millions):
+    assert round(count(build_model(name, classes=10, channels=3, size=32, seed=0)) / 1e6, 2) == millions
+
+
+def test_every_model_is_counted():
+    assert set(MODELS) == {*MILLIONS, *RESNETS, "mlp", "cnn", "vit"}
+    assert count(build_model("vit", classes=100, channels=3, size=32, seed=0)) < 3e6
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [("resnet8", 7), ("resnet20", 19), ("resnet32x4", 31), ("resnet110", 109), ("resnet50", 17), ("vgg8", 5)],
+)
 def test_depth_counts_the_3x3_convolutions_and_the_linear_layer(name, layers):
     model = build_model(name, seed=0, **SHAPE)
     convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
     assert len(convolutions) == layers
+
+
+@pytest.mark.parametrize(("name", "layers"), [("wrn_16_2", 16), ("wrn_40_2", 40), ("resnet50", 49 + 4)])
+def test_depth_counts_every_convolution(name, layers):
+    model = build_model(name, seed=0, **SHAPE)
+    assert len([m for m in model.modules() if isinstance(m, nn.Conv2d)]) == layers
 
 
 def test_residual_convolutions_start_as_he_et_al():
@@ -120,6 +175,122 @@ def test_a_block_without_residue_is_its_shortcut():
     images = torch.randn(2, 4, 6, 6, generator=torch.Generator().manual_seed(0))
     assert torch.equal(block(images), images.relu())
     assert Block(4, 8, stride=2)(images).shape == (2, 8, 3, 3)
+
+
+def test_a_pre_activated_block_without_residue_hands_on_what_it_got():
+    block = PreactBlock(4, 4, stride=1).eval()
+    nn.init.zeros_(block.conv2.weight)
+    images = torch.randn(2, 4, 6, 6, generator=torch.Generator().manual_seed(0))
+    before = images.clone()
+    assert torch.equal(block(images), before) and torch.equal(images, before)
+    assert PreactBlock(4, 8, stride=2)(images).shape == (2, 8, 3, 3)
+
+
+def test_a_pre_activated_block_takes_its_shortcut_from_the_activation():
+    block = PreactBlock(4, 8, stride=2).eval()
+    nn.init.zeros_(block.conv2.weight)
+    images = torch.randn(2, 4, 6, 6, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(block(images), block.shortcut(block.bn1(images).relu()))
+
+
+@pytest.mark.parametrize(
+    ("block", "narrower", "after"),
+    [
+        (Bottleneck(8, 2, stride=1), Bottleneck(8, 4, stride=2), torch.relu),
+        (InvertedResidual(8, 8, expansion=6, stride=1), InvertedResidual(8, 16, expansion=6, stride=2), torch.clone),
+    ],
+)
+def test_residual_blocks_without_residue(block, narrower, after):
+    nn.init.zeros_(block.body[-1].weight)
+    images = torch.randn(2, 8, 6, 6, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(block(images), after(images))
+    assert narrower(images).shape == (2, 16, 3, 3)
+
+
+def test_a_shuffling_unit_keeps_half_of_its_channels_and_interleaves_them():
+    unit = Unit(8).eval()
+    images = torch.randn(2, 8, 6, 6, generator=torch.Generator().manual_seed(0))
+    out = unit(images)
+    assert torch.equal(out[:, 0::2], images[:, :4]) and torch.equal(out[:, 1::2], unit.body(images[:, 4:]))
+
+
+def test_attention_is_that_of_torch():
+    block, reference = AttentionBlock(24, 3), nn.MultiheadAttention(24, 3, batch_first=True)
+    weights = {"in_proj_weight": block.qkv.weight, "in_proj_bias": block.qkv.bias}
+    weights |= {f"out_proj.{key}": value for key, value in block.proj.named_parameters()}
+    reference.load_state_dict(weights)
+    tokens = torch.randn(2, 5, 24, generator=torch.Generator().manual_seed(0))
+    normed = block.norm1(tokens)
+    middle = tokens + reference(normed, normed, normed)[0]
+    torch.testing.assert_close(block(tokens), middle + block.mlp(block.norm2(middle)))
+
+
+def test_a_transformer_knows_where_its_patches_are():
+    model = build_model("vit", seed=0, **SHAPE).eval()
+    images = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        shifted = model(images.roll(2, dims=3))
+        assert not torch.allclose(shifted, model(images), atol=1e-5)
+        model.positions.zero_()
+        torch.testing.assert_close(model(images.roll(2, dims=3)), model(images))
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        (9, "vit takes images whose size is a multiple of its patch, 2 px, but got 9; set data.size: 8, or choose"),
+        (30, "its patch, 4 px, but got 30; set data.size: 32, or choose another model"),
+    ],
+)
+def test_images_that_a_transformer_cannot_cut_are_refused(size, message):
+    with pytest.raises(RequestError) as caught:
+        check_model("vit", classes=5, channels=3, size=size)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "size"), [("mobilenet_v3_small", 32), ("resnet18", 32), ("googlenet", 32)])
+def test_networks_of_torchvision(name, size, assert_same):
+    shape = {"classes": 5, "channels": 3, "size": size}
+    state = torch.get_rng_state()
+    check_model(f"torchvision:{name}", **shape)
+    model = build_model(f"torchvision:{name}", seed=3, **shape)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert_same(build_model(f"torchvision:{name}", seed=3, **shape).state_dict(), model.state_dict())
+    logits = model.train()(torch.rand(4, 3, size, size))
+    assert isinstance(logits, torch.Tensor) and logits.shape == (4, 5)
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "message"),
+    [
+        ("resnt18", 3, "unknown torchvision model 'resnt18'; did you mean 'resnet18'?"),
+        ("fcn_resnet50", 3, "unknown torchvision model 'fcn_resnet50'; did you mean "),  # it segments
+        (
+            "resnet18",
+            1,
+            "torchvision:resnet18 takes images of 3 channels, but got 1; choose a model without the prefix",
+        ),
+        ("vit_b_16", 3, "torchvision:vit_b_16 takes images of 224 px, but got 32; set data.size: 224, or choose"),
+        ("alexnet", 3, "torchvision:alexnet takes images (2, 3, 32, 32); it raised RuntimeError: "),
+    ],
+)
+def test_networks_of_torchvision_that_do_not_fit(name, channels, message):
+    with pytest.raises(RequestError) as caught:
+        check_model(f"torchvision:{name}", classes=5, channels=channels, size=32)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_torchvision_is_imported_only_where_it_is_asked_for(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchvision", None)  # importing it fails from now on
+    runpy.run_path(vision.__file__)
+    with pytest.raises(ImportError):
+        build_model("torchvision:resnet18", seed=0, **SHAPE)
+
+
+def test_convolutions_of_groups_start_as_he_et_al_too():
+    stage = build_model("shufflenetv2", seed=0, **SHAPE).layer3
+    weights = torch.cat([m.weight.detach() for m in stage.modules() if isinstance(m, nn.Conv2d) and m.groups > 1])
+    assert float(weights.std()) == pytest.approx(math.sqrt(2 / 9), rel=0.03)
 
 
 @pytest.fixture
@@ -192,7 +363,7 @@ def test_a_factory_is_called_with_what_it_takes(factories, factory, taken):
     [
         ("resnt20", "unknown model 'resnt20'; did you mean 'resnet20'?"),
         ("RESNET8x4", "unknown model 'RESNET8x4'; did you mean 'resnet8x4'?"),
-        ("transformer", "unknown model 'transformer'; known: cnn, mlp, resnet20, "),
+        ("transformer", "unknown model 'transformer'; known: cnn, mlp, mobilenetv2, resnet110, "),
         ("roletune_user_nets:linea", "did you mean 'linear'?"),
         ("roletune_user_net:linear", "there is no module 'roletune_user_net'"),
         ("roletune_user_nets:failing", "the model factory roletune_user_nets:failing raised KeyError: 'no"),

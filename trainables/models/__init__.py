@@ -1,7 +1,8 @@
 """The networks that a sweep can name.
 
 A model is a factory: `factory(classes=…, channels=…, size=…)` gives a module (B, channels, size, size) → logits
-(B, classes). A user's own factory, named with a dot, takes whichever of the three it has arguments for.
+(B, classes). `torchvision:NAME` is a network of torchvision. A user's own factory, named with a dot, takes whichever of
+the three it has arguments for.
 """
 
 from __future__ import annotations
@@ -18,22 +19,40 @@ from spaces.errors import RequestError, RoletuneError, unknown
 from spaces.imports import accepted, import_dotted
 from trainables.models.cnn import cnn
 from trainables.models.mlp import mlp
+from trainables.models.mobilenet import MobileNetV2
 from trainables.models.resnet import NARROW, WIDE, ResNet
+from trainables.models.resnet50 import ResNet50
+from trainables.models.shufflenet import ShuffleNetV2
+from trainables.models.vgg import VGG
+from trainables.models.vision import PREFIX, torchvision_model
+from trainables.models.vit import vit
+from trainables.models.wrn import WideResNet
 
 Factory = Callable[..., nn.Module]
 
 
-def _resnet(depth: int, widths: tuple[int, int, int, int], *, classes: int, channels: int, size: int) -> nn.Module:
+def _any_size(network: Factory, *form: Any, classes: int, channels: int, size: int) -> nn.Module:
     del size  # global pooling takes any
-    return ResNet(depth, widths, classes=classes, channels=channels)
+    return network(*form, classes=classes, channels=channels)
 
 
 MODELS: Mapping[str, Factory] = MappingProxyType(
     {
         "mlp": mlp,
         "cnn": cnn,
-        **{f"resnet{depth}": partial(_resnet, depth, NARROW) for depth in (8, 20, 32, 56)},
-        **{f"resnet{depth}x4": partial(_resnet, depth, WIDE) for depth in (8, 32)},
+        **{f"resnet{depth}": partial(_any_size, ResNet, depth, NARROW) for depth in (8, 14, 20, 32, 44, 56, 110)},
+        **{f"resnet{depth}x4": partial(_any_size, ResNet, depth, WIDE) for depth in (8, 14, 20, 32)},
+        "resnet50": partial(_any_size, ResNet50),
+        **{
+            f"wrn_{depth}_{widen}": partial(_any_size, WideResNet, depth, widen)
+            for depth in (16, 40)
+            for widen in (1, 2)
+        },
+        "vgg8": partial(VGG, (1, 1, 1, 1, 1)),
+        "vgg13": partial(VGG, (2, 2, 2, 2, 2)),
+        "mobilenetv2": partial(_any_size, MobileNetV2, 0.5),
+        "shufflenetv2": partial(_any_size, ShuffleNetV2),
+        "vit": vit,
     }
 )
 """Name → factory of every model that comes with roletune."""
@@ -76,6 +95,8 @@ def check_model(name: str, *, classes: int, channels: int, size: int) -> None:
 def _make(name: str, shape: dict[str, Any]) -> Any:
     if name in MODELS:
         return MODELS[name](**shape)
+    if name.startswith(PREFIX):
+        return torchvision_model(name.removeprefix(PREFIX), **shape)
     if not {".", ":"} & set(name):
         raise unknown("model", name, MODELS)
     factory = import_dotted(name)

@@ -1,13 +1,15 @@
 """The CIFAR residual networks (He et al. 2015, https://arxiv.org/abs/1512.03385, section 4.2).
 
 Widths and the 1×1 shortcuts are those that the distillation literature uses (CRD, Tian et al. 2020,
-https://arxiv.org/abs/1910.10699), so resnet8 … resnet56 have 16-16-32-64 channels and the `x4` forms 32-64-128-256.
+https://arxiv.org/abs/1910.10699), so resnet8 … resnet110 have 16-16-32-64 channels and the `x4` forms 32-64-128-256.
 """
 
 from __future__ import annotations
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from trainables.models.parts import start_as_he
 
 NARROW = (16, 16, 32, 64)
 WIDE = (32, 64, 128, 256)
@@ -56,9 +58,7 @@ class ResNet(nn.Module):
         self.layer2 = _stage(widths[1], widths[2], blocks, stride=2)
         self.layer3 = _stage(widths[2], widths[3], blocks, stride=2)
         self.fc = nn.Linear(widths[3], classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        start_as_he(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, H, W) → (B, classes); any H, W ≥ 4."""

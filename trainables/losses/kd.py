@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import torch.nn.functional as F
 from torch import Tensor
+
+from trainables.losses.base import Seen
+from trainables.losses.logits import LogitLoss
 
 
 def kd_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -24,3 +30,14 @@ def divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     target = F.log_softmax(teacher.float() / temperature, dim=1)
     log_student = F.log_softmax(student.float() / temperature, dim=1)
     return F.kl_div(log_student, target, reduction="batchmean", log_target=True) * temperature**2
+
+
+@dataclass(frozen=True)
+class Kd(LogitLoss):
+    """`kd_loss`: Hinton's."""
+
+    kind: ClassVar[str] = "kd"
+
+    def judge(self, seen: Seen, teacher: Tensor) -> dict[str, Tensor]:
+        """`loss` alone."""
+        return {"loss": kd_loss(seen.student, teacher, seen.temperature)}

@@ -27,6 +27,7 @@ class RoleResult:
         test: arm → test accuracy, 0 … 1, by seed; arms are paired by seed, None where a training failed.
         exploits: copies made during the search.
         policy_file: where the schedule was written.
+        size_in_bits: of the exported network; 0: not known.
     """
 
     role: str
@@ -34,6 +35,7 @@ class RoleResult:
     test: Mapping[str, tuple[float | None, ...]]
     exploits: int
     policy_file: str
+    size_in_bits: int = 0
 
     def accuracy(self, arm: str) -> tuple[float, float | None] | None:
         """Mean and half width of the arm's test accuracy, or None if every one of its trainings failed."""
@@ -111,15 +113,25 @@ class SweepResult:
     def _arms(self) -> list[str]:
         return list(dict.fromkeys(arm for role in self.roles for arm in role.test))
 
+    def _sizes(self, cell: str) -> list[str]:
+        """`cell` in a column of its own, where any size is known."""
+        return [cell] if any(role.size_in_bits for role in self.roles) else []
+
     def _headings(self) -> list[str]:
-        return ["role", "best validation", *(f"test, {_HEADINGS.get(arm, arm)}" for arm in self._arms())]
+        return [
+            "role",
+            *self._sizes("size, kB"),
+            "best validation",
+            *(f"test, {_HEADINGS.get(arm, arm)}" for arm in self._arms()),
+        ]
 
     def _rows(self) -> list[list[str]]:
         rows = []
         for role in self.roles:
             best = "–" if math.isnan(role.best_validation) else f"{100 * role.best_validation:.2f}"
             cells = (_cell(role.accuracy(arm)) if arm in role.test else "–" for arm in self._arms())
-            rows.append([role.role, best, *cells])
+            size = f"{role.size_in_bits / 8000:.1f}" if role.size_in_bits else "–"
+            rows.append([role.role, *self._sizes(size), best, *cells])
         return rows
 
 

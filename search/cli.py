@@ -247,6 +247,29 @@ def doctor(
         raise typer.Exit(1)
 
 
+@app.command("list", epilog="Example: roletune list loss")
+def list_(
+    setting: Annotated[
+        str | None, typer.Argument(help="one setting alone: operations, augment, loss, model, …")
+    ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="the README's table")] = False,
+    as_json: Json = False,
+) -> None:
+    """Say what can be chosen, by name, and what each takes."""
+    from search import catalogue
+
+    chosen = catalogue.settings() if setting is None else (catalogue.setting(setting),)
+    if markdown:
+        typer.echo(catalogue.markdown(), nl=False)
+    elif as_json:
+        typer.echo(json.dumps({each.name: {name: list(told) for name, told in each.names.items()} for each in chosen}))
+    else:
+        console = Console()
+        for each in chosen:
+            console.print(each.table())
+            console.print()
+
+
 def main() -> None:
     """Run a command; a user's mistake is one line, never a traceback."""
     # A user's own models lie where they work, and the command's script would hide that folder.

@@ -12,11 +12,14 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from spaces import RequestError, RoletuneError, Space
+from spaces.augmentations import Identity
+from spaces.domain import examples
 from spaces.errors import unknown
 from spaces.files import read_text
+from trainables.distill import Distill
+from trainables.low_bit import Bits
 from trainables.recipe import Recipe
 from trainables.screening import Precision
-from trainables.student import Distill
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -73,25 +76,45 @@ class TeacherConfig(RoleConfig):
     """The teacher."""
 
     model: str = Field("resnet20", description="a built-in model, or a factory of your own: package.module:function")
+    data: DataConfig | None = Field(None, description="its own task, where it is another than the student's")
+    pretrained: bool = Field(True, description="false: a teacher with random weights; its stage is skipped")
+    classes: Count | None = Field(None, description="that given weights answer with; null: those of its data")
     weights: str | None = Field(None, description="a trained teacher (safetensors or state_dict): its stage is skipped")
     policy: str | None = Field(None, description="with weights: the policy it was trained with, for distinct views")
+
+    @property
+    def given(self) -> bool:
+        """Whether there is nothing to train: the weights are a file's, or random."""
+        return self.weights is not None or not self.pretrained
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> TeacherConfig:
+        if self.weights is not None and not self.pretrained:
+            raise ValueError("pretrained: false has random weights; leave out weights, or pretrained")
+        if self.policy is not None and self.weights is None:
+            raise ValueError("policy goes with weights; without them the teacher's own is searched")
+        if self.classes is not None and not self.given:
+            raise ValueError("classes goes with weights or pretrained: false; a teacher that is trained has its data's")
+        return self
 
 
 class StudentConfig(RoleConfig):
     """The student."""
 
     distill: Distill = Field(default_factory=Distill, description="how it learns from the teacher")
+    bits: Bits = Field(default_factory=Bits, description="of weights and activations: 1, 2, 4, 8, or 32 for neither")
 
 
 class SearchConfig(Section):
     """How genomes evolve."""
 
-    kind: Literal["pbt", "random", "choice"] = Field(
+    kind: Literal["pbt", "random", "tpe", "choice"] = Field(
         "pbt",
-        description="population-based training, fixed random genomes, or one student for each of space.augment",
+        description="population-based training; fixed genomes, random or suggested by Optuna's TPE; or one student for "
+        "each of space.augment",
     )
     seed: int = Field(0, ge=0, description="of genomes, weights and batches")
-    synch: bool = Field(True, description="perturb all members together; false: each as it arrives")
+    synch: bool = Field(True, description="perturb all members together, suggest in rounds; false: each as it arrives")
     tie_break: Literal["none", "t_stddev"] = Field("none", description="between students of equal accuracy")
     repeats: Count = Field(3, description="for choice: students for each augmentation; the best mean wins")
     quantile: float = Field(0.25, gt=0, le=0.5, description="share of members that copy, and that are copied")
@@ -131,7 +154,7 @@ class SweepConfig(Section):
 
     name: str = Field("sweep", description="of the sweep's folders and its MLflow experiment")
     data: DataConfig
-    teacher: TeacherConfig = Field(default_factory=TeacherConfig)
+    teacher: TeacherConfig | None = Field(default_factory=TeacherConfig, description="null: a student alone")
     student: StudentConfig | None = Field(default_factory=StudentConfig, description="null: a teacher alone")
     space: Space = Field(default_factory=Space, description="where the agents may move")
     search: SearchConfig = Field(default_factory=SearchConfig)
@@ -153,23 +176,48 @@ class SweepConfig(Section):
 
     @model_validator(mode="after")
     def _roles_fit_together(self) -> SweepConfig:
-        if self.student is None and self.teacher.weights is not None:
-            raise ValueError("teacher.weights with student: null leaves nothing to train")
-        if self.teacher.policy is not None and self.teacher.weights is None:
-            raise ValueError("teacher.policy goes with teacher.weights; without them the teacher's own is searched")
-        distinct = self.student is not None and self.student.distill.view == "distinct"
-        if distinct and self.teacher.weights is not None and self.teacher.policy is None:
+        if self.student is None and (self.teacher is None or self.teacher.given):
+            raise ValueError("student: null with no teacher to train leaves nothing to train")
+        if self.student is None and self.teacher is not None and self.teacher.data is not None:
+            raise ValueError("teacher.data is the task of a teacher beside a student; set data instead")
+        if self.student is None and self.space.distill:
+            raise ValueError("space.distill is the student's; there is none")
+        if self.search.kind == "choice" and self.space.distill:
+            raise ValueError("kind: choice compares space.augment alone; for space.distill take tpe, random or pbt")
+        if self.student is not None:
+            for example in examples(self.space.distill):
+                self.student.distill.under(example)
+            self._views_fit(self.student.distill)
+        return self
+
+    def _views_fit(self, distill: Distill) -> None:
+        """What teacher and student see can be had.
+
+        Raises:
+            ValueError: it cannot.
+        """
+        distinct, teacher = distill.view == "distinct", self.teacher
+        if teacher is None:
+            if distinct or distill.init == "teacher" or self.screen.drop or self.search.tie_break != "none":
+                raise ValueError(
+                    "view: distinct, init: teacher, screen.drop and tie_break take a teacher; there is none"
+                )
+            if any(choice.kind != Identity.kind for choice in self.space.augmentations):
+                raise ValueError("a second view is learned from the teacher's answers; leave out space.augment")
+            return
+        if distinct and teacher.given and teacher.policy is None:
             raise ValueError("view: distinct shows a given teacher its own schedule; set teacher.policy to its file")
         if distinct and self.search.tie_break == "t_stddev":
             raise ValueError(
                 "tie_break: t_stddev takes view: shared; a teacher with its own view never sees the student's"
             )
-        return self
 
     @property
     def roles(self) -> dict[str, RoleConfig]:
         """The roles that are searched, in order."""
-        roles: dict[str, RoleConfig] = {} if self.teacher.weights else {"teacher": self.teacher}
+        roles: dict[str, RoleConfig] = {}
+        if self.teacher is not None and not self.teacher.given:
+            roles["teacher"] = self.teacher
         return roles | ({"student": self.student} if self.student else {})
 
     def to_yaml(self) -> str:

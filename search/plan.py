@@ -5,18 +5,21 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from results.tracking import Tracker
-from search.config import SweepConfig
-from search.stage import Kind
-from spaces import RequestError
-from spaces.augmentations import resolve
+from search.config import StudentConfig, SweepConfig
+from search.stage import Kind, member_seed
+from spaces import Genome, RequestError, Schedule, Space
+from spaces.augmentations import Flip, Identity, resolve
+from spaces.domain import examples
 from spaces.files import write_atomic
 from trainables import data as datasets
 from trainables.data import DataSet, Images
 from trainables.data.splits import chosen
 from trainables.models import build_model, check_model
+from trainables.task import Task, TrainedTeacher
 from trainables.weights import check_weights, load_weights
 
 
@@ -31,14 +34,68 @@ def checked_data(config: SweepConfig) -> DataSet:
     scored_images(config, data)
     for choice in config.space.augmentations:
         resolve(choice)
-    shape = {"classes": data.classes, "channels": data.channels, "size": data.size}
-    for role in (config.teacher, config.student):
-        if role is not None:
-            check_model(role.model, **shape)
-    if config.teacher.weights:
-        model = build_model(config.teacher.model, seed=0, **shape)
-        check_weights(model, load_weights(config.teacher.weights), f"teacher.weights ({config.teacher.weights})")
+    shape = {"channels": data.channels, "size": data.size}
+    if config.student is not None:
+        check_model(config.student.model, classes=data.classes, **shape)
+    if config.teacher is not None:
+        own = teacher_data(config, data)
+        if config.teacher.data is not None:
+            if (own.channels, own.size) != (data.channels, data.size):
+                rule = f"the teacher sees the student's images, of {data.channels} channels and {data.size} px"
+                raise RequestError(
+                    rule, got=(own.channels, own.size), mend="set teacher.data.size, or choose other data"
+                )
+            scored_images(config, own)
+        classes = config.teacher.classes or own.classes
+        check_model(config.teacher.model, classes=classes, **shape)
+        if config.teacher.weights:
+            model = build_model(config.teacher.model, seed=0, classes=classes, **shape)
+            check_weights(model, load_weights(config.teacher.weights), f"teacher.weights ({config.teacher.weights})")
+    if config.student is not None:
+        _check_student(config, config.student, data)
     return data
+
+
+def teacher_data(config: SweepConfig, data: DataSet) -> DataSet:
+    """The teacher's own images; `data`, the sweep's, where it has none."""
+    own = config.teacher.data if config.teacher is not None else None
+    return data if own is None else datasets.load(**own.model_dump())
+
+
+def given_teacher(config: SweepConfig, data: DataSet) -> TrainedTeacher | None:
+    """The teacher whose weights are a file's, or random; None: it is to be trained, or there is none."""
+    teacher = config.teacher
+    if teacher is None or not teacher.given:
+        return None
+    own = teacher_data(config, data)
+    classes = teacher.classes or own.classes
+    statistics = (own.mean, own.std)
+    if teacher.weights is not None:
+        schedule = Schedule.load(teacher.policy) if teacher.policy else None
+        return TrainedTeacher(teacher.model, load_weights(teacher.weights), schedule, classes, statistics)
+    seed = member_seed(config.search.seed, "teacher", 1, 0)
+    model = build_model(teacher.model, seed=seed, classes=classes, channels=data.channels, size=data.size)
+    return TrainedTeacher(teacher.model, model.state_dict(), None, classes, statistics)
+
+
+def _check_student(config: SweepConfig, student: StudentConfig, data: DataSet) -> None:
+    """Build every loss that the sweep may choose for its two networks.
+
+    Raises:
+        RequestError: one does not fit them; a second view has no teacher that could answer for it; the model has
+            nothing to take `bits`.
+    """
+    teacher = given_teacher(config, data)
+    if teacher is None and config.teacher is not None:
+        own = teacher_data(config, data)
+        model = build_model(config.teacher.model, seed=0, classes=own.classes, channels=data.channels, size=data.size)
+        teacher = TrainedTeacher(config.teacher.model, model.state_dict(), classes=own.classes)
+    task = Task("student", student.model, data, student.recipe, 1, None, 1, teacher, student.distill, student.bits)
+    any_view = Flip() if any(choice.kind != Identity.kind for choice in config.space.augmentations) else Identity()
+    learner = task.learner(Genome(), seed=0)
+    for example in examples(config.space.distill):
+        learner.obey(Genome(augment=any_view, distill=example))
+        learner.begin_epoch(0)
 
 
 def scored_images(config: SweepConfig, data: DataSet) -> Images:
@@ -64,8 +121,15 @@ def searches(config: SweepConfig, role: str) -> list[Kind]:
     kind = config.search.kind
     if kind == "choice":
         return ["choice"] if role == "student" else []
+    if role_space(config.space, role).is_constant:
+        return []
     control = "random" in config.baselines and kind != "random"
     return [kind, "random"] if control else [kind]
+
+
+def role_space(space: Space, role: str) -> Space:
+    """Where a role's genomes may move: second views and distillation are the student's."""
+    return space if role == "student" else replace(space, augment=(Identity.kind,), distill={})
 
 
 def members(config: SweepConfig, kind: Kind, population: int) -> int:

@@ -5,12 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import ray
-from ray.exceptions import RayError
-
 from search.config import ResourceConfig
-from search.trials import worker
-from spaces import RoletuneError, Space, WorkError
+from search.trials import on_worker
+from spaces import Space
 from spaces.augmentations import Augmentation
 from trainables.ray_trial import Worker
 from trainables.task import Task
@@ -35,15 +32,8 @@ def with_vaes(task: Task, space: Space, resources: ResourceConfig, cache: Path) 
     files = tuple(cache / name for choice in space.augmentations for name in vae_files(choice, task.data.train))
     if not files:
         return task, space, ()
-    remote = ray.remote(num_cpus=resources.cpus_per_trial, num_gpus=resources.gpus_per_trial)(_remote)
-    try:
-        choices = ray.get(remote.remote(task, space.augmentations, cache, worker(resources)))
-    except RayError as error:
-        cause = getattr(error, "cause", None) or error
-        if isinstance(cause, RoletuneError):
-            raise cause from None
-        why = " ".join(f"{type(cause).__name__}: {cause}".split())[:300]
-        raise WorkError(f"the VAE of hard_vae could not be trained: {why}") from error
+    failed = "the VAE of hard_vae could not be trained"
+    choices = on_worker(resources, failed, _remote, task, space.augmentations, cache)
     weights = {**task.weights, **weights_of(choices)}
     return replace(task, weights=weights), replace(space, augment=tuple(c.to_json() for c in choices)), files
 

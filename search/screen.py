@@ -10,30 +10,26 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import ray
 import torch
-from ray.exceptions import RayError
 from rich.console import Console
 from rich.markup import escape
 
 from results.screening import ScreeningResult
 from search.config import SweepConfig
-from search.plan import checked_data, opened
+from search.plan import checked_data, given_teacher, opened, teacher_data
 from search.progress import Ticker
 from search.stage import member_seed
-from search.trials import worker
-from spaces import Genome, RequestError, RoletuneError, Schedule, Space, WorkError
+from search.trials import on_worker
+from spaces import Genome, RequestError, Schedule, Space, WorkError
 from spaces.augmentations import CATALOGUE, Augmentation, Hard, Identity, Mixup, OfPolicy, Pick, augmentation
 from spaces.augmentations.base import Draw
 from spaces.files import write_atomic
 from trainables.data import DataSet
-from trainables.models import build_model
 from trainables.ray_trial import Worker
 from trainables.screening import Screening, check_request
 from trainables.screening import screen as rank
 from trainables.task import Task, TrainedTeacher
-from trainables.teacher import FrozenTeacher
-from trainables.weights import load_weights, save_weights
+from trainables.weights import save_weights
 
 
 def screen(
@@ -57,13 +53,15 @@ def screen(
     """
     started = time.perf_counter()
     choices = contestants(config, only, policies)
-    data = checked_data(config)
+    data = teacher_data(config, checked_data(config))
     for schedule in policies:
         if schedule.image.channels != data.channels:
             rule = f"a policy for images of {data.channels} channels is needed"
             raise RequestError(rule, got=schedule.image.channels)
     check_request(choices, config.screen.precision, len(data.train) + len(data.validation))
-    epochs = 0 if config.teacher.weights else config.teacher.full_epochs
+    if config.teacher is None:
+        raise RequestError("augmentations are ranked with a teacher", got="teacher: null", mend="name one")
+    epochs = 0 if config.teacher.given else config.teacher.full_epochs
     folder, tracker = opened(config, f"{config.name}-screen")
     torch.set_num_threads(config.resources.cpus_per_trial)
     device = "cuda" if config.resources.gpus_per_trial > 0 and torch.cuda.is_available() else "cpu"
@@ -124,17 +122,15 @@ def rank_with(
 ) -> Screening:
     """Rank `choices` with `teacher` on all images that it may have been trained on, validation images included."""
     data = task.data
-    model = build_model(teacher.model, seed=0, classes=data.classes, channels=data.channels, size=data.size)
-    model.load_state_dict(teacher.weights)
     return rank(
-        FrozenTeacher(model),
+        teacher.frozen(data),
         data,
         data.full,
         choices,
         precision=config.screen.precision,
         seed=config.search.seed,
         device=device,
-        channels_last=config.teacher.recipe.channels_last,
+        channels_last=config.teacher is not None and config.teacher.recipe.channels_last,
         on_mean=on_mean,
     )
 
@@ -149,15 +145,7 @@ def screened(config: SweepConfig, task: Task, folder: Path, tracking_uri: str) -
     started = time.perf_counter()
     choices, resources = contestants(config), config.resources
     check_request(choices, config.screen.precision, len(task.data.train) + len(task.data.validation))
-    remote = ray.remote(num_cpus=resources.cpus_per_trial, num_gpus=resources.gpus_per_trial)(_remote_rank)
-    try:
-        seen = ray.get(remote.remote(task, choices, config, worker(resources)))
-    except RayError as error:
-        cause = getattr(error, "cause", None) or error
-        if isinstance(cause, RoletuneError):
-            raise cause from None
-        why = " ".join(f"{type(cause).__name__}: {cause}".split())[:300]
-        raise WorkError(f"augmentations could not be ranked: {why}") from error
+    seen = on_worker(resources, "augmentations could not be ranked", _remote_rank, task, choices, config)
     kept = survivors(seen, choices, config.screen.drop)
     # As the space calls them: `screen.draw` changes the labels of what was ranked.
     names = {choice.label: own.label for own, choice in zip(rankable(config.space), choices, strict=True)}
@@ -229,9 +217,10 @@ def _teacher(
 ) -> tuple[Task, TrainedTeacher]:
     """The teacher that the sweep names, or one that is trained here in full, without augmentation."""
     settings = config.teacher
+    assert settings is not None
     task = Task("teacher", settings.model, data, settings.recipe, settings.full_epochs)
-    if settings.weights is not None:
-        return task, TrainedTeacher(settings.model, load_weights(settings.weights))
+    if (given := given_teacher(config, data)) is not None:
+        return task, given
     whole = replace(task, data=replace(data, train=data.full)).to(device)
     learner = whole.learner(Genome(), seed=member_seed(config.search.seed, "teacher", 1, 0), device=device)
     for _ in range(whole.epochs):

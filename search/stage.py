@@ -21,7 +21,7 @@ from spaces.schedule import ROLES
 from trainables.game import replayable
 from trainables.task import Task
 
-Kind = Literal["pbt", "random", "choice"]
+Kind = Literal["pbt", "random", "tpe", "choice"]
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from torch import Tensor
 
+from results.choices import Chosen, free, markdown, plot, told
 from results.hard import plot_game
 from results.plots import plot_schedule
 from results.summary import POLICY, RoleResult, SweepResult
@@ -23,22 +24,32 @@ from results.tracking import Run, Tracker
 from search.choice import Choice
 from search.cluster import connected, slots
 from search.config import RoleConfig, StudentConfig, SweepConfig
-from search.plan import checked_data, opened, planned_epochs, scored_images, searches
+from search.plan import (
+    checked_data,
+    given_teacher,
+    opened,
+    planned_epochs,
+    role_space,
+    scored_images,
+    searches,
+    teacher_data,
+)
 from search.progress import Ticker
 from search.ready import with_vaes
 from search.scoring import score_all
 from search.screen import contestants, figures, rankable, screened, write
 from search.stage import Found, Stage, member_seed
+from search.tpe import Suggestions, Tpe
 from search.trials import Member, Outcome, run_trials
 from search.watch import Watch
 from spaces import Genome, Phase, RequestError, Schedule, Space, WorkError
-from spaces.augmentations import Identity
 from spaces.files import write_atomic
 from spaces.schedule import weights_file
 from trainables.data import DataSet
+from trainables.low_bit import size_in_bits
 from trainables.screening import check_request
 from trainables.task import Task, TrainedTeacher
-from trainables.weights import load_weights, save_weights
+from trainables.weights import save_weights
 
 
 def run(config: SweepConfig, *, address: str | None = None, console: Console | None = None) -> SweepResult:
@@ -81,7 +92,7 @@ def replay(
     for role in by_role:
         if role not in config.roles:
             raise RequestError(f"the sweep trains {', '.join(config.roles)}", got=f"a policy for the {role}")
-    if "student" in by_role and "teacher" not in by_role and config.teacher.weights is None:
+    if "student" in by_role and "teacher" in config.roles and "teacher" not in by_role:
         mend = (
             "add --policy policy.teacher.json, or --set teacher.weights=FILE (a sweep keeps models/teacher.safetensors)"
         )
@@ -151,7 +162,7 @@ class _Sweep:
             teacher = self._teacher(trained) if role == "student" else None
             trained[role] = self._role(role, settings, teacher)
             if weights := trained[role].policy_weights():
-                save_weights(self.folder / "models" / f"{role}.safetensors", weights)
+                save_weights(self.folder / "models" / f"{role}.safetensors", trained[role].task.exported(weights))
         self.ticker.stage("test")
         results = tuple(self._tested(role, result) for role, result in trained.items())
         return self._close(results, time.perf_counter() - started)
@@ -166,7 +177,7 @@ class _Sweep:
             self._keep(self.replayed[role])
         else:
             found, arms = self._search(task, config)
-        full = replace(task, data=replace(self.data, train=self.data.full), validation=None, epochs=config.full_epochs)
+        full = replace(task, data=replace(task.data, train=task.data.full), validation=None, epochs=config.full_epochs)
         return self._full(full, config.full.seeds, arms, found)
 
     def _search(self, task: Task, config: RoleConfig) -> tuple[Found | None, dict[str, Schedule]]:
@@ -177,13 +188,13 @@ class _Sweep:
         """
         kinds = searches(self.config, task.role)
         if not kinds:  # nothing is chosen for this role: it is trained as it is
-            plain = Schedule((Phase(task.epochs, Genome()),), task.role, task.image, self._provenance())
+            plain = Schedule((Phase(task.epochs, self._space(task).zero()),), task.role, task.image, self._provenance())
             self._keep(plain)
             return None, {POLICY: plain}
         task, space = self._ready(task, self._space(task))
         watch = Watch(self.tracker, self.parent, task.role, self.ticker, task.epochs)
         stages = [
-            (Choice if kind == "choice" else Stage)(
+            {"choice": Choice, "tpe": Tpe}.get(kind, Stage)(
                 f"{task.role}-{kind}",
                 kind,
                 task,
@@ -198,12 +209,15 @@ class _Sweep:
         ]
         self.ticker.stage(f"{task.role} search" + (" and random control" if len(stages) > 1 else ""))
         members = [member for stage in stages for member in stage.members]
-        name, scheduler = f"{task.role}-search", stages[0].scheduler()
-        outcomes = self._trials(members, task, name, watch, config.stage.interval, scheduler)
+        moves: dict[str, Any] = {"scheduler": stages[0].scheduler()}
+        if isinstance(stages[0], Tpe):
+            moves, members = {"suggestions": Suggestions(stages[0], members)}, []
+        outcomes = self._trials(members, task, f"{task.role}-search", watch, config.stage.interval, **moves)
         found = stages[0].found(outcomes, self._provenance())
         self._keep(found.schedule)
         if any(choice.learns for choice in space.augmentations):
             self._picture_games(outcomes, watch)
+        self._compare_choices(stages[0], outcomes)
         if isinstance(stages[0], Choice):
             for label, value in stages[0].scores(outcomes).items():
                 self.tracker.log(self.parent, {f"choice/{label}/validation_accuracy": value})
@@ -222,7 +236,7 @@ class _Sweep:
         """Where a role's genomes may move: second views are the student's, and screening may take some away."""
         space = self.config.space
         if task.role == "teacher" or task.teacher is None:
-            return replace(space, augment=(Identity.kind,))
+            return role_space(space, task.role)
         if not self.config.screen.drop or len(rankable(space)) < 2:
             return space
         self.ticker.stage("screening")
@@ -241,6 +255,22 @@ class _Sweep:
         for path in files:
             self.tracker.artifact(self.parent, path)
         return task, space
+
+    def _compare_choices(self, stage: Stage, outcomes: Sequence[Outcome]) -> None:
+        """What suits this pair, where members kept a genome from end to end and these differ in more than policies."""
+        scores = {outcome.name: outcome.score for outcome in outcomes if not outcome.error}
+        fixed = {member.name: member.mover for member in stage.members if not member.moved}
+        rows = [
+            Chosen(name, scores[name], told(genome))
+            for name, genome in fixed.items()
+            if isinstance(genome, Genome) and math.isfinite(scores.get(name, math.nan))
+        ]
+        if not free(rows):
+            return
+        report = self.folder / "report"
+        text = write_atomic(report / f"choices.{stage.task.role}.md", f"# {stage.name}\n\n{markdown(rows)}")
+        for path in (text, plot(rows, report / f"choices.{stage.task.role}.png")):
+            self.tracker.artifact(self.parent, path)
 
     def _picture_games(self, outcomes: Sequence[Outcome], watch: Watch) -> None:
         """Where HARD was played: what the augmentors did, in each run's artifacts."""
@@ -278,7 +308,7 @@ class _Sweep:
         name: str,
         watch: Watch,
         save_every: int,
-        scheduler: Any = None,
+        **moves: Any,
     ) -> list[Outcome]:
         outcomes = run_trials(
             members,
@@ -287,23 +317,26 @@ class _Sweep:
             folder=self.folder.resolve() / "trials",
             name=name,
             save_every=save_every,
-            scheduler=scheduler,
             callbacks=[watch],
+            **moves,
         )
         self.failed |= {outcome.name: outcome.error for outcome in outcomes if outcome.error}
         return outcomes
 
-    def _teacher(self, trained: dict[str, _Trained]) -> TrainedTeacher:
-        """The one that the sweep was given, or the one that it trained."""
-        given = self.config.teacher
-        if given.weights is not None:
-            schedule = Schedule.load(given.policy) if given.policy else None
-            return TrainedTeacher(given.model, load_weights(given.weights), schedule)
+    def _teacher(self, trained: dict[str, _Trained]) -> TrainedTeacher | None:
+        """The one that the sweep was given, or the one that it trained; None: there is none."""
+        if self.config.teacher is None:
+            return None
+        if (given := given_teacher(self.config, self.data)) is not None:
+            return given
         weights = trained["teacher"].policy_weights()
         if weights is None:
             why = next(why for name, why in self.failed.items() if name.startswith(f"teacher-full-{POLICY}-"))
             raise WorkError(f"every full training of the teacher with its policy failed; the first: {why}")
-        return TrainedTeacher(given.model, weights, trained["teacher"].schedule)
+        data = trained["teacher"].task.data
+        statistics = (data.mean, data.std)
+        model = self.config.teacher.model
+        return TrainedTeacher(model, weights, trained["teacher"].schedule, data.classes, statistics)
 
     # The test -------------------------------------------------------------------------------------------------------
 
@@ -322,6 +355,7 @@ class _Sweep:
             test={arm: tuple(s["accuracy"] if s else None for s in by_seed) for arm, by_seed in scores.items()},
             exploits=len(trained.found.exploits) if trained.found else 0,
             policy_file=str(self._policy_file(role)),
+            size_in_bits=size_in_bits(trained.task.network()),
         )
 
     # What is kept ---------------------------------------------------------------------------------------------------
@@ -369,17 +403,18 @@ class _Sweep:
     # Small things ---------------------------------------------------------------------------------------------------
 
     def _task(self, role: str, config: RoleConfig, teacher: TrainedTeacher | None) -> Task:
+        data = teacher_data(self.config, self.data) if role == "teacher" else self.data
         task = Task(
             role="teacher" if role == "teacher" else "student",
             model=config.model,
-            data=self.data,
+            data=data,
             recipe=config.recipe,
             epochs=config.stage.epochs,
-            validation=scored_images(self.config, self.data),
+            validation=scored_images(self.config, data),
             validate_every=config.stage.interval if self.config.validate_.every == "slice" else 1,
             teacher=teacher,
         )
-        return replace(task, distill=config.distill) if isinstance(config, StudentConfig) else task
+        return replace(task, distill=config.distill, bits=config.bits) if isinstance(config, StudentConfig) else task
 
     def _provenance(self) -> dict[str, Any]:
         """What a policy file says of its origin: the same for the same sweep, so without dates, paths or run ids."""
@@ -404,6 +439,7 @@ def _figures(roles: Sequence[RoleResult]) -> dict[str, float]:
     for role in roles:
         if not math.isnan(role.best_validation):
             figures[f"best_{role.role}_validation_accuracy"] = role.best_validation
+        figures[f"final_{role.role}_size_in_bits"] = float(role.size_in_bits)
         for arm in role.test:
             if (accuracy := role.accuracy(arm)) is not None:
                 figures[f"final_{role.role}_test_accuracy/{arm}"] = accuracy[0]

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import ray
 from ray import tune
+from ray.exceptions import RayError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from search.config import ResourceConfig
 from search.population import METRIC, Members, member_name
-from spaces import Genome, Schedule, WorkError
+from spaces import Genome, RoletuneError, Schedule, WorkError
 from trainables.ray_trial import RoleTrial, Worker, read_state
 from trainables.task import Task
 
@@ -31,6 +34,9 @@ ENVIRONMENT = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours to report
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
+
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -98,22 +104,24 @@ def run_trials(
     name: str,
     save_every: int,
     scheduler: TrialScheduler | None = None,
+    suggestions: Searcher | None = None,
     callbacks: Sequence[tune.Callback] = (),
 ) -> list[Outcome]:
     """Run `members` to the task's end, as many at once as fit; those that fail do not stop the others.
 
     Args:
-        members: at least one.
+        members: at least one; none where there are `suggestions`.
         task: travels once to each node, through the object store.
         resources: of one trial.
         folder: shared by all nodes; Tune's own files go to `folder/name`.
         name: of these trials together.
         save_every: epochs from one checkpoint to the next, for trials that are not paused meanwhile.
         scheduler: moves the members' genomes; None: each runs as it is.
+        suggestions: makes members as they are wanted, until it says that it has finished.
         callbacks: are told what happens, in this process.
 
     Returns:
-        One outcome a member, in order.
+        One outcome a member, in order; of suggestions, in the order in which they were made.
     """
     trainable = tune.with_resources(
         tune.with_parameters(RoleTrial, task=task, worker=worker(resources)),
@@ -121,10 +129,11 @@ def run_trials(
     )
     tuner = tune.Tuner(
         trainable,
-        param_space={"member": tune.grid_search([member.config() for member in members])},
+        param_space={"member": tune.grid_search([member.config() for member in members])} if members else {},
         tune_config=tune.TuneConfig(
             scheduler=scheduler or FIFOScheduler(),
-            search_alg=Members(len(members)) if scheduler else BasicVariantGenerator(),
+            search_alg=suggestions or (Members(len(members)) if scheduler else BasicVariantGenerator()),
+            num_samples=-1 if suggestions else 1,  # as many as there are
             reuse_actors=True,
             trial_name_creator=member_name,
             trial_dirname_creator=member_name,
@@ -144,7 +153,7 @@ def run_trials(
     )
     grid = tuner.fit()
     by_name = {member_name(trial): _outcome(trial) for trial in grid._experiment_analysis.trials}
-    return [by_name[member.name] for member in members]
+    return [by_name[member.name] for member in members] if members else list(by_name.values())
 
 
 def _outcome(trial: Trial) -> Outcome:
@@ -174,6 +183,25 @@ def error_line(trial: Trial) -> str:
 def error_text(trial: Trial) -> str:
     """The whole traceback of a trial that failed."""
     return str(trial.get_error() or "")
+
+
+def on_worker(resources: ResourceConfig, failed: str, function: Callable[..., R], *arguments: Any) -> R:
+    """What `function(*arguments, worker)` gives on one worker of the cluster.
+
+    Raises:
+        RoletuneError: that the function raised.
+        WorkError: anything else, behind the words of `failed`.
+    """
+    remote = ray.remote(num_cpus=resources.cpus_per_trial, num_gpus=resources.gpus_per_trial)(function)
+    try:
+        given: R = ray.get(remote.remote(*arguments, worker(resources)))
+    except RayError as error:
+        cause = getattr(error, "cause", None) or error
+        if isinstance(cause, RoletuneError):
+            raise cause from None
+        why = " ".join(f"{type(cause).__name__}: {cause}".split())[:300]
+        raise WorkError(f"{failed}: {why}") from error
+    return given
 
 
 def worker(resources: ResourceConfig) -> Worker:

@@ -9,27 +9,24 @@ from ray import tune
 from ray.tune.experiment import Trial
 from rich.markup import escape
 
+from results.choices import told
 from results.lineage import Exploit
 from results.tracking import Run, Tracker
 from search.population import METRIC, member_name
 from search.progress import Ticker
 from search.trials import error_line, error_text
-from spaces.augmentations import augmentation
+from spaces import Genome
 
-# Ray adds its own bookkeeping to every report; what is ours has one of these names or a `part/…` name.
+# Ray adds its own bookkeeping to every report; what is ours has one of these names, or is a loss, or a `part/…`.
 OURS = (
     "loss",
-    "task_loss",
-    "kd_loss",
-    "view_loss",
     "t_stddev_ratio",
     "train_accuracy",
     "validation_accuracy",
-    "validation_loss",
     "learning_rate",
     "images_per_s",
 )
-GROUPS = ("policy", "hard", "seconds")
+GROUPS = ("policy", "hard", "distill", "seconds")
 
 
 class Watch(tune.Callback):
@@ -103,7 +100,7 @@ class Watch(tune.Callback):
     def _summarise(self, trial: Trial) -> None:
         """Log what the run table shows: the last values, and the best score."""
         name, result = member_name(trial), trial.last_result or {}
-        final = {f"final_{key}": value for key, value in our_metrics(result).items() if key in OURS}
+        final = {f"final_{key}": value for key, value in our_metrics(result).items() if "/" not in key}
         if name in self._best:
             final["best_validation_accuracy"] = self._best[name]
         if final:
@@ -126,9 +123,10 @@ class Watch(tune.Callback):
 
 
 def _chosen(member: dict[str, Any]) -> dict[str, str]:
-    """The augmentation that a trial has from end to end; one that a population moves has none to name."""
-    augment = member.get("genome", {}).get("augment", {"kind": "identity"})
-    return {} if member["moved"] or "genome" not in member else {"augment": augmentation(augment).label}
+    """What a trial has from end to end: its augmentation, its distillation; one that a population moves has none."""
+    if member["moved"] or "genome" not in member:
+        return {}
+    return {name: str(value) for name, value in told(Genome.from_json(member["genome"])).items()}
 
 
 def our_metrics(result: dict[str, Any]) -> dict[str, float]:
@@ -136,5 +134,5 @@ def our_metrics(result: dict[str, Any]) -> dict[str, float]:
     return {
         key: float(value)
         for key, value in result.items()
-        if isinstance(value, int | float) and (key in OURS or key.partition("/")[0] in GROUPS)
+        if isinstance(value, int | float) and (key in OURS or key.endswith("_loss") or key.partition("/")[0] in GROUPS)
     }

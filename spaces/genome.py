@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,10 +20,12 @@ class Genome:
         policy: which operations an image may meet.
         augment: how the second view of a batch is made, that only the teacher's answers are the target of; the
             identity: there is no second view.
+        distill: what is chosen of how a student learns from its teacher, as plain data; empty: nothing.
     """
 
     policy: Policy = field(default_factory=Policy)
     augment: Augmentation = field(default_factory=Identity)
+    distill: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     def is_identity(self) -> bool:
@@ -37,7 +40,8 @@ class Genome:
     def to_json(self) -> dict[str, Any]:
         """This genome as plain data; `from_json` gives it back."""
         content: dict[str, Any] = {"policy": self.policy.to_json()}
-        return content | {"augment": self.augment.to_json()} if self.has_view else content
+        content |= {"augment": self.augment.to_json()} if self.has_view else {}
+        return content | ({"distill": deepcopy(dict(self.distill))} if self.distill else {})
 
     @classmethod
     def from_json(cls, data: Any) -> Genome:
@@ -46,7 +50,12 @@ class Genome:
         Raises:
             RequestError: `data` is no genome.
         """
-        if not isinstance(data, Mapping) or not {"policy"} <= set(data) <= {"policy", "augment"}:
+        if not isinstance(data, Mapping) or not {"policy"} <= set(data) <= {"policy", "augment", "distill"}:
             got = sorted(map(str, data)) if isinstance(data, Mapping) else data
-            raise RequestError("a genome is an object with policy, perhaps augment, and nothing else", got=got)
-        return cls(Policy.from_json(data["policy"]), augmentation(data.get("augment", Identity.kind)))
+            rule = "a genome is an object with policy, perhaps augment and distill, and nothing else"
+            raise RequestError(rule, got=got)
+        distill = data.get("distill", {})
+        if not isinstance(distill, Mapping) or not all(isinstance(name, str) for name in distill):
+            raise RequestError("a genome's distill is an object", got=distill)
+        augment = augmentation(data.get("augment", Identity.kind))
+        return cls(Policy.from_json(data["policy"]), augment, deepcopy(dict(distill)))

@@ -5,19 +5,18 @@ Source: PBA (Ho et al. 2019, https://arxiv.org/abs/1905.05393), whose explore ru
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from spaces.augmentations import Augmentation, Identity, augmentation, imported
+from spaces.domain import ANEW, Draw, Uniform, check, constant, drawn, explored, first
 from spaces.errors import RequestError, unknown
 from spaces.genome import Genome
 from spaces.operations import LEVELS, OPERATIONS
 from spaces.policy import TENTHS, Entry, Policy
-
-ANEW = 0.2
-"""How probable it is that exploring draws a number, or a choice, anew."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +27,11 @@ class Space:
         operations: names of `spaces.OPERATIONS`, each once. All 15 by default.
         copies: entries per operation. PBA has 2, so 30 entries.
         augment: what may make a student's second view, by name or with parameters; the first is where a search starts.
+        distill: what is free of how a student learns from its teacher: `loss`, `temperature`, `alpha`, each a list of
+            choices or a range `{low, high, log}`, nested as `spaces.domain` has it. A search starts at their first.
 
     Raises:
-        RequestError: an unknown or repeated operation or augmentation, or fewer than one copy.
+        RequestError: an unknown or repeated operation or augmentation, fewer than one copy, or what is no domain.
     """
 
     __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012 - what a sweep file may not say; plain data
@@ -38,18 +39,20 @@ class Space:
     operations: tuple[str, ...] = field(default_factory=lambda: tuple(OPERATIONS))
     copies: int = 2
     augment: tuple[Any, ...] = (Identity.kind,)
+    distill: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         """Refuse what is no space."""
         for op in self.operations:
             if op not in OPERATIONS:
                 raise unknown("operation", op, OPERATIONS)
-        if not self.operations or len(set(self.operations)) < len(self.operations):
-            raise RequestError("a space names one operation or more, each once", got=list(self.operations))
+        if len(set(self.operations)) < len(self.operations):
+            raise RequestError("a space names each operation once", got=list(self.operations))
         if isinstance(self.copies, bool) or not isinstance(self.copies, int) or self.copies < 1:
             raise RequestError("copies is a whole number, at least 1", got=self.copies)
         if not self.augment or len(set(self.augmentations)) < len(self.augment):
             raise RequestError("a space names one augmentation or more, each once", got=list(self.augment))
+        check(self.distill, "space.distill")
 
     @property
     def augmentations(self) -> tuple[Augmentation, ...]:
@@ -65,21 +68,38 @@ class Space:
     def _ops(self) -> tuple[str, ...]:
         return self.operations * self.copies
 
+    @property
+    def is_constant(self) -> bool:
+        """Whether it holds one genome alone."""
+        return not self.operations and len(self.augment) == 1 and constant(self.distill)
+
     def zero(self) -> Genome:
         """The genome where a search starts: every probability and magnitude 0, and the first augmentation."""
-        return Genome(Policy(tuple(Entry(op, 0, 0) for op in self._ops)), self.augmentations[0])
+        return Genome(Policy(tuple(Entry(op, 0, 0) for op in self._ops)), self.augmentations[0], first(self.distill))
 
     def random(self, generator: np.random.Generator) -> Genome:
-        """A genome whose numbers, and whose augmentation, are uniform over their ranges."""
+        """A genome whose numbers, and whose choices, are uniform over their ranges."""
         numbers = (Entry(op, _uniform(generator, TENTHS), _uniform(generator, LEVELS - 1)) for op in self._ops)
-        return Genome(Policy(tuple(numbers)), self._drawn(generator))
+        policy = Policy(tuple(numbers))
+        return Genome(policy, self._drawn(generator), drawn(self.distill, Uniform(generator), "distill"))
+
+    def suggested(self, draw: Draw) -> Genome:
+        """A genome each of whose free values comes from `draw`, under a name of its own."""
+        entries = []
+        for index, op in enumerate(self._ops):
+            probability = draw.whole(f"policy[{index}].probability", 0, TENTHS, log=False)
+            entries.append(Entry(op, probability, draw.whole(f"policy[{index}].magnitude", 0, LEVELS - 1, log=False)))
+        choices = self.augmentations
+        augment = choices[draw.choice("augment", len(choices)) if len(choices) > 1 else 0]
+        return Genome(Policy(tuple(entries)), augment, drawn(self.distill, draw, "distill"))
 
     def explore(self, genome: Genome, generator: np.random.Generator) -> Genome:
         """A neighbour of `genome` by PBA's rule.
 
         Each whole number is, with probability 0.2, drawn anew from its range; else it moves by 0, 1, 2 or 3
         (uniform) up or down, and is clipped to its range. The augmentation is drawn anew with probability 0.2;
-        else one that learns moves the numbers of its game, each by a factor of 0.8 or 1.25.
+        else one that learns moves the numbers of its game, each by a factor of 0.8 or 1.25; and so with what is free
+        of the distillation.
         """
         moved = tuple(
             Entry(
@@ -90,7 +110,8 @@ class Space:
             for entry in genome.policy
         )
         anew = len(self.augment) > 1 and generator.random() < ANEW
-        return Genome(Policy(moved), self._drawn(generator) if anew else genome.augment.explored(generator))
+        augment = self._drawn(generator) if anew else genome.augment.explored(generator)
+        return Genome(Policy(moved), augment, explored(self.distill, genome.distill, generator))
 
     def _drawn(self, generator: np.random.Generator) -> Augmentation:
         choices = self.augmentations

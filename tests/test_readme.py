@@ -81,10 +81,9 @@ def test_links_inside_the_repository_lead_somewhere():
 
 
 def test_the_names_that_it_lists_are_all_there_are():
-    from spaces.augmentations import CATALOGUE
+    from search.catalogue import markdown
     from spaces.readers import READERS
-    from trainables.data import DATA
-    from trainables.models import MODELS
 
-    for name in (*DATA, *MODELS, *CATALOGUE, *READERS):
+    assert markdown() in README, "paste what `roletune list --markdown` prints"
+    for name in READERS:
         assert f"`{name}`" in README, name

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -18,12 +19,28 @@ from spaces import BaseAugmentation, Genome, RequestError, Transform, WorkError
 from spaces.agent import Agent
 from spaces.parameters import seeded
 from trainables.data import DataSet, Images
+from trainables.data.images import batch_rows
 from trainables.normalise import Normalise
 from trainables.recipe import Recipe
 
 _STATE_VERSION = 1
 
 M = TypeVar("M", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some of the training images, as they are.
+
+    Args:
+        raw: before any augmentation, (B, C, H, W) uint8.
+        labels: (B,) int64, on the network's device.
+        rows: (B,) int64, on the CPU: which images of the training set these are.
+    """
+
+    raw: Tensor
+    labels: Tensor
+    rows: Tensor
 
 
 class Learner(ABC):
@@ -66,13 +83,15 @@ class Learner(ABC):
         self.fill = self.normalise.fill
 
     @abstractmethod
-    def losses(self, images: Tensor, labels: Tensor, raw: Tensor) -> dict[str, Tensor]:
-        """The named parts of the loss; `loss` is the one that is minimised, `logits` the network's answer.
+    def losses(self, images: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """The named parts of the loss.
+
+        `loss` is the one that is minimised, `logits` the network's answer; `own`, where there is one, is minimised
+        beside it by what is not the network's.
 
         Args:
-            images: what this role sees: augmented and normalised, (B, C, H, W) float.
-            labels: (B,) int64.
-            raw: the same images before any augmentation, uint8.
+            images: what this role sees of the batch: augmented and normalised, (B, C, H, W) float.
+            batch: the same images as they are.
         """
 
     @property
@@ -104,11 +123,13 @@ class Learner(ABC):
         sums: dict[str, Tensor] = {}
         seen = 0
         with _private_randomness(self.seed, epoch, self.device):
+            rows = batch_rows(total, size, generator=seeded(self.seed, epoch), drop_last=total >= size)
             batches = self.data.train.batches(size, generator=generator, drop_last=total >= size)
             for index, (raw, labels) in enumerate(batches):
                 rate = self.recipe.lr_at(epoch + (index + 0.5) / steps, self.epochs)
                 images = self.normalise(self.view(raw, generator))
-                for name, value in self._update(images, labels.to(self.device), raw, rate).items():
+                batch = Batch(raw, labels.to(self.device), rows[index])
+                for name, value in self._update(images, batch, rate).items():
                     sums[name] = sums.get(name, 0) + value * len(labels)
                 seen += len(labels)
         metrics = {name: float(value) / seen for name, value in sums.items()}  # the epoch's only synchronisation
@@ -181,17 +202,26 @@ class Learner(ABC):
         self.optimizer.load_state_dict(deepcopy(state["optimizer"]))
         self.agent.load_state_dict(state["history"])
 
-    def _update(self, images: Tensor, labels: Tensor, raw: Tensor, rate: float) -> dict[str, Tensor]:
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        """The network's, and of whatever else learns in a step."""
+        return [self.optimizer]
+
+    def _update(self, images: Tensor, batch: Batch, rate: float) -> dict[str, Tensor]:
         with self._autocast():
-            parts = self.losses(images, labels, raw)
-        self.optimizer.zero_grad(set_to_none=True)
-        parts["loss"].backward()
-        if self.recipe.clip is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
-        self.optimizer.step()
-        hits = (parts.pop("logits").argmax(1) == labels).float().mean()
+            parts = self.losses(images, batch)
+        own = parts.pop("own", None)
+        optimizers = self.optimizers()
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        (parts["loss"] if own is None else parts["loss"] + own).backward()
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            if self.recipe.clip is not None:
+                learning = (parameter for group in optimizer.param_groups for parameter in group["params"])
+                nn.utils.clip_grad_norm_(learning, self.recipe.clip)
+            optimizer.step()
+        hits = (parts.pop("logits").argmax(1) == batch.labels).float().mean()
         return {name: value.detach() for name, value in parts.items()} | {"train_accuracy": hits}
 
     def _autocast(self) -> AbstractContextManager[Any]:
@@ -211,11 +241,10 @@ class Teacher(Learner):
 
     role = "teacher"
 
-    def losses(self, images: Tensor, labels: Tensor, raw: Tensor) -> dict[str, Tensor]:
+    def losses(self, images: Tensor, batch: Batch) -> dict[str, Tensor]:
         """`loss`: cross-entropy, with the recipe's label smoothing."""
-        del raw
         logits = self.model(images)
-        loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
+        loss = F.cross_entropy(logits.float(), batch.labels, label_smoothing=self.recipe.label_smoothing)
         return {"loss": loss, "logits": logits}
 
 

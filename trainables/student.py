@@ -4,63 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spaces import Schedule, Transform
+from spaces import RequestError, Schedule, Transform
 from spaces.augmentations import Answers, Augmentation, Hard, View
 from spaces.augmentations.hard import with_tensors
 from spaces.parameters import seeded
+from trainables.distill import Distill, Distillation
 from trainables.game import SHOWN, Game, played
-from trainables.learner import Learner, on_device
-from trainables.losses import kd_loss
-from trainables.recipe import check_choices, check_range
+from trainables.learner import Batch, Learner, on_device
+from trainables.losses import Seen, kd_loss
 from trainables.t_stddev import RunningTStddev
 from trainables.teacher import FrozenTeacher
 
 
-@dataclass(frozen=True)
-class Distill:
-    """How the student learns from the teacher.
-
-    Args:
-        loss: `kd`, Hinton's.
-        temperature: T > 0.
-        alpha: weight of the distillation loss, in [0, 1]; the labels' cross-entropy has 1 − alpha.
-        view: `shared`: teacher and student see the same augmented tensor, as in the role-wise paper's code;
-            `distinct`: the teacher sees the same images under its own agent's schedule (our reading of role-wise).
-        init: `random`, or `teacher`: start from the teacher's weights wherever name and shape agree.
-    """
-
-    __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012 - what a sweep file may not say; plain data
-
-    loss: Literal["kd"] = "kd"
-    temperature: float = 4.0
-    alpha: float = 0.9
-    view: Literal["shared", "distinct"] = "shared"
-    init: Literal["random", "teacher"] = "random"
-
-    def __post_init__(self) -> None:
-        """Refuse values that cannot distil."""
-        check_choices(self)
-        check_range("temperature", self.temperature, lambda temperature: temperature > 0, "above 0")
-        check_range("alpha", self.alpha, lambda alpha: 0 <= alpha <= 1, "in [0, 1]")
-
-
 class Student(Learner):
-    """A `Learner` with a teacher.
+    """A `Learner` with a teacher, or with none.
 
     Args:
         *args: as for `Learner`.
-        teacher: answers, and never learns.
-        distill: how.
+        teacher: answers, and never learns; None: the losses must need none.
+        distill: how; a genome may choose otherwise.
         teacher_schedule: what the teacher sees where the views are distinct; None: the data set's own augmentation.
         weights: learned weights that genomes refer to, by their hash.
         **kwargs: as for `Learner`.
+
+    Raises:
+        RequestError: a loss does not fit the two networks, or there is no teacher for it.
     """
 
     role = "student"
@@ -68,7 +43,7 @@ class Student(Learner):
     def __init__(
         self,
         *args: Any,
-        teacher: FrozenTeacher,
+        teacher: FrozenTeacher | None,
         distill: Distill,
         teacher_schedule: Schedule | None = None,
         weights: Mapping[str, Mapping[str, Tensor]] | None = None,
@@ -76,8 +51,10 @@ class Student(Learner):
     ) -> None:
         """Put the teacher on the student's device."""
         super().__init__(*args, **kwargs)
-        self.teacher = on_device(teacher, self.device, self.recipe)
-        self.distill = distill
+        self.teacher = on_device(teacher, self.device, self.recipe) if teacher is not None else None
+        self._settings = self.distill = distill
+        self.distillation: Distillation | None = None
+        self._own: torch.optim.Optimizer | None = None
         self._teacher_schedule = teacher_schedule.stretch(self.epochs) if teacher_schedule else None
         self._weights = weights or {}
         self.game: Game | None = None
@@ -86,6 +63,10 @@ class Student(Learner):
     def begin_epoch(self, epoch: int) -> None:
         """Prepare what both roles see."""
         super().begin_epoch(epoch)
+        self.distill = self._settings.under(self.agent.genome.distill)
+        if self.distillation is None or not self.distillation.weigh(self.distill):
+            self._distil(self.distill, epoch)
+        self._check_view()
         self._t_stddev.begin(self.agent.genome)
         self._view_generator = seeded(self.seed, epoch, 5)
         self._second: Augmentation = with_tensors(self.agent.genome.augment, self._weights)
@@ -101,37 +82,52 @@ class Student(Learner):
             policy = self._teacher_schedule.at(epoch).policy
             self._teacher_augment = Transform(policy, fill=self.fill, seed=(self.seed, epoch, 4))
 
-    def losses(self, images: Tensor, labels: Tensor, raw: Tensor) -> dict[str, Tensor]:
-        """`loss` = (1 − α) · `task_loss` + α · (`kd_loss` + `view_loss`).
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        """The network's, and that of the losses' own parameters."""
+        return [self.optimizer, self._own] if self._own is not None else [self.optimizer]
 
-        `view_loss`, where the genome has a second view, is the distillation loss on it: the teacher's own answer is the
-        only target there, as for CutMixPick (https://arxiv.org/abs/2012.02909).
+    def losses(self, images: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """`loss` = (1 − α) · `task_loss` + α · (Σ wᵢ · lossᵢ + `view_loss`), with the losses of `Distill`.
+
+        `view_loss`, where the genome has a second view, is Hinton's loss on it, whatever the others are: the teacher's
+        own answer is the only target there, as for CutMixPick (https://arxiv.org/abs/2012.02909).
         """
-        answers = self.teacher(images if self.distill.view == "shared" else self._teacher_view(raw))
-        view = self._second_view(raw)
-        if view or self.distill.view == "shared":  # a teacher with a view of its own says nothing of the student's
+        distillation = self._at_work()
+        answers = None
+        with distillation.teacher_features.recording() as known:
+            if self.teacher is not None:
+                answers = self.teacher(images if self.distill.view == "shared" else self._teacher_view(batch.raw))
+        view = self._second_view(batch.raw)
+        if answers is not None and (view or self.distill.view == "shared"):
+            # A teacher with a view of its own says nothing of what the student sees.
             self._t_stddev.add(answers, *([view[1]] if view else []))
-        both = self.model(torch.cat((images, view[0])) if view else images)
-        logits, view_logits = both[: len(images)], both[len(images) :]
-        task = F.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
-        kd = kd_loss(logits, answers, self.distill.temperature)
-        alpha = self.distill.alpha
-        parts = {"loss": (1 - alpha) * task + alpha * kd, "task_loss": task, "kd_loss": kd, "logits": logits}
+        with distillation.student_features.recording() as learned:
+            both = self.model(torch.cat((images, view[0])) if view else images)
+        size = len(images)
+        logits, view_logits = both[:size], both[size:]
+        task = F.cross_entropy(logits.float(), batch.labels, label_smoothing=self.recipe.label_smoothing)
+        features = {name: value[:size] for name, value in learned.items()}
+        parts: dict[str, Tensor] = distillation(
+            Seen(images, batch.labels, batch.rows, self.distill.temperature, logits, answers, features, known)
+        )
+        alpha, distilled = self.distill.alpha, parts.pop("distill")
+        parts |= {"loss": (1 - alpha) * task + alpha * distilled, "task_loss": task, "logits": logits}
         if view is None:
             return parts
         parts["view_loss"] = kd_loss(view_logits, view[1], self.distill.temperature)
-        if self.game is not None and self._second.learns:
-            self.game.judge(kd, parts["view_loss"])
+        if self.game is not None and self._second.learns and answers is not None:
+            clean = parts["kd_loss"] if "kd_loss" in parts else kd_loss(logits, answers, self.distill.temperature)
+            self.game.judge(clean.detach(), parts["view_loss"])
         return parts | {"loss": parts["loss"] + alpha * parts["view_loss"]}
 
     def end_epoch(self) -> dict[str, float]:
         """What there is to say of the epoch beside its losses.
 
         `t_stddev_ratio`: T. stddev under the genome in force, so far, over what it is without augmentation; and of
-        HARD's game, where one is played, what `Game.end_epoch` gives.
+        HARD's game, where one is played, what `Game.end_epoch` gives; and what the losses report.
         """
-        ratio = self._t_stddev.ratio()
-        metrics = {} if ratio is None else {"t_stddev_ratio": ratio}
+        ratio = self._t_stddev.ratio() if self.teacher is not None else None
+        metrics = self._at_work().report() | ({} if ratio is None else {"t_stddev_ratio": ratio})
         if self.game is None or not self._second.learns:
             return metrics
         marks = {round(quarter * (self.epochs - 1) / 4) for quarter in range(5)}
@@ -142,23 +138,59 @@ class Student(Learner):
         return metrics | self.game.end_epoch(None if shown is None else shown.to(self.device))
 
     def state_dict(self) -> dict[str, Any]:
-        """The learner's, what was seen of the teacher's spread, and HARD's game."""
+        """The learner's, what was seen of the teacher's spread, the losses' own parameters, and HARD's game."""
         game = self.game.state_dict() if self.game is not None else None
-        return super().state_dict() | {"t_stddev": self._t_stddev.state_dict(), "game": game}
+        losses = None
+        if self.distillation is not None and self.distillation.terms:
+            optimizer = self._own.state_dict() if self._own is not None else None
+            losses = {
+                "losses": self.distillation.described(),
+                "parameters": self.distillation.state_dict(),
+                "optimizer": optimizer,
+            }
+        return super().state_dict() | {"t_stddev": self._t_stddev.state_dict(), "distill": losses, "game": game}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state`."""
         super().load_state_dict(state)
         self._t_stddev.load_state_dict(state["t_stddev"])
+        self.distillation = self._own = None
+        if state.get("distill") is not None:
+            losses = state["distill"]
+            self._distil(replace(self._settings, loss=deepcopy(losses["losses"])), 0)
+            self._at_work().load_state_dict(losses["parameters"])
+            if self._own is not None:
+                self._own.load_state_dict(deepcopy(losses["optimizer"]))
         self.game = None
         if state.get("game") is not None:
             self.game = self._game(played(state["game"], self._weights))
             self.game.load_state_dict(deepcopy(state["game"]))
 
+    def _distil(self, distill: Distill, epoch: int) -> None:
+        """Build the losses, and what optimises their own parameters."""
+        self.distillation = Distillation(
+            distill,
+            self.model,
+            self.teacher,
+            classes=self.data.classes,
+            images=len(self.data.train),
+            shape=(self.data.channels, self.data.size, self.data.size),
+            seed=seeded(self.seed, epoch, 6).initial_seed(),
+            device=self.device,
+        )
+        learns = any(parameter.requires_grad for parameter in self.distillation.parameters())
+        self._own = self.recipe.make_optimizer(self.distillation) if learns else None
+
+    def _at_work(self) -> Distillation:
+        if self.distillation is None:
+            self._distil(self.distill, self.epoch)
+        assert self.distillation is not None
+        return self.distillation
+
     def _raw_answers(self, rows: Tensor) -> Tensor:
         """The teacher's logits on some of the training images, as they are, (rows, K)."""
         batches = self.data.train.subset(rows).batches(512)
-        return torch.cat([self.teacher(self.normalise(images)) for images, _ in batches])
+        return torch.cat([self._ask_teacher(images) for images, _ in batches])
 
     def _second_view(self, raw: Tensor) -> tuple[Tensor, Tensor] | None:
         """The genome's second view of the batch, (B, C, H, W) float, and the teacher's logits on it; None: it has none.
@@ -170,9 +202,8 @@ class Student(Learner):
             return None
         base = self._base(raw, self.fill, self._view_generator)
         view = self._played(base) or augment(base, self.fill, self._view_generator, self._answers(augment.asks))
-        shown = self.normalise(view.images)
         target = view.logits if augment.asks == "teacher" else None
-        return shown, self.teacher(shown) if target is None else target
+        return self.normalise(view.images), self._ask_teacher(view.images) if target is None else target
 
     def _played(self, images: Tensor) -> View | None:
         """The view of the augmentor that plays against this student; None where none does."""
@@ -182,7 +213,18 @@ class Student(Learner):
         self.game.turn(images)
         return self.game.view(images)
 
+    def _check_view(self) -> None:
+        """A second view is learned from the teacher's answers alone.
+
+        Raises:
+            RequestError: the genome has one, and there is no teacher, or one of other classes.
+        """
+        if self.agent.genome.has_view and self._at_work().teacher_classes != self.data.classes:
+            rule = "a second view (space.augment) needs a teacher of the student's own classes"
+            raise RequestError(rule, got=self._at_work().teacher_classes, mend="leave it out: augment: [identity]")
+
     def _game(self, augment: Hard) -> Game:
+        assert self.teacher is not None
         return Game(
             augment,
             channels=self.data.channels,
@@ -194,10 +236,15 @@ class Student(Learner):
             device=self.device,
         )
 
+    def _ask_teacher(self, images: Tensor) -> Tensor:
+        assert self.teacher is not None
+        answers: Tensor = self.teacher(self.normalise(images))
+        return answers
+
     def _answers(self, role: str) -> Answers | None:
         """What a view may ask: the teacher, or the student in evaluation mode, which leaves its statistics alone."""
         if role == "teacher":
-            return lambda images: self.teacher(self.normalise(images))
+            return self._ask_teacher
         return self._ask_student if role == "student" else None
 
     @torch.no_grad()

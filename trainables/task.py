@@ -8,25 +8,47 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from spaces import Genome, ImageSpec, Schedule, WorkError
+from spaces import Genome, ImageSpec, Schedule
 from spaces.agent import Agent
 from trainables.data import DataSet, Images
+from trainables.distill import Distill
 from trainables.learner import Learner, Teacher
+from trainables.low_bit import Bits, exported, low_bit
 from trainables.models import build_model
 from trainables.recipe import Recipe
-from trainables.student import Distill, Student, start_from
-from trainables.teacher import FrozenTeacher
+from trainables.student import Student, start_from
+from trainables.teacher import FrozenTeacher, Renormalise, Statistics
 
 
 @dataclass(frozen=True)
 class TrainedTeacher:
-    """A teacher to learn from: its model's name, its weights, and the schedule that it was trained on, if known."""
+    """A teacher to learn from.
+
+    Args:
+        model: a name that `build_model` knows.
+        weights: of the model.
+        schedule: that it was trained on, if known.
+        classes: of its own task; None: the student's.
+        statistics: mean and deviation that its images were normalised by; None: the student's.
+    """
 
     model: str
     weights: dict[str, Tensor]
     schedule: Schedule | None = None
+    classes: int | None = None
+    statistics: Statistics | None = None
+
+    def frozen(self, data: DataSet) -> FrozenTeacher:
+        """The teacher at work on images that are normalised as those of `data`."""
+        classes = data.classes if self.classes is None else self.classes
+        model = build_model(self.model, seed=0, classes=classes, channels=data.channels, size=data.size)
+        model.load_state_dict(self.weights)
+        given = (data.mean, data.std)
+        if self.statistics is not None and self.statistics != given:
+            model.register_forward_pre_hook(Renormalise(given, self.statistics))
+        return FrozenTeacher(model, classes)
 
 
 @dataclass(frozen=True)
@@ -41,8 +63,9 @@ class Task:
         epochs: length of the training.
         validation: what is scored, or None where nothing is held out.
         validate_every: epochs from one score to the next; the last epoch is always scored.
-        teacher: for a student.
+        teacher: for a student; None: it learns without.
         distill: for a student.
+        bits: of a student's weights and activations.
         weights: learned weights that genomes refer to, by their hash; for a student.
     """
 
@@ -55,6 +78,7 @@ class Task:
     validate_every: int = 1
     teacher: TrainedTeacher | None = None
     distill: Distill = field(default_factory=Distill)
+    bits: Bits = field(default_factory=Bits)
     weights: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
 
     @property
@@ -71,28 +95,38 @@ class Task:
     def learner(self, mover: Genome | Schedule, *, seed: int, device: torch.device | str = "cpu") -> Learner:
         """A fresh learner whose agent is moved by `mover`; initial weights and all draws follow from `seed`."""
         data = self.data
-        shape = {"classes": data.classes, "channels": data.channels, "size": data.size}
-        model = build_model(self.model, seed=seed, **shape)
+        model = self._plain(seed)
         common: dict[str, Any] = {"epochs": self.epochs, "seed": seed, "device": device}
         if self.role == "teacher":
             return Teacher(model, data, self.recipe, Agent(mover), **common)
-        if self.teacher is None:
-            raise WorkError("a student's task needs a trained teacher")
-        teacher = build_model(self.teacher.model, seed=0, **shape)
-        teacher.load_state_dict(self.teacher.weights)
-        if self.distill.init == "teacher":
+        if self.teacher is not None and self.distill.init == "teacher":
             start_from(model, self.teacher.weights)
         return Student(
-            model,
+            low_bit(model, self.bits),
             data,
             self.recipe,
             Agent(mover),
-            teacher=FrozenTeacher(teacher),
+            teacher=self.teacher.frozen(data) if self.teacher is not None else None,
             distill=self.distill,
-            teacher_schedule=self.teacher.schedule,
+            teacher_schedule=self.teacher.schedule if self.teacher is not None else None,
             weights=self.weights,
             **common,
         )
+
+    def network(self, weights: Mapping[str, Tensor] | None = None) -> nn.Module:
+        """A network of this task as it stands in a learner's state, its bits and all; None: freshly initialised."""
+        model = low_bit(self._plain(seed=0), self.bits)
+        if weights is not None:
+            model.load_state_dict(weights)
+        return model
+
+    def exported(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A learner's weights as anybody can load them: with the plain model's names, low-bit ones at their levels."""
+        return exported(self.network(weights))
+
+    def _plain(self, seed: int) -> nn.Module:
+        data = self.data
+        return build_model(self.model, seed=seed, classes=data.classes, channels=data.channels, size=data.size)
 
     def train_epoch(self, learner: Learner) -> dict[str, float]:
         """One epoch of `learner`.

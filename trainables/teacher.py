@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Self
+from copy import deepcopy
+from typing import Self, TypeAlias
 
 import torch
 from torch import Tensor, nn
+
+Statistics: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and deviation per channel, of pixels in [0, 1]."""
 
 
 class FrozenTeacher(nn.Module):
@@ -16,11 +20,13 @@ class FrozenTeacher(nn.Module):
 
     Args:
         model: the trained network; it is taken over, not copied.
+        classes: that it answers with; None: the student's own.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, classes: int | None = None) -> None:
         """Freeze `model`."""
         super().__init__()
+        self.classes = classes
         self.model = model.eval().requires_grad_(False)
         self.training = False
 
@@ -28,6 +34,10 @@ class FrozenTeacher(nn.Module):
         """Do nothing: a teacher stays in evaluation mode."""
         del mode
         return self
+
+    def peer(self) -> nn.Module:
+        """A copy of the network that learns."""
+        return deepcopy(self.model).requires_grad_(True).train()
 
     def through(self, images: Tensor) -> Tensor:
         """(B, C, H, W) → logits (B, classes), with a gradient to the images and none to the weights."""
@@ -39,3 +49,25 @@ class FrozenTeacher(nn.Module):
         """(B, C, H, W) → logits (B, classes), without a gradient."""
         logits: Tensor = self.model(images)
         return logits
+
+
+class Renormalise:
+    """Before a network is called: images normalised by one mean and deviation, as another would have them.
+
+    Args:
+        given: mean and deviation per channel that the images were normalised by.
+        wanted: those that the network was trained with.
+    """
+
+    def __init__(self, given: Statistics, wanted: Statistics) -> None:
+        """X · σ / σ′ + (μ − μ′) / σ′."""
+        self._factor = torch.tensor([s / w for s, w in zip(given[1], wanted[1], strict=True)]).view(1, -1, 1, 1)
+        shift = [(m - n) / w for m, n, w in zip(given[0], wanted[0], wanted[1], strict=True)]
+        self._offset = torch.tensor(shift).view(1, -1, 1, 1)
+
+    def __call__(self, network: nn.Module, arguments: tuple[Tensor]) -> tuple[Tensor]:
+        """As a forward pre-hook."""
+        (images,) = arguments
+        if self._factor.device != images.device:
+            self._factor, self._offset = self._factor.to(images.device), self._offset.to(images.device)
+        return (torch.addcmul(self._offset, images, self._factor),)

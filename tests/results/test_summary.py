@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -86,6 +87,7 @@ def test_json_holds_the_figures_and_nothing_that_is_no_json():
             },
             "exploits": 2,
             "policy_file": "policy.student.json",
+            "size_in_bits": 0,
         }
     }
     assert (data["name"], data["seconds"], data["failed"]) == ("digits", 12.5, {"trial": "why"})
@@ -117,6 +119,13 @@ def test_markdown_of_several_seeds():
         "- student: policy − random control = +0.00 ± 6.57 points: "
         "the 95 % interval holds 0, so no difference is shown.",
     ]
+
+
+def test_sizes_have_a_column_where_they_are_known():
+    small = replace(role({"policy": (0.9,)}), size_in_bits=16_000)
+    lines = sweep(role({"policy": (0.8,)}, name="teacher"), small).markdown().splitlines()
+    assert lines[0] == "| role | size, kB | best validation | test, with policy |"
+    assert lines[2:4] == ["| teacher | – | 90.00 | 80.00 |", "| student | 2.0 | 90.00 | 90.00 |"]
 
 
 def test_one_seed_shows_nothing_and_says_so():

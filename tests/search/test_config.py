@@ -92,7 +92,7 @@ def test_with_weights_the_teacher_is_not_searched(tmp_path):
         ("teacher.stage.population=1", "greater than or equal to 2"),
         ("teacher.stage.epochs=2.5", "teacher.stage.epochs"),
         ("search.quantile=0.7", "less than or equal to 0.5, but got 0.7"),
-        ("search.kind=genetic", "'pbt', 'random' or 'choice', but got 'genetic'"),
+        ("search.kind=genetic", "'pbt', 'random', 'tpe' or 'choice', but got 'genetic'"),
         ("search.tie_break=loss", "'none' or 't_stddev', but got 'loss'"),
         ("search.repeats=0", "greater than or equal to 1, but got 0"),
         ("search.repeat=2", "did you mean 'repeats'?"),
@@ -102,7 +102,23 @@ def test_with_weights_the_teacher_is_not_searched(tmp_path):
         ("teacher.recipe.batch_size=1", "2 or more, for batch normalisation, but got 1"),
         ("student.distill.alpha=2", r"alpha must be in \[0, 1\], but got 2"),
         ("space.operations=[Rotat]", "unknown operation 'Rotat'; did you mean 'Rotate'?"),
-        ("space.operations=[Rotate, Rotate]", "each once"),
+        ("space.operations=[Rotate, Rotate]", "names each operation once"),
+        (
+            "space.distill={los: [kd, dkd]}",
+            "unknown setting of distill that a genome chooses 'los'; did you mean 'loss'?",
+        ),
+        ("space.distill={loss: [kd, dkdd]}", "unknown loss 'dkdd'; did you mean 'dkd'?"),
+        ("space.distill={temperature: {low: 0, high: 4}}", "temperature must be above 0, but got 0"),
+        ("space.distill={temperature: {low: 4, high: 4}}", "space.distill.temperature"),
+        ("student.distill.loss={hint: -1}", "hint"),
+        ("student.distill.loss=hnt", "unknown loss 'hnt'; did you mean 'hint'?"),
+        ("student.bits.weights=3", "bits.weights is one of 1, 2, 4, 8, 32, but got 3"),
+        ("student.bits={weight: 2}", "did you mean 'weights'?"),
+        ("student.bits.activations=true", "activations"),
+        ("teacher.classes=4", "classes goes with weights or pretrained: false"),
+        ("teacher={pretrained: false, weights: x}", "pretrained: false has random weights"),
+        ("teacher={pretrained: false, policy: x}", "policy goes with weights"),
+        ("teacher.data={nme: digits}", "teacher.data"),
         ("space.augment=[cutmx]", "unknown augmentation 'cutmx'; did you mean 'cutmix'?"),
         ("space.augment=[cutmix, {kind: cutmix, alpha: 1}]", "one augmentation or more, each once"),
         ("screen.drop=1", "screen.drop: Input should be less than 1, but got 1"),
@@ -131,6 +147,40 @@ def test_what_it_cannot_say_is_refused_in_one_line(tmp_path, override, rule):
     with pytest.raises(RequestError, match=rule.replace("?", r"\?")) as refusal:
         load(tmp_path, MINIMAL, override)
     assert "\n" not in str(refusal.value) and str(refusal.value).startswith(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "rule"),
+    [
+        (["student=null", "teacher.data={name: digits}"], "teacher.data is the task of a teacher beside a student"),
+        (["student=null", "space.distill={loss: [kd, dkd]}"], "space.distill is the student's; there is none"),
+        (["student=null", "teacher=null"], "leaves nothing to train"),
+        (["student=null", "teacher.pretrained=false"], "leaves nothing to train"),
+        (["search.kind=choice", "space.distill={loss: [kd, dkd]}"], "kind: choice compares space.augment alone"),
+        (["teacher=null", "student.distill.view=distinct"], "take a teacher; there is none"),
+        (["teacher=null", "student.distill.init=teacher"], "take a teacher; there is none"),
+        (["teacher=null", "screen.drop=0.5"], "take a teacher; there is none"),
+        (["teacher=null", "search.tie_break=t_stddev"], "take a teacher; there is none"),
+        (["teacher=null", "space.augment=[identity, cutmix]"], "learned from the teacher's answers"),
+        (["teacher.pretrained=false", "student.distill.view=distinct"], "set teacher.policy to its file"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(tmp_path, overrides, rule):
+    with pytest.raises(RequestError, match=rule):
+        load(tmp_path, MINIMAL, *overrides)
+
+
+def test_a_random_teacher_and_no_teacher_are_not_searched(tmp_path):
+    assert list(load(tmp_path, MINIMAL, "teacher.pretrained=false").roles) == ["student"]
+    alone = load(tmp_path, MINIMAL, "teacher=null", "student.distill.loss={spectral: 1}")
+    assert alone.teacher is None and list(alone.roles) == ["student"]
+
+
+def test_a_space_of_losses_is_written_as_it_was_read(tmp_path):
+    domain = "{loss: [kd, {hint: {weight: {low: 1, high: 9, log: true}, projection: [student, inverted]}}], alpha: 0.5}"
+    config = load(tmp_path, MINIMAL, "search.kind=tpe", f"space.distill={domain}", "space.operations=[]")
+    assert load(tmp_path, config.to_yaml()) == config
+    assert config.space.distill["loss"][1]["hint"]["weight"] == {"low": 1, "high": 9, "log": True}
 
 
 def test_nothing_to_train_is_refused(tmp_path):

@@ -207,8 +207,8 @@ def here(monkeypatch):
     def remote(**resources):
         return lambda function: SimpleNamespace(remote=lambda *arguments: (function, *arguments))
 
-    monkeypatch.setattr("search.screen.ray", SimpleNamespace(remote=remote, get=lambda pending: call(*pending)))
-    monkeypatch.setattr("search.screen.worker", lambda resources: SimpleNamespace(enter=lambda: "cpu"))
+    monkeypatch.setattr("search.trials.ray", SimpleNamespace(remote=remote, get=lambda pending: call(*pending)))
+    monkeypatch.setattr("search.trials.worker", lambda resources: SimpleNamespace(enter=lambda: "cpu"))
 
 
 NAMES = ["cutmix", "identity", "cutout", {"kind": "pick", "base": "mixup"}]

@@ -90,9 +90,9 @@ def test_metrics_are_means_over_the_epochs_images(make_task, role):
     learner = make_task(role).learner(Genome(), seed=0)
     parts, losses = [], learner.losses
 
-    def spy(images, labels, raw):
-        parts.append(losses(images, labels, raw))
-        hits = (parts[-1]["logits"].argmax(1) == labels).float().mean()
+    def spy(images, batch):
+        parts.append(losses(images, batch))
+        hits = (parts[-1]["logits"].argmax(1) == batch.labels).float().mean()
         parts[-1] |= {"train_accuracy": hits}
         return {name: value for name, value in parts[-1].items() if name != "train_accuracy"}
 

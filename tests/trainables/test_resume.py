@@ -118,7 +118,7 @@ def test_the_state_holds_plain_data_only(make_task, rich):
     learner = make_task("student").learner(rich, seed=3)
     learner.step()
     state = learner.state_dict()
-    assert state.keys() == {"version", "role", "seed", "history", "model", "optimizer", "t_stddev", "game"}
+    assert state.keys() == {"version", "role", "seed", "history", "model", "optimizer", "t_stddev", "distill", "game"}
     assert (state["version"], state["role"], state["seed"]) == (1, "student", 3)
     assert state["history"] == [{"epochs": 1, "genome": rich.to_json()}]
 

@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from spaces import Entry, Genome, ImageSpec, Phase, Policy, Schedule, WorkError
+from spaces import Entry, Genome, ImageSpec, Phase, Policy, RequestError, Schedule
 from spaces.augmentations import CATALOGUE, augmentation
 from trainables import Distill, FrozenTeacher, Recipe, Student, TrainedTeacher
 from trainables.data import TensorImages
+from trainables.learner import Batch
 from trainables.losses import kd_loss
 from trainables.models import build_model
 from trainables.student import start_from
@@ -55,7 +56,7 @@ def test_each_part_by_hand(make_task):
     learner.model.eval()
     learner.begin_epoch(0)
     images, labels = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(6) % 3
-    parts = learner.losses(images, labels, images)
+    parts = learner.losses(images, Batch(images, labels, torch.arange(6)))
     logits, answers = learner.model(images), learner.teacher.model(images)
     assert torch.equal(parts["logits"], logits)
     torch.testing.assert_close(parts["task_loss"], F.cross_entropy(logits, labels, label_smoothing=0.1))
@@ -242,8 +243,9 @@ def test_by_hand_without_a_task(make_data, rich):
 
 
 def test_a_student_needs_a_teacher(make_task):
-    with pytest.raises(WorkError, match="a student's task needs a trained teacher"):
-        replace(make_task("student"), teacher=None).learner(Genome(), seed=0)
+    learner = replace(make_task("student"), teacher=None).learner(Genome(), seed=0)
+    with pytest.raises(RequestError, match="kd needs a teacher"):
+        learner.step()
 
 
 # ---- the second view -------------------------------------------------------------------------------

@@ -29,8 +29,8 @@ class Images(Protocol):
 
         Args:
             size: B, at least 1; the last batch may be smaller.
-            generator: on the CPU, shuffles; it draws one permutation, at the call. None keeps the order of
-                the set.
+            generator: on the CPU, shuffles; it draws one permutation, at the call, as `batch_rows` does. None keeps
+                the order of the set.
             drop_last: leave out a last batch that is smaller than `size`.
         """
 

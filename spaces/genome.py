@@ -7,7 +7,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
-from spaces.augmentations import Augmentation, Identity, augmentation
+from spaces.augmentations import Augmentation, Identity, augmentation, imported
 from spaces.errors import RequestError
 from spaces.policy import Policy
 
@@ -37,6 +37,12 @@ class Genome:
         """Whether there is a second view of each batch."""
         return self.augment.kind != Identity.kind
 
+    @property
+    def imported(self) -> tuple[str, ...]:
+        """The dotted names that using it would import: of its augmentation, and of losses of the user's own."""
+        augment = imported(self.augment)
+        return (*([augment] if augment else []), *own_losses(self.distill))
+
     def to_json(self) -> dict[str, Any]:
         """This genome as plain data; `from_json` gives it back."""
         content: dict[str, Any] = {"policy": self.policy.to_json()}
@@ -59,3 +65,11 @@ class Genome:
             raise RequestError("a genome's distill is an object", got=distill)
         augment = augmentation(data.get("augment", Identity.kind))
         return cls(Policy.from_json(data["policy"]), augment, deepcopy(dict(distill)))
+
+
+def own_losses(distill: Mapping[str, Any]) -> tuple[str, ...]:
+    """The dotted names among the losses of `distill`, a genome's or a domain of such."""
+    loss = distill.get("loss", ())
+    sums = loss if isinstance(loss, list | tuple) else [loss]
+    names = [str(name) for each in sums for name in (each if isinstance(each, Mapping) else [each])]
+    return tuple(dict.fromkeys(name for name in names if {".", ":"} & set(name)))

@@ -17,7 +17,6 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from spaces.augmentations import imported
 from spaces.augmentations.hard import learned_parts, with_tensors
 from spaces.errors import RequestError
 from spaces.files import read_bytes, read_text, write_atomic
@@ -224,10 +223,10 @@ class Schedule:
         validate_policy(document)
         genomes = [Genome.from_json(item["genome"]) for item in document["schedule"]]
         for genome in genomes:
-            if (strange := imported(genome.augment)) and strange not in own:
-                rule = "a policy file names augmentations of the catalogue, since any other name would be imported"
-                mend = "if you trust it, allow that name: own=[…], --own, or the sweep's space.augment"
-                raise RequestError(rule, got=strange, mend=mend)
+            if strange := [name for name in genome.imported if name not in own]:
+                rule = "a policy file names what comes with roletune, since any other name would be imported"
+                mend = "if you trust it, allow that name: own=[…], --own, or the sweep's space"
+                raise RequestError(rule, got=strange[0], mend=mend)
         image = document["image"]
         return cls(
             phases=tuple(Phase(item["epochs"], g) for item, g in zip(document["schedule"], genomes, strict=True)),
@@ -268,8 +267,8 @@ class Schedule:
 
         Args:
             path: of the file.
-            own: dotted names of augmentations that the file may hold. They are imported when they are used, so only
-                names that you trust belong here.
+            own: dotted names of augmentations, and of losses, that the file may hold. They are imported when they are
+                used, so only names that you trust belong here.
 
         Raises:
             RequestError: the file is missing, broken, of a newer version, or holds a dotted name that is not in `own`.

@@ -14,7 +14,7 @@ import numpy as np
 from spaces.augmentations import Augmentation, Identity, augmentation, imported
 from spaces.domain import ANEW, Draw, Uniform, check, constant, drawn, explored, first
 from spaces.errors import RequestError, unknown
-from spaces.genome import Genome
+from spaces.genome import Genome, own_losses
 from spaces.operations import LEVELS, OPERATIONS
 from spaces.policy import TENTHS, Entry, Policy
 
@@ -61,8 +61,9 @@ class Space:
 
     @property
     def own(self) -> tuple[str, ...]:
-        """The dotted names among them."""
-        return tuple(name for choice in self.augmentations if (name := imported(choice)))
+        """The dotted names among them, and of losses of the user's own."""
+        named = tuple(name for choice in self.augmentations if (name := imported(choice)))
+        return named + own_losses(self.distill)
 
     @property
     def _ops(self) -> tuple[str, ...]:

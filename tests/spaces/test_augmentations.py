@@ -860,9 +860,9 @@ def test_a_file_with_a_name_of_ones_own_is_refused_unless_it_is_allowed(module, 
         with pytest.raises(RequestError) as error:
             Schedule.loads(text, own=own)
         (line,) = str(error.value).splitlines()
-        assert line.startswith("the text: a policy file names augmentations of the catalogue")
+        assert line.startswith("the text: a policy file names what comes with roletune")
         assert f"but got {name!r}; if you trust it, allow that name: own=[" in line
-    with pytest.raises(RequestError, match=r"policy.json: a policy file names augmentations of the catalogue"):
+    with pytest.raises(RequestError, match=r"policy.json: a policy file names what comes with roletune"):
         Schedule.load(path)
     assert Schedule.loads(text, own=[name]) == Schedule.load(path, own={name, "other.one"}) == schedule
     assert Schedule.loads(text, own=[name]).dumps() == text

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from scipy import stats
 from support import READY
 
-from spaces import OPERATIONS, Entry, Genome, Policy, RequestError, Space
+from spaces import OPERATIONS, Entry, Genome, ImageSpec, Phase, Policy, RequestError, Schedule, Space
 from spaces.augmentations import CATALOGUE, augmentation
+from spaces.domain import belongs
 from spaces.operations import LEVELS
 from spaces.policy import TENTHS
 
@@ -144,6 +145,59 @@ def test_a_smaller_space():
         assert [entry.op for entry in genome.policy] == ["Invert", "Rotate"] * 3
 
 
+OWN_LOSS = {"loss": {"kd": 1, "mine.losses:made": {"weight": 2, "student": "layer1.0"}}}
+
+
+def test_losses_of_ones_own_are_imported_and_layers_are_not():
+    assert Genome(distill=OWN_LOSS).imported == ("mine.losses:made",)
+    assert Genome(distill={"loss": {"hint": {"student": "layer1.0"}}}).imported == ()
+    assert Genome(distill={"loss": "mine:made", "temperature": 2.0}).imported == ("mine:made",)
+    assert Space(distill={"loss": ["kd", "a.b", OWN_LOSS["loss"]]}).own == ("a.b", "mine.losses:made")
+
+
+def test_a_policy_file_with_a_loss_of_someones_own_is_refused_unless_it_is_named():
+    schedule = Schedule((Phase(1, Genome(distill=OWN_LOSS)),), "student", ImageSpec(8, 1, (3,)))
+    with pytest.raises(RequestError, match=r"names what comes with roletune.* but got 'mine.losses:made'"):
+        Schedule.from_json(schedule.to_json())
+    assert Schedule.from_json(schedule.to_json(), own=["mine.losses:made"]) == schedule
+
+
+def test_what_is_chosen_of_the_distillation_is_part_of_a_genome():
+    chosen = {"loss": {"kd": 1.0, "hint": {"weight": 3.5}}, "temperature": 2.0}
+    genome = Genome(distill=chosen)
+    assert Genome.from_json(genome.to_json()) == genome != Genome() and hash(genome) == hash(Genome())
+    assert genome.to_json()["distill"] == chosen and "distill" not in Genome().to_json()
+    genome.to_json()["distill"]["loss"]["kd"] = 9
+    assert genome.distill["loss"]["kd"] == 1.0
+    for wrong in ([], "kd", {1: 2}):
+        with pytest.raises(RequestError, match="a genome's distill is an object"):
+            Genome.from_json({"policy": [], "distill": wrong})
+
+
+def test_a_space_frees_the_distillation():
+    hint = {"hint": {"weight": {"low": 1.0, "high": 9.0}, "projection": ["student", "inverted"]}}
+    space = Space(operations=(), distill={"loss": ["kd", hint], "temperature": {"low": 1.0, "high": 8.0}})
+    assert space.zero() == Genome(Policy(), distill={"loss": "kd", "temperature": 1.0}) and not space.is_constant
+    generator = np.random.default_rng(0)
+    seen = [space.random(generator) for _ in range(40)]
+    assert len({str(genome.distill["loss"]) for genome in seen}) > 10
+    moved = seen[0]
+    for _ in range(40):
+        moved = space.explore(moved, generator)
+        assert belongs(space.distill, moved.distill)
+    assert Space(operations=(), distill={"alpha": 0.5}).is_constant and Space(operations=()).is_constant
+    assert not Space(operations=(), augment=("identity", "cutmix")).is_constant and not Space().is_constant
+
+
+def test_what_a_fixed_space_draws_is_what_it_drew_before_there_was_distillation():
+    """An empty domain draws nothing, so that the genomes of a seed stay what they were."""
+    plain, with_constant = Space(), Space(distill={"temperature": 4.0})
+    one, other = np.random.default_rng(3), np.random.default_rng(3)
+    for _ in range(3):
+        assert plain.random(one).policy == with_constant.random(other).policy
+        assert plain.explore(plain.zero(), one).policy == with_constant.explore(with_constant.zero(), other).policy
+
+
 @pytest.mark.parametrize(
     ("given_", "rule"),
     [
@@ -160,6 +214,8 @@ def test_a_smaller_space():
         ({"augment": ("identity", "cutmx")}, "unknown augmentation 'cutmx'; did you mean 'cutmix'"),
         ({"augment": ({"kind": "cutout", "sid": 0.5},)}, "unknown parameter of cutout 'sid'; did you mean 'side'"),
         ({"augment": ({"kind": "mixup", "alpha": 0},)}, "mixup's alpha is a number from 0.001 to 100, but got 0"),
+        ({"distill": {"loss": []}}, "space.distill.loss"),
+        ({"distill": {"temperature": {"low": 3, "high": 3}}}, "space.distill.temperature"),
         ({"augment": (3,)}, "an augmentation is a name, or a mapping with kind and parameters, but got 3"),
     ],
 )

@@ -341,7 +341,7 @@ def test_a_second_view_that_is_none_of_the_catalogues_is_refused_with_the_file_t
     line = refusal(json.dumps(replaced(*place, value={**CUTMIX, "alpha": 0})))
     assert line == "the text: cutmix's alpha is a number from 0.001 to 100, but got 0"
     line = refusal(json.dumps(replaced(*place, value={"kind": "os.system"})))
-    assert line.startswith("the text: a policy file names augmentations of the catalogue")
+    assert line.startswith("the text: a policy file names what comes with roletune")
 
 
 def test_a_fill_for_another_number_of_channels():

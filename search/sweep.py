@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import json
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -16,9 +14,6 @@ from rich.console import Console
 from rich.markup import escape
 from torch import Tensor
 
-from results.choices import Chosen, free, markdown, plot, told
-from results.hard import plot_game
-from results.plots import plot_schedule
 from results.summary import POLICY, RoleResult, SweepResult
 from results.tracking import Run, Tracker
 from search.choice import Choice
@@ -36,6 +31,7 @@ from search.plan import (
 )
 from search.progress import Ticker
 from search.ready import with_vaes
+from search.records import Records
 from search.scoring import score_all
 from search.screen import contestants, figures, rankable, screened, write
 from search.stage import Found, Stage, member_seed
@@ -43,13 +39,10 @@ from search.tpe import Suggestions, Tpe
 from search.trials import Member, Outcome, run_trials
 from search.watch import Watch
 from spaces import Genome, Phase, RequestError, Schedule, Space, WorkError
-from spaces.files import write_atomic
-from spaces.schedule import weights_file
 from trainables.data import DataSet
 from trainables.low_bit import size_in_bits
 from trainables.screening import check_request
 from trainables.task import Task, TrainedTeacher
-from trainables.weights import save_weights
 
 
 def run(config: SweepConfig, *, address: str | None = None, console: Console | None = None) -> SweepResult:
@@ -154,7 +147,8 @@ class _Sweep:
 
     def run(self) -> SweepResult:
         started = time.perf_counter()
-        self.parent = self._open()
+        what = "Replay" if self.replayed else f"Search {self.config.search.kind}"
+        self.records = Records(self.config, self.folder, self.tracker, what)
         trained: dict[str, _Trained] = {}
         for role, settings in self.config.roles.items():
             if self.replayed and role not in self.replayed:
@@ -162,10 +156,10 @@ class _Sweep:
             teacher = self._teacher(trained) if role == "student" else None
             trained[role] = self._role(role, settings, teacher)
             if weights := trained[role].policy_weights():
-                save_weights(self.folder / "models" / f"{role}.safetensors", trained[role].task.exported(weights))
+                self.records.network(trained[role].task, weights)
         self.ticker.stage("test")
         results = tuple(self._tested(role, result) for role, result in trained.items())
-        return self._close(results, time.perf_counter() - started)
+        return self.records.close(results, self.failed, time.perf_counter() - started)
 
     # One role -------------------------------------------------------------------------------------------------------
 
@@ -174,7 +168,7 @@ class _Sweep:
         found = None
         if self.replayed:
             arms = {POLICY: self.replayed[role]}
-            self._keep(self.replayed[role])
+            self.records.schedule(self.replayed[role])
         else:
             found, arms = self._search(task, config)
         full = replace(task, data=replace(task.data, train=task.data.full), validation=None, epochs=config.full_epochs)
@@ -188,11 +182,12 @@ class _Sweep:
         """
         kinds = searches(self.config, task.role)
         if not kinds:  # nothing is chosen for this role: it is trained as it is
-            plain = Schedule((Phase(task.epochs, self._space(task).zero()),), task.role, task.image, self._provenance())
-            self._keep(plain)
+            genome, origin = self._space(task).zero(), self.records.provenance(task)
+            plain = Schedule((Phase(task.epochs, genome),), task.role, task.image, origin)
+            self.records.schedule(plain)
             return None, {POLICY: plain}
         task, space = self._ready(task, self._space(task))
-        watch = Watch(self.tracker, self.parent, task.role, self.ticker, task.epochs)
+        watch = Watch(self.tracker, self.records.parent, task.role, self.ticker, task.epochs)
         stages = [
             {"choice": Choice, "tpe": Tpe}.get(kind, Stage)(
                 f"{task.role}-{kind}",
@@ -213,21 +208,22 @@ class _Sweep:
         if isinstance(stages[0], Tpe):
             moves, members = {"suggestions": Suggestions(stages[0], members)}, []
         outcomes = self._trials(members, task, f"{task.role}-search", watch, config.stage.interval, **moves)
-        found = stages[0].found(outcomes, self._provenance())
-        self._keep(found.schedule)
+        origin = self.records.provenance(task)
+        found = stages[0].found(outcomes, origin)
+        self.records.schedule(found.schedule)
         if any(choice.learns for choice in space.augmentations):
-            self._picture_games(outcomes, watch)
-        self._compare_choices(stages[0], outcomes)
+            self.records.games(outcomes, watch.runs)
+        self.records.choices(stages[0], outcomes)
         if isinstance(stages[0], Choice):
             for label, value in stages[0].scores(outcomes).items():
-                self.tracker.log(self.parent, {f"choice/{label}/validation_accuracy": value})
+                self.tracker.log(self.records.parent, {f"choice/{label}/validation_accuracy": value})
                 self.ticker.say(escape(f"  {label:<20} validation {value:.3f}"))
         arms = {POLICY: found.schedule}
         if "none" in self.config.baselines:
             arms["none"] = replace(found.schedule, phases=(Phase(1, Genome()),), provenance={})
         for control in stages[1:]:
             try:
-                arms["random"] = control.found(outcomes, self._provenance()).schedule
+                arms["random"] = control.found(outcomes, origin).schedule
             except WorkError as error:  # its members stand in `failed`, and nothing else needs it
                 self.ticker.say(f"  [red]no random control[/red]: {escape(str(error))}")
         return found, arms
@@ -241,10 +237,9 @@ class _Sweep:
             return space
         self.ticker.stage("screening")
         result = screened(self.config, task, self.folder, self.tracker.uri)
-        for path in write(result, self.folder):
-            self.tracker.artifact(self.parent, path)
-        self.tracker.log(self.parent, figures(result))
-        self.tracker.tag(self.parent, {"screen.dropped": ", ".join(result.dropped)})
+        self.records.artifacts(*write(result, self.folder))
+        self.tracker.log(self.records.parent, figures(result))
+        self.tracker.tag(self.records.parent, {"screen.dropped": ", ".join(result.dropped)})
         self.ticker.say(escape(f"  dropped: {', '.join(result.dropped) or 'nothing'}"))
         return replace(space, augment=tuple(a.to_json() for a in space.augmentations if a.label not in result.dropped))
 
@@ -252,38 +247,13 @@ class _Sweep:
         """With what the space's augmentations need to have been trained beforehand."""
         cache = Path(self.config.storage).resolve() / "vae"
         task, space, files = with_vaes(task, space, self.config.resources, cache)
-        for path in files:
-            self.tracker.artifact(self.parent, path)
+        self.records.artifacts(*files)
         return task, space
-
-    def _compare_choices(self, stage: Stage, outcomes: Sequence[Outcome]) -> None:
-        """What suits this pair, where members kept a genome from end to end and these differ in more than policies."""
-        scores = {outcome.name: outcome.score for outcome in outcomes if not outcome.error}
-        fixed = {member.name: member.mover for member in stage.members if not member.moved}
-        rows = [
-            Chosen(name, scores[name], told(genome))
-            for name, genome in fixed.items()
-            if isinstance(genome, Genome) and math.isfinite(scores.get(name, math.nan))
-        ]
-        if not free(rows):
-            return
-        report = self.folder / "report"
-        text = write_atomic(report / f"choices.{stage.task.role}.md", f"# {stage.name}\n\n{markdown(rows)}")
-        for path in (text, plot(rows, report / f"choices.{stage.task.role}.png")):
-            self.tracker.artifact(self.parent, path)
-
-    def _picture_games(self, outcomes: Sequence[Outcome], watch: Watch) -> None:
-        """Where HARD was played: what the augmentors did, in each run's artifacts."""
-        for outcome in outcomes:
-            game = None if outcome.error else outcome.state().get("game")
-            if game is not None:
-                for picture in plot_game(game, self.folder / "report" / "hard" / outcome.name):
-                    self.tracker.artifact(watch.runs[outcome.name], picture)
 
     def _full(self, task: Task, seeds: int, arms: dict[str, Schedule], found: Found | None) -> _Trained:
         learned = {key: part for schedule in arms.values() for key, part in schedule.weights.items()}
         task = replace(task, weights={**task.weights, **learned})
-        watch = Watch(self.tracker, self.parent, task.role, self.ticker, task.epochs)
+        watch = Watch(self.tracker, self.records.parent, task.role, self.ticker, task.epochs)
         places = [(seed, arm) for seed in range(seeds) for arm in arms]
         members = [
             Member(
@@ -354,51 +324,9 @@ class _Sweep:
             best_validation=trained.found.value if trained.found else math.nan,
             test={arm: tuple(s["accuracy"] if s else None for s in by_seed) for arm, by_seed in scores.items()},
             exploits=len(trained.found.exploits) if trained.found else 0,
-            policy_file=str(self._policy_file(role)),
+            policy_file=str(self.records.policy_file(role)),
             size_in_bits=size_in_bits(trained.task.network()),
         )
-
-    # What is kept ---------------------------------------------------------------------------------------------------
-
-    def _keep(self, schedule: Schedule) -> None:
-        """Write a policy and its picture as soon as they are known."""
-        policy = schedule.save(self._policy_file(schedule.role))
-        picture = plot_schedule(schedule, self.folder / "report" / f"schedule.{schedule.role}.png")
-        beside = (weights_file(policy),) if schedule.weights else ()
-        for path in (policy, *beside, picture):
-            self.tracker.artifact(self.parent, path)
-
-    def _policy_file(self, role: str) -> Path:
-        return self.folder / f"policy.{role}.json"
-
-    def _open(self) -> Run:
-        what = "Replay" if self.replayed else f"Search {self.config.search.kind}"
-        about = f"{what}, seed {self.config.search.seed}, on {self.config.data.name}."
-        tags = {"stage": "sweep", "folder": self.folder.name}
-        # Where it runs is not what it is: storage and tracking would differ from machine to machine.
-        parameters = json.loads(self.config.model_dump_json(by_alias=True, exclude={"storage", "tracking"}))
-        parent = self.tracker.start(self.folder.name, tags=tags, params=parameters, description=about)
-        self.tracker.artifact(parent, self.folder / "sweep.yaml")
-        return parent
-
-    def _close(self, roles: tuple[RoleResult, ...], seconds: float) -> SweepResult:
-        result = SweepResult(
-            name=self.config.name,
-            folder=str(self.folder),
-            report=str(self.folder / "report"),
-            tracking_uri=self.tracker.uri,
-            experiment=self.config.name,
-            seconds=round(seconds, 2),
-            failed=self.failed,
-            roles=roles,
-        )
-        summary = write_atomic(self.folder / "report" / "summary.md", f"# {self.folder.name}\n\n{result.markdown()}")
-        data = write_atomic(self.folder / "result.json", json.dumps(result.to_json(), indent=2) + "\n")
-        for path in (summary, data):
-            self.tracker.artifact(self.parent, path)
-        self.tracker.log(self.parent, {"seconds": seconds, "failed_trials": float(len(self.failed)), **_figures(roles)})
-        self.tracker.finish(self.parent)
-        return result
 
     # Small things ---------------------------------------------------------------------------------------------------
 
@@ -416,31 +344,7 @@ class _Sweep:
         )
         return replace(task, distill=config.distill, bits=config.bits) if isinstance(config, StudentConfig) else task
 
-    def _provenance(self) -> dict[str, Any]:
-        """What a policy file says of its origin: the same for the same sweep, so without dates, paths or run ids."""
-        parts = {"train": len(self.data.train), "validation": len(self.data.validation)}
-        return {
-            "sweep": self.config.name,
-            "metric": "validation_accuracy",
-            "seed": self.config.search.seed,
-            "data": {"name": self.config.data.name, **parts},
-            "versions": {name: importlib.metadata.version(name) for name in ("roletune", "torch", "ray")},
-        }
-
 
 def full_name(role: str, arm: str, seed: int) -> str:
     """What a full training is called, everywhere."""
     return f"{role}-full-{arm}-{seed}"
-
-
-def _figures(roles: Sequence[RoleResult]) -> dict[str, float]:
-    """The sweep's own metrics in MLflow."""
-    figures = {}
-    for role in roles:
-        if not math.isnan(role.best_validation):
-            figures[f"best_{role.role}_validation_accuracy"] = role.best_validation
-        figures[f"final_{role.role}_size_in_bits"] = float(role.size_in_bits)
-        for arm in role.test:
-            if (accuracy := role.accuracy(arm)) is not None:
-                figures[f"final_{role.role}_test_accuracy/{arm}"] = accuracy[0]
-    return figures

@@ -1,0 +1,133 @@
+"""What a sweep leaves: its files in its folder, and all of them in MLflow as well."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from results.choices import Chosen, free, markdown, plot, told
+from results.hard import plot_game
+from results.plots import plot_schedule
+from results.summary import RoleResult, SweepResult
+from results.tracking import Run, Tracker
+from search.config import SweepConfig
+from search.stage import Stage
+from search.trials import Outcome
+from spaces import Genome, Schedule
+from spaces.files import write_atomic
+from spaces.schedule import weights_file
+from trainables.task import Task
+from trainables.weights import save_weights
+
+
+class Records:
+    """A sweep's folder, and its run in MLflow, which is the parent of all others.
+
+    Args:
+        config: the sweep.
+        folder: with the resolved sweep file in it.
+        tracker: to MLflow.
+        what: the sweep does, in a word or two.
+    """
+
+    def __init__(self, config: SweepConfig, folder: Path, tracker: Tracker, what: str) -> None:
+        """Open the sweep's run."""
+        self.config, self.folder, self.tracker = config, folder, tracker
+        about = f"{what}, seed {config.search.seed}, on {config.data.name}."
+        tags = {"stage": "sweep", "folder": folder.name}
+        # Where it runs is not what it is: storage and tracking would differ from machine to machine.
+        parameters = json.loads(config.model_dump_json(by_alias=True, exclude={"storage", "tracking"}))
+        self.parent = tracker.start(folder.name, tags=tags, params=parameters, description=about)
+        self.artifacts(folder / "sweep.yaml")
+
+    def artifacts(self, *paths: Path) -> None:
+        """Keep files with the sweep's run."""
+        for path in paths:
+            self.tracker.artifact(self.parent, path)
+
+    def policy_file(self, role: str) -> Path:
+        """Where the role's schedule is written."""
+        return self.folder / f"policy.{role}.json"
+
+    def schedule(self, schedule: Schedule) -> None:
+        """Write a policy and its picture as soon as they are known."""
+        policy = schedule.save(self.policy_file(schedule.role))
+        picture = plot_schedule(schedule, self.folder / "report" / f"schedule.{schedule.role}.png")
+        self.artifacts(policy, *((weights_file(policy),) if schedule.weights else ()), picture)
+
+    def network(self, task: Task, weights: Mapping[str, Any]) -> None:
+        """Write a trained network, as anybody can load it."""
+        save_weights(self.folder / "models" / f"{task.role}.safetensors", task.exported(weights))
+
+    def choices(self, stage: Stage, outcomes: Sequence[Outcome]) -> None:
+        """What suits this pair, where members kept a genome from end to end and these differ in more than policies."""
+        scores = {outcome.name: outcome.score for outcome in outcomes if not outcome.error}
+        fixed = {member.name: member.mover for member in stage.members if not member.moved}
+        rows = [
+            Chosen(name, scores[name], told(genome))
+            for name, genome in fixed.items()
+            if isinstance(genome, Genome) and math.isfinite(scores.get(name, math.nan))
+        ]
+        if not free(rows):
+            return
+        report = self.folder / "report"
+        text = write_atomic(report / f"choices.{stage.task.role}.md", f"# {stage.name}\n\n{markdown(rows)}")
+        self.artifacts(text, plot(rows, report / f"choices.{stage.task.role}.png"))
+
+    def games(self, outcomes: Sequence[Outcome], runs: Mapping[str, Run]) -> None:
+        """Where HARD was played: what the augmentors did, in each run's artifacts."""
+        for outcome in outcomes:
+            game = None if outcome.error else outcome.state().get("game")
+            if game is not None:
+                for picture in plot_game(game, self.folder / "report" / "hard" / outcome.name):
+                    self.tracker.artifact(runs[outcome.name], picture)
+
+    def provenance(self, task: Task) -> dict[str, Any]:
+        """What a policy file says of its origin: the same for the same sweep, so without dates, paths or run ids."""
+        data, teacher = self.config.data, self.config.teacher
+        if task.role == "teacher" and teacher is not None and teacher.data is not None:
+            data = teacher.data
+        parts = {"train": len(task.data.train), "validation": len(task.data.validation)}
+        return {
+            "sweep": self.config.name,
+            "metric": "validation_accuracy",
+            "seed": self.config.search.seed,
+            "data": {"name": data.name, **parts},
+            "versions": {name: importlib.metadata.version(name) for name in ("roletune", "torch", "ray")},
+        }
+
+    def close(self, roles: tuple[RoleResult, ...], failed: Mapping[str, str], seconds: float) -> SweepResult:
+        """Write the summary, and close the sweep's run."""
+        result = SweepResult(
+            name=self.config.name,
+            folder=str(self.folder),
+            report=str(self.folder / "report"),
+            tracking_uri=self.tracker.uri,
+            experiment=self.config.name,
+            seconds=round(seconds, 2),
+            failed=failed,
+            roles=roles,
+        )
+        summary = write_atomic(self.folder / "report" / "summary.md", f"# {self.folder.name}\n\n{result.markdown()}")
+        data = write_atomic(self.folder / "result.json", json.dumps(result.to_json(), indent=2) + "\n")
+        self.artifacts(summary, data)
+        self.tracker.log(self.parent, {"seconds": seconds, "failed_trials": float(len(failed)), **_figures(roles)})
+        self.tracker.finish(self.parent)
+        return result
+
+
+def _figures(roles: Sequence[RoleResult]) -> dict[str, float]:
+    """The sweep's own metrics in MLflow."""
+    figures = {}
+    for role in roles:
+        if not math.isnan(role.best_validation):
+            figures[f"best_{role.role}_validation_accuracy"] = role.best_validation
+        figures[f"final_{role.role}_size_in_bits"] = float(role.size_in_bits)
+        for arm in role.test:
+            if (accuracy := role.accuracy(arm)) is not None:
+                figures[f"final_{role.role}_test_accuracy/{arm}"] = accuracy[0]
+    return figures

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -17,7 +18,7 @@ from PIL import Image
 from scipy import stats
 
 import benchmarks
-from benchmarks import hard_corrupted, record
+from benchmarks import hard_corrupted, record, role_wise
 from benchmarks.augment import ratios
 from benchmarks.contest import FILL, Case, photographs
 from benchmarks.lean_pillow import two_operations, variants
@@ -25,11 +26,13 @@ from benchmarks.ours import policies, two_always
 from benchmarks.peers import peers
 from benchmarks.step import digits_task, distillation, strong_genome
 from benchmarks.timing import interleaved, spread
-from spaces import OPERATIONS, Parameters, apply
+from spaces import OPERATIONS, Genome, Parameters, apply
+from spaces.augmentations import TrivialAugment
 from spaces.operations import LEVELS
 from spaces.parameters import seeded
 from trainables.data import TensorImages
 from trainables.losses import kd_loss
+from trainables.low_bit import Bits
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "benchmarks"
@@ -360,3 +363,53 @@ def test_a_gain_is_ours_minus_theirs_and_its_p_is_corrected_within_its_family():
     assert found == pytest.approx(hard_corrupted.holm(p)) and max(found) < 0.001
     alone = stats.ttest_rel(seeds["hard_vae"], seeds["vae"]).pvalue
     assert summary["p_digits_hard_vae_minus_vae_clean"] == pytest.approx(alone)
+
+
+# ---- role_wise -------------------------------------------------------------------------------------
+
+
+def test_trivialaugment_is_the_first_view_of_student_and_teacher():
+    learner, seen = digits_task("mlp", 0).learner(Genome(), seed=0), {"student": [], "teacher": []}
+    role_wise.see_trivially(learner)
+    for role, network in (("student", learner.model), ("teacher", learner.teacher.model)):
+        network.register_forward_pre_hook(lambda module, given, role=role: seen[role].append(given[0].clone()))
+    assert "view_loss" not in learner.step()
+    student, teacher = ([batch for batch in batches if len(batch) == 20] for batches in seen.values())
+    assert len(student) == 5 and all(map(torch.equal, student, teacher)), "others are not of this epoch's images"
+    raw, _ = next(learner.data.train.batches(20))
+    expected = TrivialAugment()(raw, learner.fill, seeded(1)).images
+    assert torch.equal(learner.view(raw, seeded(1)), expected) and not torch.equal(raw, expected)
+
+
+def role_wise_rows():
+    generator, rows = np.random.default_rng(0), []
+    for place, arm in enumerate(role_wise.ARMS):
+        by_seed = (0.9 + 0.01 * place + 0.001 * generator.random(6)).tolist()
+        strength = [0.1 * one for one in range(6 * 15)]
+        rows.append({"arm": arm, "accuracy": 0.9, "half_width_95": 0.01, "accuracy_by_seed": by_seed})
+        rows[-1] |= {"strength_by_seed": strength} if arm not in (role_wise.NONE, role_wise.TRIVIAL) else {}
+    return rows
+
+
+def test_role_wise_gains_are_points_paired_by_repetition():
+    rows = role_wise_rows()
+    summary, seeds = role_wise.figures(rows), {row["arm"]: row["accuracy_by_seed"] for row in rows}
+    assert len(summary) == 2 * 5 and set(summary) <= set(SUMMARIES["role_wise"])
+    for arm, points in (("none", 3), ("teacher_schedule", 2), ("student_only", 1), ("trivialaugment", -3)):
+        assert summary[f"role_wise_minus_{arm}"] == pytest.approx(points, abs=0.1)
+        p = stats.ttest_rel(seeds["role_wise"], seeds[arm]).pvalue
+        assert summary[f"p_role_wise_minus_{arm}"] == pytest.approx(p)
+
+
+def test_role_wise_is_drawn_from_its_rows_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(role_wise, "PICTURE", tmp_path / "role_wise.png")
+    role_wise.plot(json.loads(json.dumps(role_wise_rows())))
+    with Image.open(tmp_path / "role_wise.png") as picture:
+        assert picture.size[0] > 1000
+
+
+def test_a_student_of_two_bits_is_smaller():
+    task = replace(digits_task("resnet8", 0), bits=Bits(2, 2))
+    found = role_wise.sizes(task)
+    assert 8 < found["full_precision_in_bits"] / found["size_in_bits"] < 16
+    assert role_wise.FULL.epochs % role_wise.FULL.interval == 0, "all slices are of one length"

@@ -21,7 +21,11 @@ def check_range(name: str, value: Any, holds: Callable[[Any], bool], rule: str) 
     Raises:
         RequestError: with the rule and the value.
     """
-    if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value):
+    try:
+        finite = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # a whole number that no float can hold
+        finite = False
+    if not finite:
         raise RequestError(f"{name} must be a finite number", got=value)
     if not holds(value):
         raise RequestError(f"{name} must be {rule}", got=value)

@@ -56,6 +56,7 @@ def test_bad_values(values, message):
     ("values", "message"),
     [
         ({"temperature": 0}, "temperature must be above 0, but got 0"),
+        ({"temperature": 10**400}, "temperature must be a finite number"),
         ({"temperature": INF}, "temperature must be a finite number, but got inf"),
         ({"alpha": 1.1}, "alpha must be in [0, 1], but got 1.1"),
         ({"alpha": -0.1}, "alpha must be in [0, 1], but got -0.1"),

@@ -79,8 +79,8 @@ class Loss(ABC):
 
     Attributes:
         kind: its name in the catalogue.
-        needs: what it looks at, of `teacher` (a teacher's logits), `classes` (logits over the student's own classes),
-            `student` and `features` (what layers of the student, and of the teacher, gave).
+        needs: what it cannot do without: `teacher`, `classes` (that the teacher's are the student's own), `features`
+            (what layers of the student, and of a teacher, gave).
     """
 
     kind: ClassVar[str]

@@ -74,10 +74,10 @@ STUDENT, LAST, TEACHER, WIDTH = "cnn", "8", "benchmarks.projection:wide", 32
 """Networks, the name of the student's last stage, and the width of a teacher's first."""
 COLOURS = {"none": "#737373", "student": "#0072b2", "inverted": "#d55e00"}
 WEIGHTS = {
-    "kd": (0.1, 1.0, 10.0),
+    "kd": (1.0, 10.0, 100.0),
     "spectral": (0.1, 1.0, 10.0),
     "hint": (0.1, 1.0, 10.0),
-    "attention": (3.0, 30.0, 300.0),
+    "attention": (1.0, 10.0, 100.0),
     "pkt": (100.0, 1000.0, 10000.0),
 }
 ALPHA = 0.01  # of whatever is not the labels' loss, so that this counts alike in every arm

@@ -68,7 +68,7 @@ def markdown(rows: Sequence[Chosen]) -> str:
     names, best = free(rows), sorted(rows, key=lambda row: -row.score)
     lines = [["validation", *names, "member"], ["---:", *["---"] * (len(names) + 1)]]
     lines += [
-        [f"{100 * row.score:.2f}", *(_short(row.choices.get(name, "–")) for name in names), row.name]
+        [f"{100 * row.score:.2f}", *(short(row.choices.get(name, "–")) for name in names), row.name]
         for row in best[:SHOWN]
     ]
     text = ["| " + " | ".join(line) + " |" for line in lines]
@@ -114,7 +114,7 @@ def _panel(axis: Axes, name: str, rows: Sequence[Chosen], best: Chosen) -> None:
     else:
         groups = _groups(rows, name)
         order = [value for value, _ in groups]
-        places = {row.name: float(order.index(_short(row.choices[name]))) for row in having}
+        places = {row.name: float(order.index(short(row.choices[name]))) for row in having}
         for place, (_, group) in enumerate(groups):
             mean = 100 * fmean(group)
             axis.plot([place - 0.3, place + 0.3], [mean, mean], color=MEAN, linewidth=2)
@@ -140,12 +140,12 @@ def _groups(rows: Sequence[Chosen], name: str) -> list[tuple[str, list[float]]]:
         size = math.ceil(len(having) / 4)
         parts = [having[start : start + size] for start in range(0, len(having), size)]
         return [
-            (f"{_short(part[0].choices[name])} … {_short(part[-1].choices[name])}", [row.score for row in part])
+            (f"{short(part[0].choices[name])} … {short(part[-1].choices[name])}", [row.score for row in part])
             for part in parts
         ]
     groups: dict[str, list[float]] = {}
     for row in having:
-        groups.setdefault(_short(row.choices[name]), []).append(row.score)
+        groups.setdefault(short(row.choices[name]), []).append(row.score)
     return sorted(groups.items(), key=lambda group: -fmean(group[1]))
 
 
@@ -153,5 +153,6 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, str | int | float) else str(value)
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """A value in a table or a picture."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -13,6 +13,7 @@ from rich.jupyter import JupyterMixin
 from rich.table import Table
 from rich.text import Text
 
+from results.choices import short, told
 from results.strengths import STRONGEST, Strengths
 from spaces import OPERATIONS, Schedule
 
@@ -24,6 +25,8 @@ STRIP = 28
 """Columns of the strip over the epochs at 80 columns, and how many parts `to_json` divides the epochs into."""
 
 WIDEST_STRIP = 72
+SHOWN = 4
+"""How many choices of the distillation are told at most."""
 
 _BESIDE_STRIP = 80 - STRIP
 
@@ -56,6 +59,7 @@ class Overview(JupyterMixin):
         rows: the operations that are ever in force, the strongest first.
         never: the operations that the schedule names and that are never in force.
         views: how many epochs each kind of second view is made in; empty where there is none.
+        distilled: how many epochs each choice of the distillation is in force; empty where none was made.
     """
 
     def __init__(self, schedule: Schedule) -> None:
@@ -69,6 +73,13 @@ class Overview(JupyterMixin):
             if phase.genome.has_view:
                 views[phase.genome.augment.to_json()["kind"]] += phase.epochs
         self.views: Mapping[str, int] = dict(views)
+        distilled: Counter[str] = Counter()
+        for phase in schedule.phases:
+            if phase.genome.distill:
+                chosen = told(phase.genome).items()
+                text = ", ".join(f"{name} {short(value)}" for name, value in chosen if name != "augment")
+                distilled[text] += phase.epochs
+        self.distilled: Mapping[str, int] = dict(distilled)
 
     def to_json(self) -> dict[str, Any]:
         """The table's numbers and the schedule's origin as plain data.
@@ -89,6 +100,7 @@ class Overview(JupyterMixin):
             ],
             "never": list(self.never),
             "views": dict(self.views),
+            "distilled": dict(self.distilled),
             "provenance": dict(self.schedule.provenance),
         }
 
@@ -124,6 +136,8 @@ class Overview(JupyterMixin):
         if self.views:
             kinds = ", ".join(f"{kind} in {_count(epochs, 'epoch')}" for kind, epochs in self.views.items())
             notes.append(f"second view: {_printable(kinds)}")
+        for chosen, epochs in list(self.distilled.items())[:SHOWN]:
+            notes.append(f"distilled in {_count(epochs, 'epoch')}: {_printable(chosen, 200)}")
         spans = f"{_count(schedule.epochs, 'epoch')} in {_count(len(schedule.phases), 'phase')}"
         colours = "grey" if image.channels == 1 else "RGB"
         strength = f"mean strength {schedule.mean_strength():.2f}"

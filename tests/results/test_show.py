@@ -155,6 +155,15 @@ def test_a_second_view_is_told():
     assert seen.views == {"cutmix": 2} and "second view: cutmix in 2 epochs" in str(seen)
 
 
+def test_what_was_chosen_of_the_distillation_is_told():
+    loss = {"kd": 1, "hint": {"weight": 20.0, "projection": "inverted"}}
+    phases = (Phase(2, Genome(distill={"loss": loss, "temperature": 3.25})), Phase(1, Genome()))
+    seen = Overview(Schedule(phases, "student", ImageSpec(8, 1, (3,))))
+    chosen = "loss kd + hint, kd.weight 1, hint.weight 20, hint.projection inverted, temperature 3.25"
+    assert seen.distilled == seen.to_json()["distilled"] == {chosen: 2}
+    assert f"distilled in 2 epochs: {chosen}" in " ".join(str(seen).split())
+
+
 def test_a_notebook_shows_the_table():
     shown = Overview(SMALL)._repr_mimebundle_(include=(), exclude=())
     assert "Rotate" in shown["text/plain"] and "Rotate" in shown["text/html"]

@@ -129,7 +129,8 @@ def main() -> None:
     seeds = [100 * (benchmark.seed + 1) + repeat for repeat in range(setting.repetitions)]
     with TemporaryDirectory() as folder, connected(None):
         found = [searched(setting, seed, Path(folder) / str(seed)) for seed in seeds]
-    with ProcessPoolExecutor(cores(), get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+    processes = 1 if benchmark.quick else cores()
+    with ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
         places = list(product(range(setting.repetitions), ARMS, range(setting.students)))
         jobs = [pool.submit(trained_student, arm, found[place], student) for place, arm, student in places]
         runs = {place: job.result() for place, job in zip(places, jobs, strict=True)}
@@ -266,7 +267,7 @@ def plot(rows: Sequence[Row]) -> None:
         mean, half = 100 * row["accuracy"], 100 * row["half_width_95"]
         left.errorbar(mean, place, xerr=half, fmt="D", color=colour, markersize=6)
     left.set_yticks(range(len(ranked)), [row["arm"] for row in ranked])
-    left.set_xlabel(f"test accuracy of the 2-bit student, %: {points.shape[1]} repetitions, mean, 95 % interval")
+    left.set_xlabel(f"2-bit student's test accuracy, %; a line a repetition, mean of {points.shape[1]}, 95 % interval")
     for row in rows:
         if row["arm"] in colours:
             curves = np.array(row["strength_by_seed"]).reshape(len(row["accuracy_by_seed"]), -1)
@@ -276,7 +277,7 @@ def plot(rows: Sequence[Row]) -> None:
                 right.stairs(curve, edges, baseline=None, color=colours[row["arm"]], alpha=0.25, linewidth=0.8)
             right.stairs(curves.mean(0), edges, baseline=None, color=colours[row["arm"]], linewidth=2.2, label=name)
     right.set_ylim(bottom=0)
-    right.set_xlabel("epoch")
+    right.set_xlabel("epoch; thin: each repetition")
     right.set_ylabel("schedule's mean strength, of 9")
     right.legend(frameon=False, loc="upper left")
     for axes in (left, right):

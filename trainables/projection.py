@@ -76,8 +76,8 @@ class Projection(nn.Module):
 
         Returns:
             `rank`: its effective rank, of an ensemble the mean; `transfer` and `regularisation`: the two parts of
-            the last batch's mean squared error, as `decomposition` has them, where there is a single P. Nothing for
-            `none`. The batch is let go.
+            the last batch's mean squared error, as `decomposition` has them, where there is a single P. Of the losses
+            `hint` alone minimises that error. Nothing for `none`. The batch is let go.
         """
         matrices = [matrix.float().T for name, matrix in self.linears.named_parameters() if name.endswith("weight")]
         if not matrices:

@@ -56,6 +56,16 @@ def checked_data(config: SweepConfig) -> DataSet:
     return data
 
 
+def full_images(config: SweepConfig, role: str, data: DataSet) -> Images:
+    """What a role's full training sees: training and validation images together.
+
+    A teacher whose weights students start from sees the training images alone: else students would begin with what
+    they are scored on while they are searched.
+    """
+    starts = role == "teacher" and config.student is not None and config.student.distill.init == "teacher"
+    return data.train if starts else data.full
+
+
 def teacher_data(config: SweepConfig, data: DataSet) -> DataSet:
     """The teacher's own images; `data`, the sweep's, where it has none."""
     own = config.teacher.data if config.teacher is not None else None

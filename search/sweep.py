@@ -21,6 +21,7 @@ from search.cluster import connected, slots
 from search.config import RoleConfig, StudentConfig, SweepConfig
 from search.plan import (
     checked_data,
+    full_images,
     given_teacher,
     opened,
     planned_epochs,
@@ -171,7 +172,8 @@ class _Sweep:
             self.records.schedule(self.replayed[role])
         else:
             found, arms = self._search(task, config)
-        full = replace(task, data=replace(task.data, train=task.data.full), validation=None, epochs=config.full_epochs)
+        data = replace(task.data, train=full_images(self.config, role, task.data))
+        full = replace(task, data=data, validation=None, epochs=config.full_epochs)
         return self._full(full, config.full.seeds, arms, found)
 
     def _search(self, task: Task, config: RoleConfig) -> tuple[Found | None, dict[str, Schedule]]:

@@ -30,7 +30,8 @@ class Distill:
         alpha: weight of the distillation losses, in [0, 1]; the labels' cross-entropy has 1 − alpha.
         view: `shared`: teacher and student see the same augmented tensor, as in the role-wise paper's code;
             `distinct`: the teacher sees the same images under its own agent's schedule (our reading of role-wise).
-        init: `random`, or `teacher`: start from the teacher's weights wherever name and shape agree.
+        init: `random`, or `teacher`: start from the teacher's weights wherever name and shape agree. These should not
+            have seen the images that the student is scored on.
     """
 
     __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012 - what a sweep file may not say; plain data

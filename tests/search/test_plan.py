@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from search.config import SweepConfig
-from search.plan import checked_data, members, new_folder, planned_epochs, scored_images, searches
+from search.plan import checked_data, full_images, members, new_folder, planned_epochs, scored_images, searches
 from spaces import RequestError
 from trainables.models import build_model
 from trainables.weights import save_weights
@@ -74,6 +74,14 @@ def test_the_epochs_of_a_replay():
 def test_a_teacher_that_is_given_takes_no_epochs():
     config = sweep(search={"kind": "choice", "repeats": 2}, teacher={"weights": "t.safetensors"}, baselines=[])
     assert planned_epochs(config) == 3 * 2 * 20 + 3 * 20
+
+
+@pytest.mark.parametrize(
+    ("role", "init", "images"), [("teacher", "random", 100), ("teacher", "teacher", 40), ("student", "teacher", 100)]
+)
+def test_a_teacher_that_students_start_from_has_not_seen_what_they_are_scored_on(role, init, images):
+    config = sweep(student={"distill": {"init": init}})
+    assert len(full_images(config, role, checked_data(config))) == images
 
 
 # ---- the images ------------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ from search.stage import Found, Stage, member_seed
 from search.tpe import Suggestions, Tpe
 from search.trials import Member, Outcome, run_trials
 from search.watch import Watch
-from spaces import Genome, Phase, RequestError, Schedule, Space, WorkError
+from spaces import Genome, Phase, Policy, RequestError, Schedule, Space, WorkError
 from trainables.data import DataSet
 from trainables.low_bit import size_in_bits
 from trainables.screening import check_request
@@ -184,7 +184,8 @@ class _Sweep:
         """
         kinds = searches(self.config, task.role)
         if not kinds:  # nothing is chosen for this role: it is trained as it is
-            genome, origin = self._space(task).zero(), self.records.provenance(task)
+            genome = replace(self._space(task).zero(), policy=Policy())
+            origin = self.records.provenance(task)
             plain = Schedule((Phase(task.epochs, genome),), task.role, task.image, origin)
             self.records.schedule(plain)
             return None, {POLICY: plain}

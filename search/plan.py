@@ -100,7 +100,16 @@ def _check_student(config: SweepConfig, student: StudentConfig, data: DataSet) -
         own = teacher_data(config, data)
         model = build_model(config.teacher.model, seed=0, classes=own.classes, channels=data.channels, size=data.size)
         teacher = TrainedTeacher(config.teacher.model, model.state_dict(), classes=own.classes)
-    task = Task("student", student.model, data, student.recipe, 1, None, 1, teacher, student.distill, student.bits)
+    task = Task(
+        "student",
+        student.model,
+        data,
+        student.recipe,
+        epochs=1,
+        teacher=teacher,
+        distill=student.distill,
+        bits=student.bits,
+    )
     any_view = Flip() if any(choice.kind != Identity.kind for choice in config.space.augmentations) else Identity()
     learner = task.learner(Genome(), seed=0)
     for example in examples(config.space.distill):

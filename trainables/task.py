@@ -65,8 +65,8 @@ class Task:
         validate_every: epochs from one score to the next; the last epoch is always scored.
         teacher: for a student; None: it learns without.
         distill: for a student.
-        bits: of a student's weights and activations.
         weights: learned weights that genomes refer to, by their hash; for a student.
+        bits: of a student's weights and activations.
     """
 
     role: Literal["teacher", "student"]
@@ -78,8 +78,8 @@ class Task:
     validate_every: int = 1
     teacher: TrainedTeacher | None = None
     distill: Distill = field(default_factory=Distill)
-    bits: Bits = field(default_factory=Bits)
     weights: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    bits: Bits = field(default_factory=Bits)
 
     @property
     def image(self) -> ImageSpec:

@@ -38,7 +38,7 @@ class Chosen:
 
 
 def told(genome: Genome) -> dict[str, Any]:
-    """What a genome has chosen beside its policy, flat: `augment`, `loss`, `hint.weight`, `temperature`, and so on.
+    """What a genome has chosen beside its policy, flat: `augment`, `loss`, `hint.weight`, `bits.weights`, and so on.
 
     What is free within a choice has an entry where that choice was made alone.
     """
@@ -51,7 +51,7 @@ def told(genome: Genome) -> dict[str, Any]:
                 flat |= {f"{loss}.{option}": _plain(chosen) for option, chosen in each.items()}
         else:
             flat[name] = _plain(value)
-    return flat
+    return flat | {f"bits.{name}": value for name, value in genome.bits.items()}
 
 
 def free(rows: Sequence[Chosen]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import StringIO
 from typing import Any
 
@@ -60,6 +60,7 @@ class Overview(JupyterMixin):
         never: the operations that the schedule names and that are never in force.
         views: how many epochs each kind of second view is made in; empty where there is none.
         distilled: how many epochs each choice of the distillation is in force; empty where none was made.
+        bits: how many epochs each choice of the student's bits is in force; empty where none was made.
     """
 
     def __init__(self, schedule: Schedule) -> None:
@@ -74,12 +75,16 @@ class Overview(JupyterMixin):
                 views[phase.genome.augment.to_json()["kind"]] += phase.epochs
         self.views: Mapping[str, int] = dict(views)
         distilled: Counter[str] = Counter()
+        bits: Counter[str] = Counter()
         for phase in schedule.phases:
             if phase.genome.distill:
-                chosen = told(phase.genome).items()
+                chosen = told(replace(phase.genome, bits={})).items()
                 text = ", ".join(f"{name} {short(value)}" for name, value in chosen if name != "augment")
                 distilled[text] += phase.epochs
+            if phase.genome.bits:
+                bits[", ".join(f"{name} {value}" for name, value in phase.genome.bits.items())] += phase.epochs
         self.distilled: Mapping[str, int] = dict(distilled)
+        self.bits: Mapping[str, int] = dict(bits)
 
     def to_json(self) -> dict[str, Any]:
         """The table's numbers and the schedule's origin as plain data.
@@ -101,6 +106,7 @@ class Overview(JupyterMixin):
             "never": list(self.never),
             "views": dict(self.views),
             "distilled": dict(self.distilled),
+            "bits": dict(self.bits),
             "provenance": dict(self.schedule.provenance),
         }
 
@@ -138,6 +144,8 @@ class Overview(JupyterMixin):
             notes.append(f"second view: {_printable(kinds)}")
         for chosen, epochs in list(self.distilled.items())[:SHOWN]:
             notes.append(f"distilled in {_count(epochs, 'epoch')}: {_printable(chosen, 200)}")
+        for chosen, epochs in list(self.bits.items())[:SHOWN]:
+            notes.append(f"bits in {_count(epochs, 'epoch')}: {_printable(chosen)}")
         spans = f"{_count(schedule.epochs, 'epoch')} in {_count(len(schedule.phases), 'phase')}"
         colours = "grey" if image.channels == 1 else "RGB"
         strength = f"mean strength {schedule.mean_strength():.2f}"

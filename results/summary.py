@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
+from results.pareto import Candidate, lines
 from results.statistics import interval, paired_difference
 
 POLICY = "policy"
@@ -28,6 +29,8 @@ class RoleResult:
         exploits: copies made during the search.
         policy_file: where the schedule was written.
         size_in_bits: of the exported network; 0: not known.
+        pareto: the members of the search that no other beats in accuracy and size together, the smallest first; empty
+            where size was no objective.
     """
 
     role: str
@@ -36,6 +39,7 @@ class RoleResult:
     exploits: int
     policy_file: str
     size_in_bits: int = 0
+    pareto: tuple[Candidate, ...] = ()
 
     def accuracy(self, arm: str) -> tuple[float, float | None] | None:
         """Mean and half width of the arm's test accuracy, or None if every one of its trainings failed."""
@@ -79,7 +83,8 @@ class SweepResult:
         for role in self.roles:
             arms = {arm: _arm(role, arm) for arm in role.test}
             best = None if math.isnan(role.best_validation) else role.best_validation
-            roles[role.role] = {**asdict(role), "best_validation": best, "test": arms}
+            front = [candidate.to_json() for candidate in role.pareto]
+            roles[role.role] = {**asdict(role), "best_validation": best, "test": arms, "pareto": front}
             del roles[role.role]["role"]
         return {**asdict(self), "roles": roles}
 
@@ -107,6 +112,7 @@ class SweepResult:
                 if arm == POLICY or (gain := role.gain(arm)) is None:
                     continue
                 notes.append(f"{role.role}: policy − {_HEADINGS.get(arm, arm)} = {_points(gain)}: {_verdict(gain)}.")
+        notes += [f"{role.role}, best of its size: {line}." for role in self.roles for line in lines(role.pareto)]
         notes += [f"{name} failed: {why}" for name, why in self.failed.items()]
         return notes
 

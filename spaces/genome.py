@@ -21,11 +21,14 @@ class Genome:
         augment: how the second view of a batch is made, that only the teacher's answers are the target of; the
             identity: there is no second view.
         distill: what is chosen of how a student learns from its teacher, as plain data; empty: nothing.
+        bits: what is chosen of a student's bits, `weights` and `activations`; empty: nothing. A network has them from
+            its first epoch to its last.
     """
 
     policy: Policy = field(default_factory=Policy)
     augment: Augmentation = field(default_factory=Identity)
     distill: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    bits: Mapping[str, int] = field(default_factory=dict, hash=False)
 
     @property
     def is_identity(self) -> bool:
@@ -47,7 +50,8 @@ class Genome:
         """This genome as plain data; `from_json` gives it back."""
         content: dict[str, Any] = {"policy": self.policy.to_json()}
         content |= {"augment": self.augment.to_json()} if self.has_view else {}
-        return content | ({"distill": deepcopy(dict(self.distill))} if self.distill else {})
+        content |= {"distill": deepcopy(dict(self.distill))} if self.distill else {}
+        return content | ({"bits": dict(self.bits)} if self.bits else {})
 
     @classmethod
     def from_json(cls, data: Any) -> Genome:
@@ -56,15 +60,22 @@ class Genome:
         Raises:
             RequestError: `data` is no genome.
         """
-        if not isinstance(data, Mapping) or not {"policy"} <= set(data) <= {"policy", "augment", "distill"}:
+        if not isinstance(data, Mapping) or not {"policy"} <= set(data) <= {"policy", "augment", "distill", "bits"}:
             got = sorted(map(str, data)) if isinstance(data, Mapping) else data
-            rule = "a genome is an object with policy, perhaps augment and distill, and nothing else"
+            rule = "a genome is an object with policy, perhaps augment, distill and bits, and nothing else"
             raise RequestError(rule, got=got)
         distill = data.get("distill", {})
         if not isinstance(distill, Mapping) or not all(isinstance(name, str) for name in distill):
             raise RequestError("a genome's distill is an object", got=distill)
+        bits = data.get("bits", {})
+        if not isinstance(bits, Mapping) or not all(isinstance(name, str) and _is_whole(bits[name]) for name in bits):
+            raise RequestError("a genome's bits are an object of whole numbers", got=bits)
         augment = augmentation(data.get("augment", Identity.kind))
-        return cls(Policy.from_json(data["policy"]), augment, deepcopy(dict(distill)))
+        return cls(Policy.from_json(data["policy"]), augment, deepcopy(dict(distill)), dict(bits))
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def own_losses(distill: Mapping[str, Any]) -> tuple[str, ...]:

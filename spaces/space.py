@@ -29,6 +29,8 @@ class Space:
         augment: what may make a student's second view, by name or with parameters; the first is where a search starts.
         distill: what is free of how a student learns from its teacher: `loss`, `temperature`, `alpha`, each a list of
             choices or a range `{low, high, log}`, nested as `spaces.domain` has it. A search starts at their first.
+        bits: what is free of a student's bits: `weights`, `activations`, each a list of choices. A search starts at
+            their first.
 
     Raises:
         RequestError: an unknown or repeated operation or augmentation, fewer than one copy, or what is no domain.
@@ -40,6 +42,7 @@ class Space:
     copies: int = 2
     augment: tuple[Any, ...] = (Identity.kind,)
     distill: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    bits: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         """Refuse what is no space."""
@@ -53,6 +56,7 @@ class Space:
         if not self.augment or len(set(self.augmentations)) < len(self.augment):
             raise RequestError("a space names one augmentation or more, each once", got=list(self.augment))
         check(self.distill, "space.distill")
+        check(self.bits, "space.bits")
 
     @property
     def augmentations(self) -> tuple[Augmentation, ...]:
@@ -72,17 +76,20 @@ class Space:
     @property
     def is_constant(self) -> bool:
         """Whether it holds one genome alone."""
-        return not self.operations and len(self.augment) == 1 and constant(self.distill)
+        free = bool(self.operations) or len(self.augment) > 1
+        return not free and constant(self.distill) and constant(self.bits)
 
     def zero(self) -> Genome:
         """The genome where a search starts: every probability and magnitude 0, and the first augmentation."""
-        return Genome(Policy(tuple(Entry(op, 0, 0) for op in self._ops)), self.augmentations[0], first(self.distill))
+        policy = Policy(tuple(Entry(op, 0, 0) for op in self._ops))
+        return Genome(policy, self.augmentations[0], first(self.distill), first(self.bits))
 
     def random(self, generator: np.random.Generator) -> Genome:
         """A genome whose numbers, and whose choices, are uniform over their ranges."""
         numbers = (Entry(op, _uniform(generator, TENTHS), _uniform(generator, LEVELS - 1)) for op in self._ops)
-        policy = Policy(tuple(numbers))
-        return Genome(policy, self._drawn(generator), drawn(self.distill, Uniform(generator), "distill"))
+        policy, uniform = Policy(tuple(numbers)), Uniform(generator)
+        augment = self._drawn(generator)
+        return Genome(policy, augment, drawn(self.distill, uniform, "distill"), drawn(self.bits, uniform, "bits"))
 
     def suggested(self, draw: Draw) -> Genome:
         """A genome each of whose free values comes from `draw`, under a name of its own."""
@@ -92,7 +99,8 @@ class Space:
             entries.append(Entry(op, probability, draw.whole(f"policy[{index}].magnitude", 0, LEVELS - 1, log=False)))
         choices = self.augmentations
         augment = choices[draw.choice("augment", len(choices)) if len(choices) > 1 else 0]
-        return Genome(Policy(tuple(entries)), augment, drawn(self.distill, draw, "distill"))
+        policy = Policy(tuple(entries))
+        return Genome(policy, augment, drawn(self.distill, draw, "distill"), drawn(self.bits, draw, "bits"))
 
     def explore(self, genome: Genome, generator: np.random.Generator) -> Genome:
         """A neighbour of `genome` by PBA's rule.
@@ -100,7 +108,7 @@ class Space:
         Each whole number is, with probability 0.2, drawn anew from its range; else it moves by 0, 1, 2 or 3
         (uniform) up or down, and is clipped to its range. The augmentation is drawn anew with probability 0.2;
         else one that learns moves the numbers of its game, each by a factor of 0.8 or 1.25; and so with what is free
-        of the distillation.
+        of the distillation and of the bits.
         """
         moved = tuple(
             Entry(
@@ -112,7 +120,8 @@ class Space:
         )
         anew = len(self.augment) > 1 and generator.random() < ANEW
         augment = self._drawn(generator) if anew else genome.augment.explored(generator)
-        return Genome(Policy(moved), augment, explored(self.distill, genome.distill, generator))
+        distill = explored(self.distill, genome.distill, generator)
+        return Genome(Policy(moved), augment, distill, explored(self.bits, genome.bits, generator))
 
     def _drawn(self, generator: np.random.Generator) -> Augmentation:
         choices = self.augmentations

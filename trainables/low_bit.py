@@ -13,8 +13,8 @@ Q(v) = round(v · n) / n and n = 2ᵏ − 1, which gradients pass as if it were 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.nn.utils import parametrize
 
 from spaces import RequestError
+from spaces.errors import unknown
 
 FULL = 32
 """As many bits as a float has: what is of as many is not quantised."""
@@ -62,6 +63,18 @@ class Bits:
     def is_full(self) -> bool:
         """Whether nothing is quantised."""
         return self.weights == self.activations == FULL
+
+    def under(self, chosen: Mapping[str, int]) -> Bits:
+        """These bits with what a genome has chosen.
+
+        Raises:
+            RequestError: it names what has no bits, or a number that is no choice.
+        """
+        names = [field.name for field in fields(self)]
+        for name in chosen:
+            if name not in names:
+                raise unknown("setting of bits that a genome chooses", name, names)
+        return replace(self, **chosen) if chosen else self
 
 
 def low_bit(model: nn.Module, bits: Bits) -> nn.Module:

@@ -19,6 +19,7 @@ from trainables.distill import Distill, Distillation
 from trainables.game import SHOWN, Game, played
 from trainables.learner import Batch, Learner, on_device
 from trainables.losses import Seen, kd_loss
+from trainables.low_bit import Bits
 from trainables.t_stddev import RunningTStddev
 from trainables.teacher import FrozenTeacher
 
@@ -32,6 +33,7 @@ class Student(Learner):
         distill: how; a genome may choose otherwise.
         teacher_schedule: what the teacher sees where the views are distinct; None: the data set's own augmentation.
         weights: learned weights that genomes refer to, by their hash.
+        bits: that the network was built with; None: full precision.
         **kwargs: as for `Learner`.
 
     Raises:
@@ -47,6 +49,7 @@ class Student(Learner):
         distill: Distill,
         teacher_schedule: Schedule | None = None,
         weights: Mapping[str, Mapping[str, Tensor]] | None = None,
+        bits: Bits | None = None,
         **kwargs: Any,
     ) -> None:
         """Put the teacher on the student's device."""
@@ -57,11 +60,19 @@ class Student(Learner):
         self._own: torch.optim.Optimizer | None = None
         self._teacher_schedule = teacher_schedule.stretch(self.epochs) if teacher_schedule else None
         self._weights = weights or {}
+        self.bits = bits or Bits()
         self.game: Game | None = None
         self._t_stddev = RunningTStddev(self._raw_answers, len(self.data.train), self.recipe.batch_size)
 
     def begin_epoch(self, epoch: int) -> None:
-        """Prepare what both roles see."""
+        """Prepare what both roles see.
+
+        Raises:
+            RequestError: the genome in force does not fit the networks, or has chosen other bits than the student's.
+        """
+        if self.bits.under(self.agent.genome.bits) != self.bits:
+            rule = "a student keeps the bits that its network was built with"
+            raise RequestError(rule, got=dict(self.agent.genome.bits), mend="build a learner of its own")
         super().begin_epoch(epoch)
         self.distill = self._settings.under(self.agent.genome.distill)
         if self.distillation is None or not self.distillation.weigh(self.distill):

@@ -10,12 +10,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from spaces import Genome, ImageSpec, Schedule
+from spaces import Genome, ImageSpec, RequestError, Schedule
 from spaces.agent import Agent
 from trainables.data import DataSet, Images
 from trainables.distill import Distill
 from trainables.learner import Learner, Teacher
-from trainables.low_bit import Bits, exported, low_bit
+from trainables.low_bit import Bits, exported, low_bit, size_in_bits
 from trainables.models import build_model
 from trainables.recipe import Recipe
 from trainables.student import Student, start_from
@@ -66,7 +66,7 @@ class Task:
         teacher: for a student; None: it learns without.
         distill: for a student.
         weights: learned weights that genomes refer to, by their hash; for a student.
-        bits: of a student's weights and activations.
+        bits: of a student's weights and activations, where its genome does not choose others.
     """
 
     role: Literal["teacher", "student"]
@@ -80,6 +80,7 @@ class Task:
     distill: Distill = field(default_factory=Distill)
     weights: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
     bits: Bits = field(default_factory=Bits)
+    _sizes: dict[Bits, int] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def image(self) -> ImageSpec:
@@ -92,9 +93,30 @@ class Task:
         validation = self.validation.to(device) if self.validation is not None else None
         return replace(self, data=replace(self.data, train=self.data.train.to(device)), validation=validation)
 
+    def under(self, mover: Genome | Schedule) -> Task:
+        """The same task with the bits that `mover` has chosen; what it says nothing of stays as it is.
+
+        Raises:
+            RequestError: they are no bits, the phases of a schedule differ in them, or the role has none to choose.
+        """
+        phases = [phase.genome for phase in mover.phases] if isinstance(mover, Schedule) else [mover]
+        chosen = phases[0].bits
+        if any(genome.bits != chosen for genome in phases):
+            rule = "all phases of a schedule choose the same bits, since a network keeps those that it has"
+            raise RequestError(rule, got=[dict(genome.bits) for genome in phases])
+        if chosen and self.role == "teacher":
+            raise RequestError("bits are chosen for a student, and a teacher has full precision", got=dict(chosen))
+        return replace(self, bits=self.bits.under(chosen)) if chosen else self
+
     def learner(self, mover: Genome | Schedule, *, seed: int, device: torch.device | str = "cpu") -> Learner:
-        """A fresh learner whose agent is moved by `mover`; initial weights and all draws follow from `seed`."""
-        data = self.data
+        """A fresh learner whose agent is moved by `mover`; initial weights and all draws follow from `seed`.
+
+        Its network has the bits of `under(mover)`, from the start to the end.
+
+        Raises:
+            RequestError: as `under`.
+        """
+        data, bits = self.data, self.under(mover).bits
         model = self._plain(seed)
         common: dict[str, Any] = {"epochs": self.epochs, "seed": seed, "device": device}
         if self.role == "teacher":
@@ -102,7 +124,7 @@ class Task:
         if self.teacher is not None and self.distill.init == "teacher":
             start_from(model, self.teacher.weights)
         return Student(
-            low_bit(model, self.bits),
+            low_bit(model, bits),
             data,
             self.recipe,
             Agent(mover),
@@ -110,6 +132,7 @@ class Task:
             distill=self.distill,
             teacher_schedule=self.teacher.schedule if self.teacher is not None else None,
             weights=self.weights,
+            bits=bits,
             **common,
         )
 
@@ -123,6 +146,13 @@ class Task:
     def exported(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """A learner's weights as anybody can load them: with the plain model's names, low-bit ones at their levels."""
         return exported(self.network(weights))
+
+    def size_in_bits(self, mover: Genome | Schedule) -> int:
+        """What the exported network takes under the bits that `mover` has chosen; built once for each of them."""
+        task = self.under(mover)
+        if task.bits not in self._sizes:
+            self._sizes[task.bits] = size_in_bits(task.network())
+        return self._sizes[task.bits]
 
     def _plain(self, seed: int) -> nn.Module:
         data = self.data

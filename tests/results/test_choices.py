@@ -31,6 +31,8 @@ def test_what_a_genome_chose_is_flat():
         "temperature": 4.0,
     }
     assert told(Genome(distill={"loss": "dkd"})) == {"augment": "identity", "loss": "dkd"}
+    bits = told(Genome(bits={"weights": 2, "activations": 4}))
+    assert bits == {"augment": "identity", "bits.weights": 2, "bits.activations": 4}
 
 
 def test_what_differs_is_what_is_compared():

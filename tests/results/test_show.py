@@ -162,6 +162,14 @@ def test_what_was_chosen_of_the_distillation_is_told():
     chosen = "loss kd + hint, kd.weight 1, hint.weight 20, hint.projection inverted, temperature 3.25"
     assert seen.distilled == seen.to_json()["distilled"] == {chosen: 2}
     assert f"distilled in 2 epochs: {chosen}" in " ".join(str(seen).split())
+    assert seen.bits == {} and "bits" not in str(seen)
+
+
+def test_what_was_chosen_of_the_bits_is_told():
+    genome = Genome(distill={"temperature": 2.0}, bits={"weights": 2, "activations": 4})
+    seen = Overview(Schedule((Phase(3, genome),), "student", ImageSpec(8, 1, (3,))))
+    assert seen.bits == seen.to_json()["bits"] == {"weights 2, activations 4": 3}
+    assert seen.distilled == {"temperature 2": 3} and "bits in 3 epochs: weights 2, activations 4" in str(seen)
 
 
 def test_a_notebook_shows_the_table():

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from results.pareto import Candidate
 from results.statistics import interval, paired_difference
 from results.summary import RoleResult, SweepResult
 
@@ -88,6 +89,7 @@ def test_json_holds_the_figures_and_nothing_that_is_no_json():
             "exploits": 2,
             "policy_file": "policy.student.json",
             "size_in_bits": 0,
+            "pareto": [],
         }
     }
     assert (data["name"], data["seconds"], data["failed"]) == ("digits", 12.5, {"trial": "why"})
@@ -126,6 +128,25 @@ def test_sizes_have_a_column_where_they_are_known():
     lines = sweep(role({"policy": (0.8,)}, name="teacher"), small).markdown().splitlines()
     assert lines[0] == "| role | size, kB | best validation | test, with policy |"
     assert lines[2:4] == ["| teacher | – | 90.00 | 80.00 |", "| student | 2.0 | 90.00 | 90.00 |"]
+
+
+def test_the_front_is_in_the_notes_and_in_the_data():
+    small = Candidate("student-tpe-03", 0.9, 80_000, {"augment": "identity", "bits.weights": 2})
+    large = Candidate("student-tpe-11", 0.95, 800_000, {"augment": "identity", "bits.weights": 32})
+    result = sweep(role({"policy": (0.9,)}, name="teacher"), replace(role({"policy": (0.9,)}), pareto=(small, large)))
+    assert result.notes() == [
+        "student, best of its size: 10.0 kB, validation 90.00: weights 2 (student-tpe-03).",
+        "student, best of its size: 100.0 kB, validation 95.00: weights 32 (student-tpe-11).",
+    ]
+    assert f"- {result.notes()[1]}" in result.markdown().splitlines()
+    roles = json.loads(json.dumps(result.to_json(), allow_nan=False))["roles"]
+    assert roles["teacher"]["pareto"] == []
+    assert roles["student"]["pareto"][0] == {
+        "name": "student-tpe-03",
+        "accuracy": 0.9,
+        "size_in_bits": 80_000,
+        "chosen": {"augment": "identity", "bits.weights": 2},
+    }
 
 
 def test_one_seed_shows_nothing_and_says_so():

@@ -1,5 +1,6 @@
 """Genomes and their space: bounds, PBA's explore rule against its closed form, and JSON that is refused in one line."""
 
+import itertools
 import json
 import pickle
 from collections import Counter
@@ -189,9 +190,56 @@ def test_a_space_frees_the_distillation():
     assert not Space(operations=(), augment=("identity", "cutmix")).is_constant and not Space().is_constant
 
 
+BITS = {"weights": [2, 4, 8, 32], "activations": [4, 32]}
+
+
+def test_what_is_chosen_of_the_bits_is_part_of_a_genome():
+    genome = Genome(bits={"weights": 2, "activations": 4})
+    assert Genome.from_json(genome.to_json()) == genome != Genome() and hash(genome) == hash(Genome())
+    assert genome.to_json() == {"policy": [], "bits": {"weights": 2, "activations": 4}}
+    assert "bits" not in Genome().to_json() and genome.is_identity
+    for wrong in ([], 2, {1: 2}, {"weights": "2"}, {"weights": 2.0}, {"weights": True}, {"weights": None}):
+        with pytest.raises(RequestError, match="a genome's bits are an object of whole numbers") as error:
+            Genome.from_json({"policy": [], "bits": wrong})
+        assert len(lines(error)) == 1
+
+
+def test_a_space_frees_the_bits():
+    space = Space(operations=(), bits=BITS)
+    assert space.zero() == Genome(Policy(), bits={"weights": 2, "activations": 4}) and not space.is_constant
+    generator = np.random.default_rng(0)
+    seen = [space.random(generator).bits for _ in range(200)]
+    assert sorted({tuple(bits.values()) for bits in seen}) == [(w, a) for w in BITS["weights"] for a in (4, 32)]
+    moved = space.zero()
+    path = []
+    for _ in range(200):
+        moved = space.explore(moved, generator)
+        assert belongs(BITS, moved.bits) and Genome.from_json(moved.to_json()) == moved
+        path.append(moved.bits)
+    assert len({str(bits) for bits in path}) == 8
+    stays = sum(one == other for one, other in itertools.pairwise(path))
+    assert 100 < stays < 180, "each is drawn anew in one of five moves, and may come back: 0.85 × 0.9 of them stay"
+    fixed = Space(operations=(), bits={"weights": 2})
+    assert fixed.is_constant and fixed.zero() == fixed.random(generator) == fixed.explore(fixed.zero(), generator)
+
+
+def test_suggested_bits_have_names_of_their_own():
+    class Last:
+        def __init__(self):
+            self.asked = []
+
+        def choice(self, name, count):
+            self.asked.append((name, count))
+            return count - 1
+
+    draw = Last()
+    assert Space(operations=(), bits=BITS).suggested(draw).bits == {"weights": 32, "activations": 32}
+    assert draw.asked == [("bits.weights", 4), ("bits.activations", 2)]
+
+
 def test_what_a_fixed_space_draws_is_what_it_drew_before_there_was_distillation():
     """An empty domain draws nothing, so that the genomes of a seed stay what they were."""
-    plain, with_constant = Space(), Space(distill={"temperature": 4.0})
+    plain, with_constant = Space(), Space(distill={"temperature": 4.0}, bits={"weights": 2})
     one, other = np.random.default_rng(3), np.random.default_rng(3)
     for _ in range(3):
         assert plain.random(one).policy == with_constant.random(other).policy
@@ -216,6 +264,8 @@ def test_what_a_fixed_space_draws_is_what_it_drew_before_there_was_distillation(
         ({"augment": ({"kind": "mixup", "alpha": 0},)}, "mixup's alpha is a number from 0.001 to 100, but got 0"),
         ({"distill": {"loss": []}}, "space.distill.loss"),
         ({"distill": {"temperature": {"low": 3, "high": 3}}}, "space.distill.temperature"),
+        ({"bits": {"weights": []}}, "space.bits.weights is a choice among one item or more"),
+        ({"bits": {"weights": [2, 2]}}, "space.bits.weights is a choice among items that differ"),
         ({"augment": (3,)}, "an augmentation is a name, or a mapping with kind and parameters, but got 3"),
     ],
 )
@@ -458,7 +508,7 @@ ROTATE = {"op": "Rotate", "probability": 3, "magnitude": 4}
 @pytest.mark.parametrize(
     ("data", "rule"),
     [
-        (None, "a genome is an object with policy, perhaps augment and distill, and nothing else, but got None"),
+        (None, "a genome is an object with policy, perhaps augment, distill and bits, and nothing else, but got None"),
         ([], r"a genome is an object .* got \[\]"),
         ("policy", "a genome is an object .* got 'policy'"),
         ({}, r"a genome is an object .* got \[\]"),

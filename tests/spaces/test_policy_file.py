@@ -179,6 +179,15 @@ def test_a_second_view_stands_after_its_policy():
     assert '    {"epochs": 1, "genome": {"policy": [], "augment": {"kind": "cutmix", "draw": "sample", ' in VIEW_TEXT
 
 
+def test_chosen_bits_stand_in_the_text():
+    genome = Genome(distill={"loss": "kd"}, bits={"weights": 2, "activations": 4})
+    schedule = Schedule((Phase(3, genome),), "student", SMALL.image)
+    rest = '"distill": {"loss": "kd"}, "bits": {"weights": 2, "activations": 4}'
+    assert f'    {{"epochs": 3, "genome": {{"policy": [], {rest}}}}}' in schedule.dumps()
+    assert Schedule.loads(schedule.dumps()) == schedule
+    assert [phase.genome.bits for phase in schedule.stretch(7).phases] == [genome.bits]
+
+
 @given(schedules)
 @quick
 def test_text_gives_a_schedule_back(schedule):
@@ -291,7 +300,7 @@ def test_the_schema_names_every_key_that_is_written():
         (written["schedule"][0]["genome"]["policy"][0], entry),
     ):
         assert sorted(part) == sorted(rule["required"])
-        optional = [{"augment", "distill"}] * (rule is genome) + [{"weights"}] * (rule is schema)
+        optional = [{"augment", "distill", "bits"}] * (rule is genome) + [{"weights"}] * (rule is schema)
         assert set(rule["properties"]) == set(part).union(*optional)
         assert rule["additionalProperties"] is False
 
@@ -306,6 +315,11 @@ ENTRY = ("schedule", 0, "genome", "policy", 0)
         ((*ENTRY, "magnitude"), [0, 9], [-1, 10, 0.5, "3", None, True]),
         ((*ENTRY, "op"), list(OPERATIONS), ["rotate", "", 3, None]),
         (("schedule", 0, "genome", "augment"), [CUTMIX], [None, "cutmix", [], {}, {"kind": 3}, {"alpha": 1.0}]),
+        (
+            ("schedule", 0, "genome", "bits"),
+            [{"weights": 1}, {"activations": 2}, {"weights": 4, "activations": 8}, {"activations": 32}],
+            [None, 2, [2], {"weights": 3}, {"weights": "2"}, {"weights": True}, {"weights": [2]}, {"weight": 2}],
+        ),
         (("schedule", 0, "epochs"), [1, 10**9], [0, -1, 0.5, "3", None, True]),
         (("image", "size"), [1, 4096], [0, -1, 0.5, "3", None, True]),
         (("image", "channels"), [3], [0, 2, 4, "3", None, True]),

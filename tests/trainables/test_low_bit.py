@@ -83,6 +83,16 @@ def test_other_bits(name, value):
     assert str(error.value) == f"bits.{name} is one of 1, 2, 4, 8, 32, but got {value!r}"
 
 
+def test_a_genome_chooses_bits_and_nothing_else():
+    assert Bits(2, 2).under({}) == Bits(2, 2)
+    assert Bits(2, 2).under({"activations": 8}) == Bits(2, 8)
+    assert Bits().under({"weights": 1, "activations": 4}) == Bits(1, 4)
+    with pytest.raises(RequestError, match=r"unknown setting of bits that a genome chooses 'weight'.*'weights'\?"):
+        Bits().under({"weight": 2})
+    with pytest.raises(RequestError, match=r"bits.weights is one of 1, 2, 4, 8, 32, but got 3"):
+        Bits().under({"weights": 3})
+
+
 def test_full_bits_change_nothing():
     assert Bits().is_full and Bits(32, 32).is_full
     assert not Bits(8).is_full and not Bits(activations=8).is_full

@@ -9,8 +9,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from spaces import Entry, Genome, ImageSpec, Phase, Policy, Schedule
-from trainables import Teacher
+from spaces import Entry, Genome, ImageSpec, Phase, Policy, RequestError, Schedule
+from spaces.domain import variants
+from trainables import Bits, Teacher
+from trainables.low_bit import CHOICES, size_in_bits
 from trainables.task import test_score as score_on_test
 
 SCORES = {"validation_accuracy", "validation_loss", "seconds/validate"}
@@ -134,3 +136,99 @@ def test_to_a_device(make_task):
     meta = make_task().to("meta")
     assert {part.images.device.type for part in (meta.data.train, meta.validation)} == {"meta"}
     assert meta.data.test.images.device.type == "cpu"  # no search looks at it, so no GPU holds it
+
+
+# ---- bits that are chosen ----------------------------------------------------------------------------
+
+INNER = "layer2.0.conv1.weight"
+
+
+def chosen(weights, activations):
+    return Genome(bits={"weights": weights, "activations": activations})
+
+
+def in_phases(*genomes):
+    return Schedule(tuple(Phase(2, genome) for genome in genomes), "student", ImageSpec(8, 1, (64,)))
+
+
+@pytest.mark.parametrize("kind", ["genome", "schedule"])
+@pytest.mark.parametrize(("weights", "activations"), [(1, 2), (2, 32), (4, 4), (32, 8)])
+def test_a_learner_has_the_bits_that_its_mover_has_chosen(make_task, kind, weights, activations, assert_same):
+    task, genome = make_task("student", model="resnet8"), chosen(weights, activations)
+    learner = task.learner(genome if kind == "genome" else in_phases(genome, genome), seed=0)
+    task.train_epoch(learner)
+    state = learner.state_dict()
+    levels = len(task.under(genome).exported(state["model"])[INNER].unique())
+    assert levels <= 2**weights if weights < 32 else levels > 2**8
+    given = replace(task, bits=Bits(weights, activations)).learner(Genome(), seed=0)
+    task.train_epoch(given)
+    assert_same(given.state_dict()["model"], state["model"])
+    score = score_on_test(task.under(genome), state["model"])
+    assert score == learner.evaluate(task.data.test)
+
+
+def test_what_is_not_chosen_stays_as_the_task_has_it(make_task):
+    task = make_task("student", bits=Bits(2, 4))
+    assert task.under(Genome()) is task
+    assert task.under(Genome(bits={"weights": 8})).bits == Bits(8, 4)
+    assert task.under(in_phases(Genome(), Genome())).bits == Bits(2, 4)
+
+
+@pytest.mark.parametrize("use", ["under", "size_in_bits", "learner"])
+def test_the_phases_of_a_schedule_have_the_same_bits(make_task, use):
+    task, arguments = make_task("student"), {"seed": 0} if use == "learner" else {}
+    with pytest.raises(RequestError, match="all phases of a schedule choose the same bits"):
+        getattr(task, use)(in_phases(chosen(2, 2), chosen(2, 4)), **arguments)
+    with pytest.raises(RequestError, match="all phases of a schedule choose the same bits"):
+        getattr(task, use)(in_phases(Genome(), chosen(2, 4)), **arguments)
+    with pytest.raises(RequestError, match=r"bits.weights is one of 1, 2, 4, 8, 32, but got 3"):
+        getattr(task, use)(chosen(3, 4), **arguments)
+
+
+def test_a_teacher_has_no_bits_to_choose(make_task):
+    with pytest.raises(RequestError, match=r"bits are chosen for a student.*but got \{'weights': 2"):
+        make_task("teacher").learner(chosen(2, 2), seed=0)
+
+
+def test_a_student_keeps_its_bits(make_task):
+    task = make_task("student")
+    learner = task.learner(chosen(2, 4), seed=0)
+    task.train_epoch(learner)
+    learner.obey(Genome(bits={"weights": 2}))
+    task.train_epoch(learner)
+    learner.obey(chosen(4, 4))
+    with pytest.raises(RequestError, match=r"keeps the bits that its network was built with, but got \{'weights': 4"):
+        task.train_epoch(learner)
+    other = task.learner(chosen(8, 4), seed=0)
+    other.load_state_dict(learner.state_dict())
+    other.agent.move(chosen(2, 4))
+    with pytest.raises(RequestError, match="keeps the bits that its network was built with"):
+        other.step()
+
+
+def test_an_interrupted_training_with_bits_goes_on_as_it_would_have(make_task, assert_same, through_file):
+    task, genome = make_task("student", model="resnet8"), chosen(2, 4)
+    whole, first, second = (task.learner(genome, seed=3) for _ in range(3))
+    for _ in range(3):
+        whole.step()
+    first.step()
+    second.load_state_dict(through_file(first.state_dict()))
+    for _ in range(2):
+        second.step()
+    assert_same(second.state_dict(), whole.state_dict())
+    assert second.agent.history == (Phase(3, genome),)
+
+
+def test_size_under_every_choice_of_bits(make_task, monkeypatch):
+    task = make_task("student", model="resnet8")
+    genomes = [Genome(bits=bits) for bits in variants({"weights": list(CHOICES), "activations": [2, 32]})]
+    sizes = {(genome.bits["weights"], genome.bits["activations"]): task.size_in_bits(genome) for genome in genomes}
+    assert (
+        [sizes[bits, 2] for bits in CHOICES]
+        == [sizes[bits, 32] for bits in CHOICES]
+        == sorted(size_in_bits(replace(task, bits=Bits(bits, 32)).network()) for bits in CHOICES)
+    )
+    assert len(set(sizes.values())) == len(CHOICES) and task.size_in_bits(Genome()) == sizes[32, 32]
+    monkeypatch.setattr("trainables.task.build_model", None)
+    assert [task.size_in_bits(genome) for genome in genomes] == list(sizes.values()), "nothing is built twice"
+    assert pickle.loads(pickle.dumps(task)).size_in_bits(genomes[0]) == sizes[1, 2]

@@ -40,11 +40,11 @@ class Run:
     What starts with an underscore is the tracker's and its sender's.
     """
 
-    def __init__(self, name: str, parent: Run | None = None) -> None:
+    def __init__(self, name: str, parent: Run | None = None, ticket: str | None = None) -> None:
         """A run not yet created; a parent that is itself a child passes on its own parent (one level)."""
         self.name = name
         self._parent: Run | None = (parent._parent or parent) if parent else None
-        self._ticket = uuid.uuid4().hex  # the run is found again by it, if MLflow's answer got lost
+        self._ticket = ticket or uuid.uuid4().hex  # the run is found again by it, if MLflow's answer got lost
         self._id: str | None = None
         self._settled = threading.Event()  # its id is known, or will never be
         self._last: Job | None = None  # the last that waits, which more metrics may join
@@ -58,7 +58,7 @@ class Run:
 
 @dataclass
 class Job:
-    """One thing to tell MLflow: `op` is start, params, log, artifact, text or finish."""
+    """One thing to tell MLflow: `op` is start, reopen, params, log, artifact, text or finish."""
 
     op: str
     run: Run

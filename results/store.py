@@ -63,6 +63,19 @@ def connect(uri: str, experiment: str, folder: Path) -> tuple[MlflowClient, str]
     return _ask(uri, question, LOCAL if _sqlite_file(uri) else REMOTE)
 
 
+def answer(client: MlflowClient, question: Callable[[MlflowClient], T]) -> T:
+    """What a store that answered before says to `question`.
+
+    Raises:
+        RequestError: it does not answer, or refuses.
+    """
+    try:
+        with BRISK.calls():
+            return question(client)
+    except Exception as error:  # `from None`: MLflow's own error may spell out the password
+        raise _refusal(client.tracking_uri, error) from None
+
+
 def check_store(uri: str) -> None:
     """Ask the store at `uri` for an answer; nothing is made there.
 

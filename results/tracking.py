@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from results.sender import BATCH, Job, Run, Sender
-from results.store import BRISK, connect, cut, mask, one_line, reason, sqlite_uri
+from results.store import BRISK, answer, connect, cut, mask, one_line, reason, sqlite_uri
 from spaces.errors import RequestError
 from spaces.files import write_atomic
 
@@ -50,7 +50,9 @@ class Tracker:
         self.experiment_id = experiment_id
         self._folder = folder
         self._client = client
+        self._ticket: str | None = None
         self._open: dict[Run, None] = {}
+        self._known: dict[str, tuple[str, set[str]]] = {}
         self._closed = False
         self._sender = Sender(self._send)
 
@@ -84,19 +86,63 @@ class Tracker:
         params: Mapping[str, object] = {},
         description: str = "",
     ) -> Run:
-        """Begin a run; nested `params` are flattened with dots."""
-        run = Run(name, parent)
-        fixed = {"mlflow.source.name": "roletune", "mlflow.user": _user(), "roletune.ticket": run._ticket}
-        note = {"mlflow.note.content": description} if description else {}
-        self._sender.add(Job("start", run, {"tags": _tags({**fixed, **note, **tags}), "at": _now()}))
+        """Begin a run, or go on with the one of that name that `recall` found; nested `params` are flattened with dots.
+
+        MLflow's parameters never change: those that a run has already stay as they are.
+        """
+        known, there = self._known.pop(name, (None, set()))
+        run = Run(name, parent, ticket=self._ticket if parent is None else None)
+        if known is not None:
+            run._id = known
+            run._settled.set()
+            self._sender.add(Job("reopen", run))
+        else:
+            fixed = {"mlflow.source.name": "roletune", "mlflow.user": _user(), "roletune.ticket": run._ticket}
+            note = {"mlflow.note.content": description} if description else {}
+            self._sender.add(Job("start", run, {"tags": _tags({**fixed, **note, **tags}), "at": _now()}))
         self._open[run] = None
-        if params:
-            values = {_key(k): cut(mask(str(v)), 6000) for k, v in _flat(params)}
+        values = {_key(k): cut(mask(str(v)), 6000) for k, v in _flat(params) if _key(k) not in there}
+        if values:
             self._sender.add(Job("params", run, {"params": values}))
         return run
 
-    def log(self, run: Run, metrics: Mapping[str, float], step: int = 0) -> None:
+    def recall(self, ticket: str, name: str) -> None:
+        """The parent of all runs has this ticket; if it and its children are in the store, `start` goes on with them.
+
+        Args:
+            ticket: by which the parent is found again.
+            name: of the parent, as `start` will be told.
+
+        Raises:
+            RequestError: the store does not answer.
+        """
+        self._ticket = ticket
+        for parent in self._search(f"tags.`roletune.ticket` = '{ticket}'"):
+            self._known = {
+                run.info.run_name: (run.info.run_id, set(run.data.params))
+                for run in self._search(f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+            }
+            self._known[name] = (parent.info.run_id, set(parent.data.params))
+
+    def points(self, run: Run, metric: str) -> int:
+        """How many values of `metric` an earlier process has sent for a run.
+
+        Raises:
+            RequestError: the store does not answer.
+        """
+        if run._id is None:
+            return 0
+        run_id = run._id
+        return answer(self._client, lambda client: len(client.get_metric_history(run_id, _key(metric))))
+
+    def log(self, run: Run, metrics: Mapping[str, float], step: int = 0, at: int | None = None) -> None:
         """Log numbers at a step; a metric's first NaN or infinity becomes a tag `nonfinite/NAME` instead.
+
+        Args:
+            run: that they belong to.
+            metrics: by name.
+            step: their place on the x axis.
+            at: when they were measured, in milliseconds since 1970; None: now.
 
         MLflow keeps NaN in SQLite as 0 with a flag and infinity as 1.8e308, which spoils plots and sorting.
 
@@ -104,7 +150,7 @@ class Tracker:
             RequestError: a value is not a number; none of the metrics is logged then.
         """
         values = {_key(name): _number(name, value) for name, value in metrics.items()}
-        now = _now()
+        now = _now() if at is None else at
         points = [(name, value, now, int(step)) for name, value in values.items() if math.isfinite(value)]
         odd = {n: v for n, v in values.items() if not math.isfinite(v) and n not in run._nonfinite}
         run._nonfinite.update(odd)
@@ -175,6 +221,20 @@ class Tracker:
         else:
             self.close("FAILED", f"{type(error).__name__}: {error}")
 
+    def _search(self, query: str) -> list[Any]:
+        """All runs of the experiment that `query` finds."""
+
+        def pages(client: MlflowClient) -> list[Any]:
+            found: list[Any] = []
+            token = None
+            while True:
+                page = client.search_runs([self.experiment_id], query, max_results=1000, page_token=token)
+                found += page
+                if not (token := page.token):
+                    return found
+
+        return answer(self._client, pages)
+
     def _spool(self, jobs: list[Job]) -> None:
         if not jobs:
             return
@@ -196,6 +256,8 @@ class Tracker:
                 self._create(job)
             elif run_id is None:
                 raise LookupError("MLflow has not created this run")
+            elif job.op == "reopen":
+                client.update_run(run_id, status="RUNNING")
             elif job.op == "params":
                 client.log_batch(run_id, params=[Param(*item) for item in data["params"].items()])
             elif job.op == "log":

@@ -30,7 +30,7 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            _fail("stopped; what was found so far is in the sweep's folder (roletune export) and in MLflow", 130)
+            _fail("stopped; a search goes on from here with --resume, and roletune export takes what it found", 130)
         except (ValueError, RuntimeError) as error:
             from spaces.errors import RequestError, WorkError  # `--help` should not wait for torch
 
@@ -67,6 +67,7 @@ def search(
     sweep: SweepFile,
     set_: Set = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the resolved sweep and stop")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="go on with the newest sweep of this name")] = False,
     address: Address = None,
     storage: Storage = None,
     as_json: Json = False,
@@ -79,7 +80,7 @@ def search(
     from search.sweep import run
 
     console = Console(stderr=as_json)
-    _show(run(config, address=address, console=console), as_json)
+    _show(run(config, resume=resume, address=address, console=console), as_json)
 
 
 @app.command(epilog="Example: roletune screen examples/digits.yaml --only identity,cutmix,cutmixpick")

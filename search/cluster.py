@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import ray
+from ray._private import ray_constants
 
 from search.config import ResourceConfig
 from search.trials import ENVIRONMENT
 from spaces import RequestError
+
+ANSWER = 10.0
+"""Seconds that a cluster's head may take to accept a connection."""
 
 
 @contextmanager
 def connected(address: str | None) -> Iterator[None]:
     """A Ray to work on: the one at `address` or RAY_ADDRESS, the one already connected to, or a new one here.
 
-    Only what was started or connected here is let go of at the end.
+    A new one listens on loopback alone. Only what was started or connected here is let go of at the end.
 
     Raises:
-        RequestError: nobody answers at `address`.
+        RequestError: nobody answers at `address`, or it is no address of a cluster's head.
     """
     os.environ.update({key: os.environ.get(key, value) for key, value in ENVIRONMENT.items()})
     if ray.is_initialized():
@@ -29,15 +34,19 @@ def connected(address: str | None) -> Iterator[None]:
         return
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     try:
-        ray.init(
-            address=address,
-            include_dashboard=False if address == "local" else None,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        if address != "local":
+            _knock(address)
+        with _on_loopback() if address == "local" else nullcontext():
+            ray.init(
+                address=address,
+                include_dashboard=False if address == "local" else None,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+    except RequestError:
+        raise
     except (ConnectionError, ValueError, RuntimeError) as error:
-        mend = "start a cluster, or leave --address and RAY_ADDRESS out to use this machine"
-        raise RequestError(f"no Ray cluster answers at {address}: {error}", mend=mend) from error
+        raise _nobody(address, error) from error
     try:
         yield
     finally:
@@ -62,6 +71,47 @@ def slots(resources: ResourceConfig) -> int:
         raise RequestError(rule, mend="set resources.gpus_per_trial, or use a cluster that has GPUs (--address)")
     rule = f"a trial asks for {cpus} CPUs and no node has more than {most_cpus:g} beside {gpus:g} GPU"
     raise RequestError(rule, mend="set resources.cpus_per_trial, or use a larger cluster (--address)")
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """A Ray that is started in this block can be reached from this machine alone.
+
+    Ray's `_node_ip_address="127.0.0.1"` is replaced by the machine's own address, and its servers then listen on all
+    interfaces. On macOS and Windows Ray keeps to loopback, by a switch that it reads from the environment
+    (RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER) when it is imported, which was long ago; so the switch itself is turned.
+    """
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+def _knock(address: str) -> None:
+    """Ask the head for a connection: Ray itself would try for two minutes, and then end the process.
+
+    Raises:
+        RequestError: nobody answers, or `address` is that of another of Ray's servers.
+    """
+    if "://" in address:
+        mend = (
+            "run on a node of the cluster with --address HEAD:6379, or by `ray job submit --address http://HEAD:8265`"
+        )
+        raise RequestError("a cluster's address is HOST:PORT of its head, or auto", got=address, mend=mend)
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdecimal():
+        return  # `auto`, or something that Ray has a word for
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER).close()
+    except (OSError, OverflowError) as error:
+        raise _nobody(address, error) from error
+
+
+def _nobody(address: str, error: Exception) -> RequestError:
+    mend = "start a cluster, or leave --address and RAY_ADDRESS out to use this machine"
+    return RequestError(f"no Ray cluster answers at {address}: {error}", mend=mend)
 
 
 def _fits(cpus: float, gpus: float, cpus_each: int, gpus_each: float) -> int:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from spaces import RequestError, RoletuneError, Space
 from spaces.augmentations import Identity
-from spaces.domain import examples
+from spaces.domain import constant, examples, variants
 from spaces.errors import unknown
 from spaces.files import read_text
 from trainables.distill import Distill
@@ -22,6 +22,15 @@ from trainables.recipe import Recipe
 from trainables.screening import Precision
 
 Count = Annotated[int, Field(ge=1)]
+
+SEVERAL = ("random", "grid", "tpe")
+"""Kinds of search that may have several objectives."""
+
+GRIDS = ("choice", "grid")
+"""Kinds of search that try every combination of choices, without a policy."""
+
+COPYING = ("pbt", "pb2")
+"""Kinds of search whose members copy each other's weights."""
 
 
 class Section(BaseModel):
@@ -108,16 +117,29 @@ class StudentConfig(RoleConfig):
 class SearchConfig(Section):
     """How genomes evolve."""
 
-    kind: Literal["pbt", "random", "tpe", "choice"] = Field(
+    kind: Literal["pbt", "pb2", "random", "asha", "tpe", "tpe+asha", "choice", "grid"] = Field(
         "pbt",
-        description="population-based training; fixed genomes, random or suggested by Optuna's TPE; or one student for "
-        "each of space.augment",
+        description="population-based training (pb2: a bandit chooses its numbers); fixed genomes, random or suggested "
+        "by Optuna's TPE (asha: the worse are stopped early); students for each of space.augment, or each combination",
+    )
+    objective: tuple[Literal["accuracy", "size"], ...] = Field(
+        ("accuracy",), description="what is searched for; with size, the bits of the exported student, together"
     )
     seed: int = Field(0, ge=0, description="of genomes, weights and batches")
     synch: bool = Field(True, description="perturb all members together, suggest in rounds; false: each as it arrives")
     tie_break: Literal["none", "t_stddev"] = Field("none", description="between students of equal accuracy")
-    repeats: Count = Field(3, description="for choice: students for each augmentation; the best mean wins")
+    repeats: Count = Field(3, description="for choice and grid: students for each combination; the best mean wins")
+    reduction: int = Field(3, ge=2, description="for asha: one in so many goes on, at epochs interval, interval × 3, …")
     quantile: float = Field(0.25, gt=0, le=0.5, description="share of members that copy, and that are copied")
+
+    @model_validator(mode="after")
+    def _objectives_can_be_had(self) -> SearchConfig:
+        if self.objective[:1] != ("accuracy",) or len(set(self.objective)) < len(self.objective):
+            raise ValueError(f"objective names accuracy first, and each once, but got {list(self.objective)}")
+        if len(self.objective) > 1 and self.kind not in SEVERAL:
+            kinds = f"{', '.join(SEVERAL[:-1])} or {SEVERAL[-1]}"
+            raise ValueError(f"several objectives go with kind: {kinds}, but got {self.kind}")
+        return self
 
 
 class ScreenConfig(Section):
@@ -140,7 +162,10 @@ class ResourceConfig(Section):
 
     cpus_per_trial: int = Field(1, ge=1, description="also its threads")
     gpus_per_trial: float = Field(0.0, ge=0, description="a fraction shares a GPU")
-    retries: int = Field(0, ge=0, description="times a trial that died is started again from its checkpoint")
+    retries: int = Field(2, ge=0, description="times a trial that died is started again from its checkpoint")
+    epoch_limit: float | None = Field(
+        None, gt=0, description="seconds an epoch may take; null: 20 times the slowest so far, at least 600"
+    )
 
 
 class TrackingConfig(Section):
@@ -183,12 +208,41 @@ class SweepConfig(Section):
         if self.student is None and self.space.distill:
             raise ValueError("space.distill is the student's; there is none")
         if self.search.kind == "choice" and self.space.distill:
-            raise ValueError("kind: choice compares space.augment alone; for space.distill take tpe, random or pbt")
+            raise ValueError("kind: choice compares space.augment alone; for space.distill take grid, tpe or pbt")
+        if self.search.kind == "grid" and variants({**self.space.distill, **self.space.bits}) is None:
+            raise ValueError("kind: grid tries every choice, and a range has no end of them; list values")
         if self.student is not None:
             for example in examples(self.space.distill):
                 self.student.distill.under(example)
             self._views_fit(self.student.distill)
+        self._bits_fit()
         return self
+
+    def _bits_fit(self) -> None:
+        """The bits that are free can be had, and an objective of size has something to choose.
+
+        Raises:
+            ValueError: they cannot, or it has not.
+        """
+        free, kind = self.space.bits, self.search.kind
+        if "size" in self.search.objective and constant(free.get("weights")):
+            raise ValueError("objective: size is the same for every student; free space.bits.weights, or leave it out")
+        if not free:
+            return
+        if self.student is None:
+            raise ValueError("space.bits is the student's; there is none")
+        if kind == "choice":
+            raise ValueError("kind: choice compares space.augment alone; for space.bits take random, grid, tpe or asha")
+        if kind in COPYING and not constant(free):
+            raise ValueError(
+                f"kind: {kind} copies weights between members, so that all have the same bits; "
+                "for space.bits take random, grid, tpe or asha"
+            )
+        for name, domain in free.items():
+            if (values := variants(domain)) is None:
+                raise ValueError(f"space.bits.{name} is a choice among 1, 2, 4, 8 and 32, and a range holds others")
+            for value in values:
+                self.student.bits.under({name: value})
 
     def _views_fit(self, distill: Distill) -> None:
         """What teacher and student see can be had.

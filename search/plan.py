@@ -9,7 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from results.tracking import Tracker
-from search.config import StudentConfig, SweepConfig
+from search.config import GRIDS, StageConfig, StudentConfig, SweepConfig
+from search.grid import combinations
+from search.halving import budget
 from search.stage import Kind, member_seed
 from spaces import Genome, RequestError, Schedule, Space
 from spaces.augmentations import Flip, Identity, resolve
@@ -21,6 +23,9 @@ from trainables.data.splits import chosen
 from trainables.models import build_model, check_model
 from trainables.task import Task, TrainedTeacher
 from trainables.weights import check_weights, load_weights
+
+SWEEP_FILE = "sweep.yaml"
+"""The resolved sweep file in a sweep's folder."""
 
 
 def checked_data(config: SweepConfig) -> DataSet:
@@ -89,7 +94,7 @@ def given_teacher(config: SweepConfig, data: DataSet) -> TrainedTeacher | None:
 
 
 def _check_student(config: SweepConfig, student: StudentConfig, data: DataSet) -> None:
-    """Build every loss that the sweep may choose for its two networks.
+    """Build every loss that the sweep may choose for its two networks, and the student with all bits that it may have.
 
     Raises:
         RequestError: one does not fit them; a second view has no teacher that could answer for it; the model has
@@ -115,6 +120,8 @@ def _check_student(config: SweepConfig, student: StudentConfig, data: DataSet) -
     for example in examples(config.space.distill):
         learner.obey(Genome(augment=any_view, distill=example))
         learner.begin_epoch(0)
+    for bits in examples(config.space.bits):
+        task.under(Genome(bits=bits)).network()
 
 
 def scored_images(config: SweepConfig, data: DataSet) -> Images:
@@ -138,8 +145,8 @@ def searches(config: SweepConfig, role: str) -> list[Kind]:
     Augmentations are chosen for the student alone, since a second view has the teacher's answers for a target.
     """
     kind = config.search.kind
-    if kind == "choice":
-        return ["choice"] if role == "student" else []
+    if kind in GRIDS:
+        return [kind] if role == "student" else []
     if role_space(config.space, role).is_constant:
         return []
     control = "random" in config.baselines and kind != "random"
@@ -147,13 +154,27 @@ def searches(config: SweepConfig, role: str) -> list[Kind]:
 
 
 def role_space(space: Space, role: str) -> Space:
-    """Where a role's genomes may move: second views and distillation are the student's."""
-    return space if role == "student" else replace(space, augment=(Identity.kind,), distill={})
+    """Where a role's genomes may move: second views, distillation and bits are the student's."""
+    return space if role == "student" else replace(space, augment=(Identity.kind,), distill={}, bits={})
 
 
-def members(config: SweepConfig, kind: Kind, population: int) -> int:
-    """How many trials a search has, before screening takes augmentations away."""
-    return len(config.space.augment) * config.search.repeats if kind == "choice" else population
+def members(config: SweepConfig, kind: Kind, stage: StageConfig) -> int:
+    """How many trials a search has, before screening takes augmentations away.
+
+    The random control of a search whose members are stopped early has as many as that search has epochs for.
+    """
+    if kind in GRIDS:
+        return len(combinations(config.space)) * config.search.repeats
+    if kind == "random" and config.search.kind.endswith("asha"):
+        return max(2, round(spent(config, config.search.kind, stage) / stage.epochs))
+    return stage.population
+
+
+def spent(config: SweepConfig, kind: Kind, stage: StageConfig) -> int:
+    """Epochs of training that a search takes over all its trials."""
+    if kind.endswith("asha"):
+        return budget(stage.population, stage.interval, config.search.reduction, stage.epochs)
+    return members(config, kind, stage) * stage.epochs
 
 
 def planned_epochs(config: SweepConfig, replayed: Iterable[str] | None = None) -> int:
@@ -163,22 +184,25 @@ def planned_epochs(config: SweepConfig, replayed: Iterable[str] | None = None) -
         if replayed is None:
             kinds = searches(config, role)
             arms = max(1, len(kinds)) + (bool(kinds) and "none" in config.baselines)
-            total += sum(members(config, kind, settings.stage.population) for kind in kinds) * settings.stage.epochs
+            total += sum(spent(config, kind, settings.stage) for kind in kinds)
         else:
             arms = int(role in replayed)
         total += arms * settings.full.seeds * settings.full_epochs
     return total
 
 
-def opened(config: SweepConfig, name: str) -> tuple[Path, Tracker]:
-    """A new folder for the sweep with its file in it, and MLflow on the line; a refusal leaves no folder behind.
+def opened(config: SweepConfig, name: str, old: Path | None = None) -> tuple[Path, Tracker]:
+    """A new folder for the sweep, or its `old` one, with its file in it, and MLflow on the line.
 
     Raises:
-        RequestError: the place cannot be written to, or the tracking server is not there.
+        RequestError: the place cannot be written to, or the tracking server is not there; no new folder is left behind.
     """
+    if old is not None:
+        write_atomic(old / SWEEP_FILE, config.to_yaml())
+        return old, Tracker.open(old, config.name, config.tracking.uri)
     folder = new_folder(Path(config.storage), name)
     try:
-        write_atomic(folder / "sweep.yaml", config.to_yaml())
+        write_atomic(folder / SWEEP_FILE, config.to_yaml())
         return folder, Tracker.open(folder, config.name, config.tracking.uri)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
@@ -191,11 +215,9 @@ def new_folder(storage: Path, name: str) -> Path:
     Raises:
         RequestError: the place cannot be written to.
     """
-    numbered = re.compile(re.escape(name) + r"-(\d{3,})")
     try:
         storage.mkdir(parents=True, exist_ok=True)
-        taken = [int(match[1]) for path in storage.iterdir() if (match := numbered.fullmatch(path.name))]
-        number = max(taken, default=0) + 1
+        number = max(numbered(storage, name), default=0) + 1
         while True:
             folder = storage / f"{name}-{number:03d}"
             try:
@@ -207,3 +229,9 @@ def new_folder(storage: Path, name: str) -> Path:
     except OSError as error:
         rule = f"cannot write to {storage}: {error.strerror or error}"
         raise RequestError(rule, mend="choose another --storage") from error
+
+
+def numbered(storage: Path, name: str) -> dict[int, Path]:
+    """The folders that sweeps of this name have made, by their numbers."""
+    pattern = re.compile(re.escape(name) + r"-(\d{3,})")
+    return {int(match[1]): path for path in storage.iterdir() if (match := pattern.fullmatch(path.name))}

@@ -4,11 +4,12 @@ Ray 2.60's `PopulationBasedTraining` exploits in the middle of a result's handli
 running or saving. Most of its faults start there: a member that is still saving is ended in silence (ray PR 61448), a
 member that errs keeps the barrier shut for ever, and one that is retried forgets its score. Here a member that reaches
 a boundary is paused, and so saved, like any other; the population is perturbed from `choose_trial_to_run`, when every
-live member stands still with its checkpoint on disk. Nothing is cached, awaited or interrupted.
+live member stands still with its checkpoint on disk. Nothing is cached, awaited or interrupted. `Tuner.restore`, which
+forgets a scheduler's state (issue 30838), is not used: a member that an earlier life of the sweep has trained comes
+with what the journal knows of it, and takes its place.
 
 What is still taken from Ray's private parts, and must be looked at again when Ray's version moves: `_trial_state`,
-`_exploit`, `_get_new_config` (all of the parent class), the controller's `_actor_cache`, reached through the
-`_tune_controller` of what the scheduler is handed, and in `search/trials.py` the result grid's `_experiment_analysis`.
+`_exploit`, `_get_new_config` (all of the parent class), and the controller's `_actor_cache` in `search/members.py`.
 
 Source: PBT (Jaderberg et al. 2017, https://arxiv.org/abs/1711.09846); exploit and explore as in PBA (Ho et al. 2019,
 https://arxiv.org/abs/1905.05393): the bottom quarter copies weights and genome of a random member of the top quarter.
@@ -22,17 +23,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from ray.tune import Checkpoint
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import PopulationBasedTraining, TrialScheduler
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from results.lineage import Exploit
+from search.bandit import Gains
+from search.journal import METRIC
+from search.members import EPOCH, is_moved, keep_actors_warm, member_index, member_name, rank, rankable
 from spaces import Genome, Space
-
-EPOCH = "training_iteration"
-"""Ray's name for the epochs that a trial was trained."""
-
-METRIC = "validation_accuracy"
 
 TIE_BREAKS = {"none": "", "t_stddev": "t_stddev_ratio"}
 """What parts members of equal score, by the sweep file's name for it."""
@@ -47,18 +47,20 @@ class Population(PopulationBasedTraining):
     Every trial's `config["member"]` holds `index`, `name`, `seed`, `moved`, and `genome` as plain data; only the
     genomes of those that are `moved` are ever changed. The others, such as the random control, run to their end in
     the gaps: whenever a slot is free because the population waits. The draws of a perturbation follow from `seed`,
-    the epoch and the member's index alone, so they do not depend on which worker was faster.
+    the epoch and the member's index alone, so they do not depend on which worker was faster. A member is judged by the
+    best score since the last perturbation.
 
     Args:
         space: where genomes may move.
-        size: members that are moved.
+        size: members that are moved, and are still to be trained.
         interval: epochs between perturbations.
         quantile: share that copies and share that is copied, in (0, 0.5].
         seed: of every draw.
         synch: perturb when all live members wait; otherwise each when it arrives.
         tie_break: name of a metric that is better when lower, and parts members of equal score; empty: the index does.
-        on_exploit: is told of every copy, as it happens.
-        on_generation: is told, after each perturbation, the epoch and the scores of the members that waited for it.
+        on_generation: is told of each perturbation: its epoch, the scores of the members that waited, the copies.
+        gains: where PB2's bandit learns from, which then chooses the numbers of a copy; None: the space's own explore
+            rule does.
     """
 
     def __init__(
@@ -71,8 +73,8 @@ class Population(PopulationBasedTraining):
         seed: int,
         synch: bool = True,
         tie_break: str = "",
-        on_exploit: Callable[[Exploit], None] = lambda event: None,
-        on_generation: Callable[[int, dict[str, float]], None] = lambda epoch, scores: None,
+        on_generation: Callable[[int, dict[str, float], list[Exploit]], None] = lambda epoch, scores, copies: None,
+        gains: Gains | None = None,
     ) -> None:
         """Set up the parent with our explore rule."""
         super().__init__(
@@ -88,7 +90,8 @@ class Population(PopulationBasedTraining):
         )
         self._together, self._tie_break = synch, tie_break
         self._space, self._size, self._seed = space, size, seed
-        self._on_exploit, self._on_generation = on_exploit, on_generation
+        self._on_generation, self._gains = on_generation, gains
+        self._best: dict[str, float] = {}
         self._waiting: set[str] = set()
         self._turns: Counter[str] = Counter()
         self._warm = False
@@ -96,29 +99,47 @@ class Population(PopulationBasedTraining):
 
     def __getstate__(self) -> dict[str, Any]:
         """Ray pickles its scheduler beside the trials; whoever listens stays out of it."""
-        return self.__dict__ | {"_on_exploit": None, "_on_generation": None}
+        return self.__dict__ | {"_on_generation": None, "_gains": None}
 
     # What Ray calls -------------------------------------------------------------------------------------------------
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
-        """Take the member in; one that failed and is retried keeps what was known of it."""
+        """Take the member in; one that is retried, or comes from an earlier life, keeps what is known of it."""
         known = self._trial_state.get(trial)
         super().on_trial_add(tune_controller, trial)
         if known is not None:
             self._trial_state[trial] = known
             known.last_train_time = known.last_perturbation_time
             self._waiting.discard(trial.trial_id)
+            self._best.pop(trial.trial_id, None)
+        elif is_moved(trial) and (before := trial.config["member"].get("before")):
+            self._take_up(trial, before)
+
+    def _take_up(self, trial: Trial, before: dict[str, Any]) -> None:
+        """Put a member of an earlier life where it stood."""
+        state = self._trial_state[trial]
+        state.last_train_time, state.last_perturbation_time = before["epoch"], before["boundary"]
+        state.last_checkpoint = Checkpoint(before["checkpoint"])
+        state.last_result = {EPOCH: before["epoch"], **before["metrics"]}
+        if METRIC in before["metrics"]:
+            state.last_score = before["metrics"][METRIC]
+        if before["epoch"] - before["boundary"] >= self._perturbation_interval:
+            self._waiting.add(trial.trial_id)
+            trial.set_status(Trial.PAUSED)  # else Ray would start it: it starts whatever is pending
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Train on until the boundary, then pause, which saves."""
         del tune_controller
-        if not _moved(trial):
+        if not is_moved(trial):
             return TrialScheduler.CONTINUE
         state, epoch = self._trial_state[trial], result[EPOCH]
         state.last_train_time = epoch
+        score = float(result.get(METRIC, math.nan))
+        best = max(score, self._best.get(trial.trial_id, math.nan), key=rankable)
+        self._best[trial.trial_id] = best
         if epoch - state.last_perturbation_time < self._perturbation_interval:
             return TrialScheduler.CONTINUE
-        state.last_result = result
+        state.last_result = {**result, METRIC: self._best.pop(trial.trial_id)}
         self._waiting.add(trial.trial_id)
         self._turns[trial.trial_id] += 1
         return TrialScheduler.PAUSE
@@ -130,9 +151,11 @@ class Population(PopulationBasedTraining):
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         """Perturb if it is time, then name the member that had the fewest turns."""
-        trials = sorted(tune_controller.get_trials(), key=_index)
-        self._keep_actors_warm(tune_controller, trials)
-        moved = [trial for trial in trials if _moved(trial)]
+        trials = sorted(tune_controller.get_trials(), key=member_index)
+        if not self._warm and trials:
+            self._warm = True
+            keep_actors_warm(tune_controller, trials[0], self._size)
+        moved = [trial for trial in trials if is_moved(trial)]
         ready = [trial for trial in moved if trial.trial_id in self._waiting and trial.status == Trial.PAUSED]
         alive = [trial for trial in moved if not trial.is_finished()]
         if self._together:
@@ -143,7 +166,9 @@ class Population(PopulationBasedTraining):
         idle = [t for t in trials if t.status in (Trial.PENDING, Trial.PAUSED) and t.trial_id not in self._waiting]
         # By turns, not by epochs: a copy of a donor that lags falls back, and would have all turns until it catches up.
         return min(
-            idle, key=lambda trial: (not _moved(trial), self._turns[trial.trial_id], _index(trial)), default=None
+            idle,
+            key=lambda trial: (not is_moved(trial), self._turns[trial.trial_id], member_index(trial)),
+            default=None,
         )
 
     # The perturbation -----------------------------------------------------------------------------------------------
@@ -154,47 +179,53 @@ class Population(PopulationBasedTraining):
             state = self._trial_state[trial]
             result: dict[str, Any] = state.last_result or {}
             state.last_score = result.get(METRIC, math.nan)
-            state.last_checkpoint = trial.checkpoint
+            state.last_checkpoint = trial.checkpoint or state.last_checkpoint
             state.last_perturbation_time = state.last_train_time
         lower, upper = self._quantile_members(alive)
         scores = {member_name(trial): self._score(trial) for trial in ready}
-        for trial in (trial for trial in lower if trial in ready):
-            # Asynchronously, a donor may be running on; its last checkpoint is that of its last boundary.
-            if upper:
-                self._copy(tune_controller, trial, upper)
+        epoch = max(self._trial_state[trial].last_train_time for trial in ready)
+        if self._gains is not None:
+            self._gains.scored(epoch, scores)
+        # Asynchronously, a donor may be running on; its last checkpoint is that of its last boundary.
+        copying = [trial for trial in lower if trial in ready] if upper else []
+        copies = [self._copy(tune_controller, trial, upper) for trial in copying]
+        if self._gains is not None:
+            self._gains.copied(copies)
         for trial in ready:
             self._waiting.discard(trial.trial_id)
-        epoch = max(self._trial_state[trial].last_train_time for trial in ready)
-        self._on_generation(epoch, scores)
+        self._on_generation(epoch, scores, copies)
 
-    def _copy(self, tune_controller: Any, trial: Trial, donors: Sequence[Trial]) -> None:
-        self._place = (self._trial_state[trial].last_train_time, _index(trial))
+    def _copy(self, tune_controller: Any, trial: Trial, donors: Sequence[Trial]) -> Exploit:
+        self._place = (self._trial_state[trial].last_train_time, member_index(trial))
         donor = donors[int(self._generator(0).integers(len(donors)))]
         before, score = _genome(donor), self._score(trial)
         self._exploit(tune_controller, trial, donor)
         self._trial_state[trial].last_train_time = self._trial_state[donor].last_perturbation_time
         self._trial_state[trial].last_score = None  # it was the lost weights' score; nobody copies a copy without one
-        self._on_exploit(
-            Exploit(
-                epoch=self._trial_state[donor].last_perturbation_time,
-                target=member_name(trial),
-                donor=member_name(donor),
-                target_score=score,
-                donor_score=self._score(donor),
-                before=before,
-                after=_genome(trial),
-            )
+        return Exploit(
+            epoch=self._trial_state[donor].last_perturbation_time,
+            target=member_name(trial),
+            donor=member_name(donor),
+            target_score=score,
+            donor_score=self._score(donor),
+            before=before,
+            after=_genome(trial),
         )
 
     def _get_new_config(self, trial: Trial, trial_to_clone: Trial) -> tuple[dict[str, Any], dict[str, Any]]:
         """The target stays who it is; only the genome is the donor's, explored."""
+        target = {key: value for key, value in trial.config["member"].items() if key != "before"}
         genome = trial_to_clone.config["member"]["genome"]
-        return self._explore({"member": {**trial.config["member"], "genome": genome}}), {}
+        return self._explore({"member": {**target, "genome": genome}}), {}
 
     def _explore(self, config: dict[str, Any]) -> dict[str, Any]:
         """The space's explore rule, as Ray's `custom_explore_fn` wants it."""
         genome = Genome.from_json(config["member"]["genome"])
-        explored = self._space.explore(genome, self._generator(1))
+        generator = self._generator(1)
+        if self._gains is None:
+            explored = self._space.explore(genome, generator)
+        else:
+            explored = self._gains.bandit.explore(genome, generator, self._place[0])
         return {"member": {**config["member"], "genome": explored.to_json()}}
 
     def _generator(self, purpose: int) -> np.random.Generator:
@@ -205,29 +236,17 @@ class Population(PopulationBasedTraining):
         """The worst, worst first, and the best, best first. No score and NaN rank last; ties go by index."""
         scored = [trial for trial in alive if self._trial_state[trial].last_score is not None]
         count = min(math.ceil(len(scored) * self._quantile_fraction), len(scored) // 2)
-        ranked = sorted(scored, key=lambda trial: (-_rankable(self._score(trial)), self._tie(trial), _index(trial)))
+        ranked = sorted(scored, key=lambda trial: rank(self._score(trial), self._tie(trial), member_index(trial)))
         best = [trial for trial in ranked[:count] if not math.isnan(self._score(trial))]
         return ranked[len(ranked) - count :][::-1], best
 
     def _tie(self, trial: Trial) -> float:
         result: dict[str, Any] = self._trial_state[trial].last_result or {}
-        return -_rankable(-float(result.get(self._tie_break, math.nan)))
+        return float(result.get(self._tie_break, math.nan))
 
     def _score(self, trial: Trial) -> float:
         score = self._trial_state[trial].last_score
         return math.nan if score is None else float(score)
-
-    # Actors ---------------------------------------------------------------------------------------------------------
-
-    def _keep_actors_warm(self, tune_controller: Any, trials: Sequence[Trial]) -> None:
-        """Let the controller keep every actor while the population waits at a boundary.
-
-        Ray ends an actor when no trial is staged for it, which at the boundary is true of all of them: each generation
-        would pay for new processes. Raising the cache's allowance once, and `Members` not being finished, prevents it.
-        """
-        if not self._warm and trials:
-            self._warm = True
-            tune_controller._tune_controller._actor_cache.increase_max(trials[0].placement_group_factory, by=self._size)
 
 
 class Members(BasicVariantGenerator):
@@ -252,25 +271,5 @@ class Members(BasicVariantGenerator):
         return bool(super().is_finished()) and len(self._ended) >= self._size
 
 
-def member_name(trial: Trial) -> str:
-    """The member that a trial is."""
-    name: str = trial.config["member"]["name"]
-    return name
-
-
-def _index(trial: Trial) -> int:
-    index: int = trial.config["member"]["index"]
-    return index
-
-
-def _moved(trial: Trial) -> bool:
-    moved: bool = trial.config["member"]["moved"]
-    return moved
-
-
 def _genome(trial: Trial) -> Genome:
     return Genome.from_json(trial.config["member"]["genome"])
-
-
-def _rankable(score: float) -> float:
-    return -math.inf if math.isnan(score) else score

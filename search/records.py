@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from results import pareto
 from results.choices import Chosen, free, markdown, plot, told
 from results.hard import plot_game
 from results.plots import plot_schedule
@@ -66,7 +67,7 @@ class Records:
     def choices(self, stage: Stage, outcomes: Sequence[Outcome]) -> None:
         """What suits this pair, where members kept a genome from end to end and these differ in more than policies."""
         scores = {outcome.name: outcome.score for outcome in outcomes if not outcome.error}
-        fixed = {member.name: member.mover for member in stage.members if not member.moved}
+        fixed = {member.name: member.mover for member in stage.members if not member.evolves}
         rows = [
             Chosen(name, scores[name], told(genome))
             for name, genome in fixed.items()
@@ -77,6 +78,26 @@ class Records:
         report = self.folder / "report"
         text = write_atomic(report / f"choices.{stage.task.role}.md", f"# {stage.name}\n\n{markdown(rows)}")
         self.artifacts(text, plot(rows, report / f"choices.{stage.task.role}.png"))
+
+    def front(self, stage: Stage, outcomes: Sequence[Outcome], task: Task) -> tuple[pareto.Candidate, ...]:
+        """The members that no other beats in accuracy and size together, the smallest first, in two files.
+
+        There are none, and no files, where size is no objective, and of a teacher, which has no bits to choose.
+        """
+        if "size" not in self.config.search.objective or task.role == "teacher":
+            return ()
+        scores = {outcome.name: outcome.score for outcome in outcomes if not outcome.error}
+        rows = [
+            pareto.Candidate(member.name, scores[member.name], task.size_in_bits(member.mover), told(member.mover))
+            for member in stage.members
+            if isinstance(member.mover, Genome) and math.isfinite(scores.get(member.name, math.nan))
+        ]
+        if not rows:
+            return ()
+        report = self.folder / "report"
+        text = write_atomic(report / f"pareto.{task.role}.md", f"# {stage.name}\n\n{pareto.markdown(rows)}")
+        self.artifacts(text, pareto.plot(rows, report / f"pareto.{task.role}.png"))
+        return pareto.front(rows)
 
     def games(self, outcomes: Sequence[Outcome], runs: Mapping[str, Run]) -> None:
         """Where HARD was played: what the augmentors did, in each run's artifacts."""

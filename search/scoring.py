@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from search.config import ResourceConfig
 from search.trials import worker
+from trainables.low_bit import Bits
 from trainables.ray_trial import Worker
 from trainables.task import Task, test_score
 
@@ -21,8 +23,16 @@ Scores = dict[str, list[dict[str, float] | None]]
 """Arm → what each of its trainings scored, one entry a seed, None where one failed."""
 
 
-def score_all(task: Task, weights: Weights, resources: ResourceConfig) -> tuple[Scores, dict[tuple[str, int], str]]:
+def score_all(
+    task: Task, weights: Weights, bits: Mapping[str, Bits], resources: ResourceConfig
+) -> tuple[Scores, dict[tuple[str, int], str]]:
     """Score every training that there is.
+
+    Args:
+        task: that the trainings had.
+        weights: of the networks.
+        bits: that the networks of each arm have.
+        resources: of one worker.
 
     Returns:
         The scores, and (arm, seed) → why for what could not be scored.
@@ -30,7 +40,7 @@ def score_all(task: Task, weights: Weights, resources: ResourceConfig) -> tuple[
     remote = ray.remote(num_cpus=resources.cpus_per_trial, num_gpus=resources.gpus_per_trial)(_remote_score)
     given, here = ray.put(task), worker(resources)
     pending = {
-        arm: [remote.remote(given, found, here) if found else None for found in by_seed]
+        arm: [remote.remote(given, found, bits[arm], here) if found else None for found in by_seed]
         for arm, by_seed in weights.items()
     }
     scores: Scores = {arm: [] for arm in weights}
@@ -52,5 +62,5 @@ def _score(answer: Any) -> tuple[dict[str, float] | None, str]:
         return None, lines[-1][:300] if lines else type(error).__name__
 
 
-def _remote_score(task: Task, weights: dict[str, Tensor], here: Worker) -> dict[str, float]:
-    return test_score(task, weights, here.enter())
+def _remote_score(task: Task, weights: dict[str, Tensor], bits: Bits, here: Worker) -> dict[str, float]:
+    return test_score(replace(task, bits=bits), weights, here.enter())

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from results.lineage import Ancestry, Exploit, ancestry
-from search.config import SearchConfig, StageConfig
+from search.bandit import Bandit, Gains
+from search.config import COPYING, SearchConfig, StageConfig
+from search.halving import Halving, Standing
+from search.journal import Journal
 from search.population import TIE_BREAKS, Population
 from search.trials import Member, Outcome
+from search.watch import Watch
 from spaces import Genome, Phase, Schedule, Space, WorkError
 from spaces.files import write_atomic
 from spaces.schedule import ROLES
 from trainables.game import replayable
 from trainables.task import Task
 
-Kind = Literal["pbt", "random", "tpe", "choice"]
+Kind = Literal["pbt", "pb2", "random", "asha", "tpe", "tpe+asha", "choice", "grid"]
 
 
 @dataclass(frozen=True)
@@ -44,19 +47,19 @@ class Found:
 class Stage:
     """One search, as it goes.
 
-    It keeps two files in `folder`, so that what was found so far survives the driver: `<name>.lineage.jsonl`, one copy
-    a line as it happens, and `<name>.population.json`, the members' scores at the last boundary.
+    Beside the journal it keeps two files for whoever looks in: `<name>.lineage.jsonl`, one copy a line as it happens,
+    and `<name>.population.json`, the members' scores at the last boundary.
 
     Args:
         name: of the stage; members are called `<name>-00`, `<name>-01`, …
-        kind: `pbt`, or `random` for fixed random genomes at the same budget, or `choice`: see `search.choice`.
+        kind: `pbt`, or `pb2` with a bandit that chooses numbers; `random` for fixed random genomes, `asha` for such
+            that are halved; for the others see `search.tpe` and `search.grid`.
         task: what is trained.
         stage: population, epochs, interval.
         search: seed, quantile, synch.
         space: where genomes may move.
-        folder: of the two files.
-        on_exploit: is told of every copy.
-        on_generation: is told of every perturbation: its number, how many there will be, the scores by member.
+        journal: of the sweep; what an earlier life did of this search stands in it.
+        watch: is told of every copy and of every perturbation.
     """
 
     def __init__(
@@ -67,11 +70,10 @@ class Stage:
         stage: StageConfig,
         search: SearchConfig,
         space: Space,
-        folder: Path,
-        on_exploit: Callable[[Exploit], None] = lambda event: None,
-        on_generation: Callable[[int, int, dict[str, float]], None] = lambda number, count, scores: None,
+        journal: Journal,
+        watch: Watch | None = None,
     ) -> None:
-        """Draw the members."""
+        """Draw the members, and take up what was done of their search."""
         self.name, self.kind, self.task, self.stage, self.search, self.space = (
             name,
             kind,
@@ -80,29 +82,71 @@ class Stage:
             search,
             space,
         )
-        self._lineage = folder / f"{name}.lineage.jsonl"
-        self._population = folder / f"{name}.population.json"
-        self._on_exploit, self._on_generation = on_exploit, on_generation
-        self.exploits: list[Exploit] = []
-        self._standings: dict[str, tuple[int, float]] = {}
-        self._told = 0
+        self._journal, self._watch = journal, watch
+        self._lineage = journal.folder / f"{name}.lineage.jsonl"
+        self._population = journal.folder / f"{name}.population.json"
+        self.exploits = journal.copies(name)
         self.members = self._draw()
+        if self.exploits:  # the file may lack what the journal has
+            write_atomic(self._lineage, "".join(_line(event) for event in self.exploits))
 
-    def scheduler(self) -> Population | None:
-        """What moves the members; None where nothing does."""
-        if self.kind != "pbt":
-            return None
-        return Population(
-            space=self.space,
-            size=self.stage.population,
+    def scheduler(self) -> Population | Halving | None:
+        """What moves the members, as far as they have come; None where nothing does."""
+        if self.kind in COPYING:
+            return Population(
+                space=self.space,
+                size=len(self.pending),
+                interval=self.stage.interval,
+                quantile=self.search.quantile,
+                seed=member_seed(self.search.seed, self.task.role, 2),
+                synch=self.search.synch,
+                tie_break=TIE_BREAKS[self.search.tie_break],
+                on_generation=self._perturbed,
+                gains=self._gains() if self.kind == "pb2" else None,
+            )
+        return self._halving() if self.halved else None
+
+    @property
+    def halved(self) -> bool:
+        """Whether members are compared on rungs, and most of them stopped."""
+        return self.kind.endswith("asha")
+
+    def _halving(self) -> Halving:
+        halving = Halving(
+            size=len(self.pending) + self.missing,
             interval=self.stage.interval,
-            quantile=self.search.quantile,
-            seed=member_seed(self.search.seed, self.task.role, 2),
+            epochs=self.stage.epochs,
+            reduction=self.search.reduction,
             synch=self.search.synch,
             tie_break=TIE_BREAKS[self.search.tie_break],
-            on_exploit=self._exploited,
-            on_generation=self._perturbed,
+            on_rung=self._parted,
         )
+        for event in self._journal.notes("parted"):
+            if event["stage"] == self.name:
+                for name, (index, *numbers) in event["standings"].items():
+                    score, tie = (math.nan if number is None else number for number in numbers)
+                    halving.recall(event["epoch"], Standing(name, index, score, tie), went_on=name in event["kept"])
+        return halving
+
+    def _gains(self) -> Gains:
+        starts = {member.name: member.mover for member in self.members if isinstance(member.mover, Genome)}
+        gains = Gains(Bandit(self.space, self.stage.interval), starts)
+        for event in self._journal.notes("perturbed"):
+            if event["stage"] == self.name:
+                scores = {name: math.nan if score is None else score for name, score in event["scores"].items()}
+                gains.scored(event["epoch"], scores)
+                gains.copied(Exploit.from_json(copy) for copy in event["copies"])
+        return gains
+
+    @property
+    def pending(self) -> list[Member]:
+        """The members that are still to be trained."""
+        return [m for m in self.members if not self._journal.progress(m.name).over(self.task.epochs)]
+
+    @property
+    def missing(self) -> int:
+        """How many members are still to be drawn."""
+        return 0
 
     def found(self, outcomes: Sequence[Outcome], provenance: dict[str, Any]) -> Found:
         """Read the result off the members' outcomes; those of other trials are passed over.
@@ -112,7 +156,9 @@ class Stage:
         """
         names = {member.name for member in self.members}
         ours = [outcome for outcome in outcomes if outcome.name in names]
-        whole = [outcome for outcome in ours if not outcome.error and not math.isnan(outcome.score)]
+        whole = [
+            outcome for outcome in ours if not outcome.error and not outcome.stopped and not math.isnan(outcome.score)
+        ]
         if not whole:
             why = next((outcome.error for outcome in ours if outcome.error), "none was scored")
             raise WorkError(f"every member of {self.name} failed; the first: {why}")
@@ -124,7 +170,6 @@ class Stage:
         origin = {"run": best.name, "value": best.score, "parents": list(line.members[:-1])}
         phases = replayed(line.phases, best, self.task)
         schedule = Schedule(phases, self.task.role, self.task.image, provenance | origin)
-        self._standings = {outcome.name: (outcome.epochs, outcome.score) for outcome in whole}
         self._write()
         return Found(schedule, best, tuple(self.exploits), best.score)
 
@@ -134,38 +179,57 @@ class Stage:
     def _member(self, index: int) -> Member:
         seed = member_seed(self.search.seed, self.task.role, 0, index)
         draw = np.random.default_rng([seed, 1])
-        start = self.space.zero() if self.kind == "pbt" else self.space.random(draw)
-        stage = f"{self.kind} search"
-        return Member(f"{self.name}-{index:02d}", index, seed, start, stage, moved=self.kind == "pbt")
+        evolves = self.kind in COPYING
+        start = self.space.zero() if evolves else self.space.random(draw)
+        moved = evolves or self.halved
+        return Member(
+            f"{self.name}-{index:02d}", index, seed, start, f"{self.kind} search", moved=moved, evolves=evolves
+        )
 
     def _ancestry(self, member: str, epochs: int) -> Ancestry:
         starts = {m.name: m.mover for m in self.members if isinstance(m.mover, Genome)}
         return ancestry(member, epochs, starts, self.exploits)
 
-    def _exploited(self, event: Exploit) -> None:
-        self.exploits.append(event)
-        with self._lineage.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(event.to_json()) + "\n")
-        self._on_exploit(event)
-
-    def _perturbed(self, epoch: int, scores: dict[str, float]) -> None:
-        self._standings |= {name: (epoch, score) for name, score in scores.items()}
-        for event in self.exploits[self._told :]:
-            self._standings.pop(event.target, None)  # the score was of weights that are gone
-        self._told = len(self.exploits)
+    def _perturbed(self, epoch: int, scores: dict[str, float], copies: list[Exploit]) -> None:
+        self._journal.perturbed(self.name, epoch, scores, copies)
+        self.exploits += copies
+        if copies:
+            with self._lineage.open("a", encoding="utf-8") as file:
+                file.write("".join(_line(event) for event in copies))
         self._write()
-        count = (self.stage.epochs - 1) // self.stage.interval
-        self._on_generation(epoch // self.stage.interval, count, scores)
+        if self._watch is not None:
+            for event in copies:
+                self._watch.exploited(event)
+            count = (self.stage.epochs - 1) // self.stage.interval
+            self._watch.generation(epoch // self.stage.interval, count, scores)
+
+    def _parted(self, epoch: int, scores: dict[str, float], kept: tuple[str, ...]) -> None:
+        index = {member.name: member.index for member in self.members}
+        tie = TIE_BREAKS[self.search.tie_break]
+        standings = {}
+        for name, score in scores.items():
+            last = self._journal.progress(name).last
+            numbers = (score, last.metrics.get(tie, math.nan) if last else math.nan)
+            standings[name] = [index[name], *(None if math.isnan(number) else number for number in numbers)]
+        self._journal.note("parted", stage=self.name, epoch=epoch, standings=standings, kept=list(kept))
+        self._write()
+        if self._watch is not None:
+            self._watch.parted(epoch, scores, kept)
 
     def _write(self) -> None:
         """Keep who stood where when last scored; who copied since has no score of its own, so none."""
         members = []
         for member in self.members:
-            epoch, score = self._standings.get(member.name, (0, math.nan))
-            scored = {"epoch": epoch, "score": None if math.isnan(score) else score}
+            progress = self._journal.progress(member.name)
+            score = progress.score(self.stage.interval)
+            scored = {"epoch": progress.epoch, "score": None if math.isnan(score) else score}
             members.append({"name": member.name, "start": member.mover.to_json(), **scored})
         content = {"name": self.name, "role": self.task.role, "kind": self.kind, "image": self.task.image.to_json()}
         write_atomic(self._population, json.dumps({**content, "members": members}) + "\n")
+
+
+def _line(event: Exploit) -> str:
+    return json.dumps(event.to_json()) + "\n"
 
 
 def replayed(phases: Sequence[Phase], best: Outcome, task: Task) -> tuple[Phase, ...]:

@@ -14,15 +14,18 @@ from rich.console import Console
 from rich.markup import escape
 from torch import Tensor
 
+from results.pareto import Candidate
 from results.summary import POLICY, RoleResult, SweepResult
 from results.tracking import Run, Tracker
-from search.choice import Choice
 from search.cluster import connected, slots
 from search.config import RoleConfig, StudentConfig, SweepConfig
+from search.grid import Grid
+from search.journal import Journal
 from search.plan import (
     checked_data,
     full_images,
     given_teacher,
+    members,
     opened,
     planned_epochs,
     role_space,
@@ -30,27 +33,36 @@ from search.plan import (
     searches,
     teacher_data,
 )
+from search.preflight import factories, preflight
 from search.progress import Ticker
 from search.ready import with_vaes
 from search.records import Records
+from search.resume import check_unchanged, newest
 from search.scoring import score_all
 from search.screen import contestants, figures, rankable, screened, write
 from search.stage import Found, Stage, member_seed
 from search.tpe import Suggestions, Tpe
-from search.trials import Member, Outcome, run_trials
+from search.trials import Member, Outcome, outcome, run_trials
 from search.watch import Watch
 from spaces import Genome, Phase, Policy, RequestError, Schedule, Space, WorkError
 from trainables.data import DataSet
-from trainables.low_bit import size_in_bits
+from trainables.low_bit import Bits, size_in_bits
 from trainables.screening import check_request
 from trainables.task import Task, TrainedTeacher
 
+STAGES: dict[str, type[Stage]] = {"choice": Grid, "grid": Grid, "tpe": Tpe, "tpe+asha": Tpe}
+"""The searches that are more than a `Stage`, by the sweep file's name for them."""
 
-def run(config: SweepConfig, *, address: str | None = None, console: Console | None = None) -> SweepResult:
+
+def run(
+    config: SweepConfig, *, resume: bool = False, address: str | None = None, console: Console | None = None
+) -> SweepResult:
     """Run the sweep that `config` describes.
 
     Args:
         config: the sweep.
+        resume: go on with the newest sweep of this name in its storage, after whatever ended it. What is finished is
+            not done again; where `search.synch` holds, the policies are those that it would have found undisturbed.
         address: of a Ray cluster; None: RAY_ADDRESS, or this machine.
         console: shows progress; None keeps quiet.
 
@@ -58,10 +70,11 @@ def run(config: SweepConfig, *, address: str | None = None, console: Console | N
         Figures and paths; everything else lies in the sweep's folder and in MLflow.
 
     Raises:
-        RequestError: the data, a model, the cluster or the tracking server is not as the sweep needs it.
+        RequestError: the data, a model, the cluster or the tracking server is not as the sweep needs it; there is no
+            sweep to resume, another process runs it, or its settings have changed.
         WorkError: every member of a search failed, or every training of the teacher that the student needs.
     """
-    with _started(config, config.name, planned_epochs(config), address, console) as sweep:
+    with _started(config, config.name, planned_epochs(config), address, console, resume=resume) as sweep:
         return sweep.run()
 
 
@@ -104,8 +117,12 @@ def _started(
     address: str | None,
     console: Console | None,
     replayed: dict[str, Schedule] | None = None,
+    resume: bool = False,
 ) -> Iterator[_Sweep]:
     """Everything that a sweep needs, checked one by one: a refusal leaves no folder behind."""
+    old = newest(config) if resume else None
+    if old is not None:
+        check_unchanged(config, old)
     data = checked_data(config)
     for schedule in (replayed or {}).values():
         if schedule.image.channels != data.channels:
@@ -115,20 +132,26 @@ def _started(
         check_request(contestants(config), config.screen.precision, len(data.train) + len(data.validation))
     with connected(address):
         fits = slots(config.resources)
-        folder, tracker = opened(config, name)
-        with tracker, Ticker(console, total) as ticker:
-            ticker.say(f"{escape(str(folder))}  ·  {fits} trial{'s' if fits != 1 else ''} at once")
-            yield _Sweep(config, data, folder, tracker, ticker, replayed or {})
+        preflight(config, old or Path(config.storage))
+        folder, tracker = opened(config, name, old)
+        with tracker, Journal(folder) as journal, Ticker(console, total) as ticker:
+            tracker.recall(journal.ticket, folder.name)
+            again = f"  ·  start {journal.life}" if journal.life > 1 else ""
+            ticker.say(f"{escape(str(folder))}  ·  {fits} trial{'s' if fits != 1 else ''} at once{again}")
+            if own := factories(config):
+                ticker.say(escape(f"imported, as the sweep file says: {', '.join(own)}"))
+            yield _Sweep(config, data, journal, tracker, ticker, replayed or {})
 
 
 @dataclass
 class _Trained:
-    """A role's full trainings: weights by arm, one entry a seed, None where one failed."""
+    """A role's full trainings: weights by arm, one entry a seed, None where one failed; and each arm's bits."""
 
     task: Task
     found: Found | None
     schedule: Schedule
     weights: dict[str, list[dict[str, Tensor] | None]]
+    bits: dict[str, Bits]
     runs: dict[str, Run]
 
     def policy_weights(self) -> dict[str, Tensor] | None:
@@ -140,11 +163,17 @@ class _Trained:
 class _Sweep:
     config: SweepConfig
     data: DataSet
-    folder: Path
+    journal: Journal
     tracker: Tracker
     ticker: Ticker
     replayed: dict[str, Schedule]
     failed: dict[str, str] = field(default_factory=dict)
+    pareto: dict[str, tuple[Candidate, ...]] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        """The sweep's own."""
+        return self.journal.folder
 
     def run(self) -> SweepResult:
         started = time.perf_counter()
@@ -160,7 +189,7 @@ class _Sweep:
                 self.records.network(trained[role].task, weights)
         self.ticker.stage("test")
         results = tuple(self._tested(role, result) for role, result in trained.items())
-        return self.records.close(results, self.failed, time.perf_counter() - started)
+        return self.records.close(results, self.failed, self.journal.seconds + time.perf_counter() - started)
 
     # One role -------------------------------------------------------------------------------------------------------
 
@@ -190,34 +219,40 @@ class _Sweep:
             self.records.schedule(plain)
             return None, {POLICY: plain}
         task, space = self._ready(task, self._space(task))
-        watch = Watch(self.tracker, self.records.parent, task.role, self.ticker, task.epochs)
+        watch = self._watch(task)
         stages = [
-            {"choice": Choice, "tpe": Tpe}.get(kind, Stage)(
+            STAGES.get(kind, Stage)(
                 f"{task.role}-{kind}",
                 kind,
                 task,
-                config.stage,
+                config.stage.model_copy(update={"population": members(self.config, kind, config.stage)}),
                 self.config.search,
                 space,
-                self.folder,
-                on_exploit=watch.exploited,
-                on_generation=watch.generation,
+                self.journal,
+                watch,
             )
             for kind in kinds
         ]
         self.ticker.stage(f"{task.role} search" + (" and random control" if len(stages) > 1 else ""))
-        members = [member for stage in stages for member in stage.members]
+        drawn = [member for stage in stages for member in stage.members]
+        watch.recall(drawn, stages[0].exploits)
         moves: dict[str, Any] = {"scheduler": stages[0].scheduler()}
         if isinstance(stages[0], Tpe):
-            moves, members = {"suggestions": Suggestions(stages[0], members)}, []
-        outcomes = self._trials(members, task, f"{task.role}-search", watch, config.stage.interval, **moves)
+            others = [member for stage in stages[1:] for member in stage.members]
+            moves["suggestions"] = Suggestions(stages[0], others, self.journal)
+        outcomes = self._trials(drawn, task, f"{task.role}-search", watch, config.stage.interval, **moves)
+        if isinstance(stages[0], Tpe):
+            outcomes = [
+                outcome(self.journal.progress(m.name), config.stage.interval) for s in stages for m in s.members
+            ]
         origin = self.records.provenance(task)
         found = stages[0].found(outcomes, origin)
         self.records.schedule(found.schedule)
         if any(choice.learns for choice in space.augmentations):
             self.records.games(outcomes, watch.runs)
         self.records.choices(stages[0], outcomes)
-        if isinstance(stages[0], Choice):
+        self.pareto[task.role] = self.records.front(stages[0], outcomes, task)
+        if isinstance(stages[0], Grid):
             for label, value in stages[0].scores(outcomes).items():
                 self.tracker.log(self.records.parent, {f"choice/{label}/validation_accuracy": value})
                 self.ticker.say(escape(f"  {label:<20} validation {value:.3f}"))
@@ -239,12 +274,15 @@ class _Sweep:
         if not self.config.screen.drop or len(rankable(space)) < 2:
             return space
         self.ticker.stage("screening")
-        result = screened(self.config, task, self.folder, self.tracker.uri)
-        self.records.artifacts(*write(result, self.folder))
-        self.tracker.log(self.records.parent, figures(result))
-        self.tracker.tag(self.records.parent, {"screen.dropped": ", ".join(result.dropped)})
-        self.ticker.say(escape(f"  dropped: {', '.join(result.dropped) or 'nothing'}"))
-        return replace(space, augment=tuple(a.to_json() for a in space.augmentations if a.label not in result.dropped))
+        if not (known := self.journal.notes("screened")):
+            result = screened(self.config, task, self.folder, self.tracker.uri)
+            self.records.artifacts(*write(result, self.folder))
+            self.tracker.log(self.records.parent, figures(result))
+            self.tracker.tag(self.records.parent, {"screen.dropped": ", ".join(result.dropped)})
+            self.journal.note("screened", dropped=list(result.dropped))
+        dropped = known[0]["dropped"] if known else result.dropped
+        self.ticker.say(escape(f"  dropped: {', '.join(dropped) or 'nothing'}"))
+        return replace(space, augment=tuple(a.to_json() for a in space.augmentations if a.label not in dropped))
 
     def _ready(self, task: Task, space: Space) -> tuple[Task, Space]:
         """With what the space's augmentations need to have been trained beforehand."""
@@ -255,8 +293,9 @@ class _Sweep:
 
     def _full(self, task: Task, seeds: int, arms: dict[str, Schedule], found: Found | None) -> _Trained:
         learned = {key: part for schedule in arms.values() for key, part in schedule.weights.items()}
-        task = replace(task, weights={**task.weights, **learned})
-        watch = Watch(self.tracker, self.records.parent, task.role, self.ticker, task.epochs)
+        task = replace(task.under(arms[POLICY]), weights={**task.weights, **learned})
+        bits = {arm: task.under(schedule).bits for arm, schedule in arms.items()}
+        watch = self._watch(task)
         places = [(seed, arm) for seed in range(seeds) for arm in arms]
         members = [
             Member(
@@ -269,10 +308,15 @@ class _Sweep:
             for index, (seed, arm) in enumerate(places)
         ]
         self.ticker.stage(f"{task.role} full training")
+        watch.recall(members)
         outcomes = self._trials(members, task, f"{task.role}-full", watch, max(1, task.epochs // 10))
         by_name = {outcome.name: None if outcome.error else outcome.state()["model"] for outcome in outcomes}
         weights = {arm: [by_name[full_name(task.role, arm, seed)] for seed in range(seeds)] for arm in arms}
-        return _Trained(task, found, arms[POLICY], weights, watch.runs)
+        return _Trained(task, found, arms[POLICY], weights, bits, watch.runs)
+
+    def _watch(self, task: Task) -> Watch:
+        limit = self.config.resources.epoch_limit
+        return Watch(self.journal, self.tracker, self.records.parent, task.role, self.ticker, task.epochs, limit)
 
     def _trials(
         self,
@@ -283,14 +327,14 @@ class _Sweep:
         save_every: int,
         **moves: Any,
     ) -> list[Outcome]:
+        self.journal.forgive([member.name for member in members])
         outcomes = run_trials(
             members,
             task,
             self.config.resources,
-            folder=self.folder.resolve() / "trials",
+            watch,
             name=name,
             save_every=save_every,
-            callbacks=[watch],
             **moves,
         )
         self.failed |= {outcome.name: outcome.error for outcome in outcomes if outcome.error}
@@ -315,13 +359,23 @@ class _Sweep:
 
     def _tested(self, role: str, trained: _Trained) -> RoleResult:
         """Open the test set, once for each training, after everything was chosen."""
-        scores, failed = score_all(trained.task, trained.weights, self.config.resources)
+        known = {event["training"]: event for event in self.journal.notes("tested")}
+        unknown = {
+            arm: [None if full_name(role, arm, seed) in known else found for seed, found in enumerate(by_seed)]
+            for arm, by_seed in trained.weights.items()
+        }
+        scores, failed = score_all(trained.task, unknown, trained.bits, self.config.resources)
         self.failed |= {f"{full_name(role, *place)} on the test set": why for place, why in failed.items()}
         for arm, by_seed in scores.items():
             for seed, score in enumerate(by_seed):
+                name = full_name(role, arm, seed)
                 if score is not None:
+                    self.journal.note("tested", training=name, score=score)
+                    known[name] = self.journal.notes("tested")[-1]
+                if name in known:
+                    by_seed[seed] = score = known[name]["score"]
                     final = {f"final_test_{key}": value for key, value in score.items()}
-                    self.tracker.log(trained.runs[full_name(role, arm, seed)], final, trained.task.epochs)
+                    self.tracker.log(trained.runs[name], final, trained.task.epochs, at=known[name]["at"])
         return RoleResult(
             role=role,
             best_validation=trained.found.value if trained.found else math.nan,
@@ -329,6 +383,7 @@ class _Sweep:
             exploits=len(trained.found.exploits) if trained.found else 0,
             policy_file=str(self.records.policy_file(role)),
             size_in_bits=size_in_bits(trained.task.network()),
+            pareto=self.pareto.get(role, ()),
         )
 
     # Small things ---------------------------------------------------------------------------------------------------

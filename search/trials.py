@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +18,10 @@ from ray.tune.search import Searcher
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from search.config import ResourceConfig
-from search.population import METRIC, Members, member_name
+from search.guards import idle_deaths_survived
+from search.journal import METRIC, Journal, Progress, Report
+from search.members import EPOCH, member_name
+from search.population import Members
 from spaces import Genome, RoletuneError, Schedule, WorkError
 from trainables.ray_trial import RoleTrial, Worker, read_state
 from trainables.task import Task
@@ -36,6 +39,17 @@ ENVIRONMENT = {
 }
 
 
+# Ray adds its own bookkeeping to every report; what is ours has one of these names, or is a loss, or a `part/…`.
+OURS = (
+    "loss",
+    "t_stddev_ratio",
+    "train_accuracy",
+    "validation_accuracy",
+    "learning_rate",
+    "images_per_s",
+)
+GROUPS = ("policy", "hard", "distill", "seconds")
+
 R = TypeVar("R")
 
 
@@ -49,7 +63,9 @@ class Member:
         seed: of weights, order of images and augmentation.
         mover: the genome it starts with, or the schedule that it replays.
         stage: what the trial is part of, for its tags.
-        moved: whether a population's scheduler may change its genome.
+        moved: whether a scheduler pauses it, to change its genome or to stop it.
+        evolves: whether its genome is one of those that change.
+        cohort: number of those that are compared with each other together.
     """
 
     name: str
@@ -58,11 +74,13 @@ class Member:
     mover: Genome | Schedule
     stage: str
     moved: bool = False
+    evolves: bool = False
+    cohort: int = 0
 
     def config(self) -> dict[str, Any]:
         """What Ray carries: plain data."""
         key = "schedule" if isinstance(self.mover, Schedule) else "genome"
-        known = {"name": self.name, "index": self.index, "seed": self.seed, "stage": self.stage, "moved": self.moved}
+        known = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "mover"}
         return {**known, key: self.mover.to_json()}
 
 
@@ -73,9 +91,10 @@ class Outcome:
     Args:
         name: the member's.
         epochs: trained.
-        score: last validation accuracy, NaN where there is none.
+        score: the best validation accuracy of its last epochs, NaN where there is none.
         checkpoint: folder of its last state, or None.
         error: one line, or empty.
+        stopped: a scheduler ended it early.
     """
 
     name: str
@@ -83,6 +102,7 @@ class Outcome:
     score: float
     checkpoint: Path | None
     error: str
+    stopped: bool = False
 
     def state(self) -> dict[str, Any]:
         """The learner's last state.
@@ -95,83 +115,163 @@ class Outcome:
         return read_state(self.checkpoint)
 
 
+class Keeper(tune.Callback):
+    """Keeps the journal while trials run; whoever wants to be told more is derived from it.
+
+    Args:
+        journal: of the sweep.
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        """Nothing happened yet."""
+        self.journal = journal
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Ray pickles its callbacks beside the trials; there is nothing in this one to restore."""
+        return {}
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Keep the epoch; one that comes again after a retry is passed over."""
+        name = member_name(trial)
+        if self.journal.reported(name, int(result[EPOCH]), our_metrics(result)):
+            last = self.journal.progress(name).last
+            assert last is not None
+            self.reported(trial, last)
+
+    def on_trial_save(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Note that the epoch last reported is on disk."""
+        if trial.checkpoint is not None and EPOCH in (trial.last_result or {}):
+            self.journal.saved(member_name(trial), int(trial.last_result[EPOCH]), Path(trial.checkpoint.path))
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Note that it is through, or was stopped."""
+        name = member_name(trial)
+        stopped = self.journal.progress(name).epoch < trial.stopping_criterion[EPOCH]
+        self.journal.ended(name, stopped=stopped)
+        self.ended(trial, self.journal.progress(name))
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Note why it failed."""
+        self.journal.ended(member_name(trial), error=self.why(trial))
+        self.ended(trial, self.journal.progress(member_name(trial)))
+
+    def reported(self, trial: Trial, report: Report) -> None:
+        """A trial reported an epoch, for the first time."""
+
+    def why(self, trial: Trial) -> str:
+        """Why a trial failed, in one line."""
+        return error_line(trial)
+
+    def ended(self, trial: Trial, progress: Progress) -> None:
+        """A trial is through, was stopped, or failed."""
+
+
 def run_trials(
     members: Sequence[Member],
     task: Task,
     resources: ResourceConfig,
+    keeper: Keeper,
     *,
-    folder: Path,
     name: str,
     save_every: int,
     scheduler: TrialScheduler | None = None,
     suggestions: Searcher | None = None,
-    callbacks: Sequence[tune.Callback] = (),
 ) -> list[Outcome]:
     """Run `members` to the task's end, as many at once as fit; those that fail do not stop the others.
+
+    What the journal says of them is not done again: a member goes on from its last checkpoint, or not at all.
 
     Args:
         members: at least one; none where there are `suggestions`.
         task: travels once to each node, through the object store.
         resources: of one trial.
-        folder: shared by all nodes; Tune's own files go to `folder/name`.
+        keeper: of the journal of the sweep, in a folder that all nodes share.
         name: of these trials together.
-        save_every: epochs from one checkpoint to the next, for trials that are not paused meanwhile.
+        save_every: epochs from one checkpoint to the next, for trials that are not paused meanwhile; and how many of
+            the last epochs the best score is taken from.
         scheduler: moves the members' genomes; None: each runs as it is.
         suggestions: makes members as they are wanted, until it says that it has finished.
-        callbacks: are told what happens, in this process.
 
     Returns:
-        One outcome a member, in order; of suggestions, in the order in which they were made.
+        One outcome a member, in order; none of suggestions, whose members are the searcher's to know.
     """
-    trainable = tune.with_resources(
-        tune.with_parameters(RoleTrial, task=task, worker=worker(resources)),
-        {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial},
-    )
-    tuner = tune.Tuner(
-        trainable,
-        param_space={"member": tune.grid_search([member.config() for member in members])} if members else {},
-        tune_config=tune.TuneConfig(
-            scheduler=scheduler or FIFOScheduler(),
-            search_alg=suggestions or (Members(len(members)) if scheduler else BasicVariantGenerator()),
-            num_samples=-1 if suggestions else 1,  # as many as there are
-            reuse_actors=True,
-            trial_name_creator=member_name,
-            trial_dirname_creator=member_name,
-        ),
-        run_config=tune.RunConfig(
-            name=name,
-            storage_path=str(folder),
-            stop={"training_iteration": task.epochs},
-            # A population saves when it pauses. A copy reads its donor's last state, so more than one is kept.
-            checkpoint_config=tune.CheckpointConfig(
-                checkpoint_frequency=save_every, checkpoint_at_end=True, num_to_keep=4
+    journal = keeper.journal
+    pending = [member for member in members if not journal.progress(member.name).over(task.epochs)]
+    if pending or suggestions:
+        configs = [trial_config(member, journal, save_every) for member in pending]
+        tuner = tune.Tuner(
+            tune.with_resources(
+                tune.with_parameters(RoleTrial, task=task, worker=worker(resources)),
+                {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial},
             ),
-            failure_config=tune.FailureConfig(max_failures=resources.retries),
-            callbacks=list(callbacks),
-            verbose=0,
-        ),
-    )
-    grid = tuner.fit()
-    by_name = {member_name(trial): _outcome(trial) for trial in grid._experiment_analysis.trials}
-    return [by_name[member.name] for member in members] if members else list(by_name.values())
+            param_space={"member": tune.grid_search(configs)} if pending else {},
+            tune_config=tune.TuneConfig(
+                scheduler=scheduler or FIFOScheduler(),
+                search_alg=suggestions or (Members(len(pending)) if scheduler else BasicVariantGenerator()),
+                num_samples=-1 if suggestions else 1,  # as many as there are
+                reuse_actors=True,
+                trial_name_creator=member_name,
+                trial_dirname_creator=member_name,
+            ),
+            run_config=tune.RunConfig(
+                name=name,
+                storage_path=str(journal.trials),
+                stop={EPOCH: task.epochs},
+                # Those that are paused are saved then, others say when; the journal removes what nobody needs any more.
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=True, num_to_keep=None),
+                failure_config=tune.FailureConfig(max_failures=resources.retries),
+                callbacks=[keeper],
+                verbose=0,
+            ),
+        )
+        with idle_deaths_survived():
+            tuner.fit()
+    return [outcome(journal.progress(member.name), save_every) for member in members]
 
 
-def _outcome(trial: Trial) -> Outcome:
-    result = trial.last_result or {}
-    checkpoint = trial.checkpoint
+def trial_config(member: Member, journal: Journal, save_every: int) -> dict[str, Any]:
+    """What Ray carries of a member, with what the journal says of an earlier life."""
+    config, progress = member.config(), journal.progress(member.name)
+    if not member.moved:
+        config["save_every"] = save_every
+    if progress.genome is not None:
+        config["genome"] = progress.genome
+    if progress.checkpoint is not None:
+        metrics = {
+            key: value for key, value in (progress.last.metrics if progress.last else {}).items() if key != METRIC
+        }
+        if not math.isnan(score := progress.score(save_every)):
+            metrics[METRIC] = score
+        place = {"epoch": progress.epoch, "boundary": progress.boundary}
+        config["before"] = {**place, "checkpoint": str(progress.checkpoint), "metrics": metrics}
+    return config
+
+
+def outcome(progress: Progress, window: int) -> Outcome:
+    """What became of a member; the best score of its last `window` epochs counts."""
     return Outcome(
-        name=member_name(trial),
-        epochs=int(result.get("training_iteration", 0)),
-        score=float(result.get(METRIC, math.nan)),
-        checkpoint=Path(checkpoint.path) if checkpoint else None,
-        error=error_line(trial),
+        name=progress.name,
+        epochs=progress.epoch,
+        score=progress.score(window),
+        checkpoint=progress.checkpoint,
+        error=progress.error or ("" if progress.checkpoint else "it left no checkpoint"),
+        stopped=progress.stopped,
     )
+
+
+def our_metrics(result: dict[str, Any]) -> dict[str, float]:
+    """The numbers of a report that are roletune's, without Ray's bookkeeping."""
+    return {
+        key: float(value)
+        for key, value in result.items()
+        if isinstance(value, int | float) and (key in OURS or key.endswith("_loss") or key.partition("/")[0] in GROUPS)
+    }
 
 
 def error_line(trial: Trial) -> str:
     """Why a trial failed, in one line: the line of its traceback that names the exception."""
-    if trial.status != Trial.ERROR:
-        return ""
     lines = error_text(trial).splitlines()
     # The exception stands behind the frames, which are indented; what follows it may be a whole essay.
     frames = [number for number, line in enumerate(lines) if line.startswith("  ")]
@@ -181,8 +281,11 @@ def error_line(trial: Trial) -> str:
 
 
 def error_text(trial: Trial) -> str:
-    """The whole traceback of a trial that failed."""
-    return str(trial.get_error() or "")
+    """The whole traceback of a trial that failed, of each time that it did."""
+    try:  # Ray copies the file to the storage, which `Trial.get_error` reads, but only later
+        return Path(trial.error_file or "").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return str(trial.get_error() or "")
 
 
 def on_worker(resources: ResourceConfig, failed: str, function: Callable[..., R], *arguments: Any) -> R:

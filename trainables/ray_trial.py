@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import torch
 from ray import tune
+from ray.tune.result import SHOULD_CHECKPOINT
 
 from spaces import Genome, Schedule, WorkError
 from trainables.learner import Learner
@@ -22,7 +24,7 @@ class Worker:
     """What a process that trains may use.
 
     Args:
-        cpus: threads of PyTorch.
+        cpus: threads of PyTorch, and of the processes that this one starts.
         gpus: 0 keeps to the CPU, whatever the machine has; else the GPU that Ray shows this process.
         search_path: where the user's own models and data sets are imported from.
     """
@@ -38,6 +40,7 @@ class Worker:
             WorkError: a GPU was reserved, and PyTorch sees none.
         """
         sys.path.extend(path for path in self.search_path if path not in sys.path)
+        os.environ["OMP_NUM_THREADS"] = str(self.cpus)  # Ray sets it too, unless its own environment had another
         torch.set_num_threads(self.cpus)
         if not self.gpus:
             return torch.device("cpu")
@@ -50,7 +53,9 @@ class RoleTrial(tune.Trainable):
     """One member of a population, or one full training.
 
     `config["member"]` holds `seed` and either `genome` (a scheduler moves the agent) or `schedule` (it is replayed),
-    both as plain JSON data. The task itself comes through `tune.with_parameters`, so once per node.
+    both as plain JSON data; perhaps `before`, whose `checkpoint` is the folder of the state to go on from; and perhaps
+    `save_every`, the epochs from one checkpoint to the next. The task comes through `tune.with_parameters`, so once per
+    node.
     """
 
     def setup(  # type: ignore[override]  # `with_parameters` adds the arguments after `config`
@@ -72,7 +77,9 @@ class RoleTrial(tune.Trainable):
         """One epoch."""
         if self._fresh or self._learner is None:
             self._learner = self._build()
-        return dict(self._task.train_epoch(self._learner))
+        epoch_result: dict[str, Any] = dict(self._task.train_epoch(self._learner))
+        epoch, every = self._learner.epoch, self.config["member"].get("save_every")
+        return epoch_result | {"epoch": epoch, SHOULD_CHECKPOINT: bool(every) and epoch % every == 0}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Write the learner's state: tensors, numbers and names, readable with `weights_only=True`."""
@@ -82,15 +89,25 @@ class RoleTrial(tune.Trainable):
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Go on from a checkpoint, this member's or the one it copies; the genome is this member's own."""
-        if self._learner is None:
-            self._learner = self._build()
-        self._learner.load_state_dict(read_state(checkpoint))
-        self._learner.agent.move(self._mover())
+        if self._learner is None or self._task.under(self._mover()).bits != self._bits:
+            self._learner = self._new()
+        self._resume(self._learner, checkpoint)
         self._fresh = False
 
     def _build(self) -> Learner:
         self._fresh = False
+        learner = self._new()
+        if before := self.config["member"].get("before"):
+            self._resume(learner, before["checkpoint"])
+        return learner
+
+    def _new(self) -> Learner:
+        self._bits = self._task.under(self._mover()).bits
         return self._task.learner(self._mover(), seed=self.config["member"]["seed"], device=self._device)
+
+    def _resume(self, learner: Learner, checkpoint: Any) -> None:
+        learner.load_state_dict(read_state(checkpoint))
+        learner.agent.move(self._mover())
 
     def _mover(self) -> Genome | Schedule:
         member = self.config["member"]

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
+
 import pytest
 import torch
+from torch import nn
 
-from search.config import SweepConfig
-from search.plan import checked_data, full_images, members, new_folder, planned_epochs, scored_images, searches
+from search.config import StageConfig, SweepConfig
+from search.plan import (
+    checked_data,
+    full_images,
+    members,
+    new_folder,
+    planned_epochs,
+    role_space,
+    scored_images,
+    searches,
+    spent,
+)
 from spaces import RequestError
 from trainables.models import build_model
 from trainables.weights import save_weights
@@ -43,8 +57,23 @@ def test_the_searches_of_each_role(kind, baselines, teacher, student):
 
 def test_a_choice_has_each_augmentation_as_often_as_it_is_repeated():
     config = sweep(search={"kind": "choice", "repeats": 4})
-    assert members(config, "choice", population=5) == 3 * 4
-    assert members(config, "pbt", population=5) == members(config, "random", population=5) == 5
+    five = StageConfig(population=5)
+    assert members(config, "choice", five) == 3 * 4
+    assert members(config, "pbt", five) == members(config, "random", five) == 5
+    grid = sweep(
+        search={"kind": "grid", "repeats": 2}, space={"augment": ["flip", "cutmix"], "distill": {"loss": ["kd", "dkd"]}}
+    )
+    assert members(grid, "grid", five) == 2 * 2 * 2
+
+
+def test_the_control_of_a_search_that_stops_members_gets_as_many_epochs():
+    """27 members at interval 1 and η = 3: 27 × 1 + 9 × 2 + 3 × 6 + 1 × 18 = 81 epochs, so three members of 27."""
+    config = sweep(search={"kind": "asha", "reduction": 3})
+    stage = StageConfig(epochs=27, population=27, interval=1)
+    assert spent(config, "asha", stage) == 81 and members(config, "random", stage) == 3
+    assert members(config, "asha", stage) == 27
+    tiny = StageConfig(epochs=4, population=4, interval=1)
+    assert members(config, "random", tiny) == 2, "two at least, as everywhere"
 
 
 @pytest.mark.parametrize(
@@ -117,6 +146,26 @@ def test_the_teachers_weights_are_held_against_its_model(tmp_path):
     assert checked_data(sweep(teacher={"weights": str(path)})).classes == 10
     with pytest.raises(RequestError, match=r"teacher.weights \(.*t.safetensors\) does not fit the model"):
         checked_data(sweep(teacher={"weights": str(path), "model": "cnn"}))
+
+
+def test_bits_are_chosen_for_the_student_alone():
+    config = sweep(space={"bits": {"weights": [2, 32]}, "distill": {"alpha": [0.5, 0.9]}}, search={"kind": "random"})
+    teacher, student = (role_space(config.space, role) for role in ("teacher", "student"))
+    assert teacher.bits == teacher.distill == {} and student == config.space
+    assert teacher.operations == config.space.operations and teacher.zero().bits == {}
+
+
+@pytest.mark.parametrize("bits", [{"weights": [32, 8]}, {"activations": [32, 4]}, {"weights": 2}])
+def test_a_model_that_cannot_have_all_bits_of_the_space_is_refused_before_anything_starts(bits, monkeypatch):
+    """Two layers are the first and the last, and these stay full."""
+    net = ModuleType("roletune_two_layers")
+    net.two = lambda classes, channels, size: nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Linear(8, classes))
+    monkeypatch.setitem(sys.modules, net.__name__, net)
+    search = {"kind": "random"}
+    with pytest.raises(RequestError, match="a network of few bits has a convolution or linear layer between"):
+        checked_data(sweep(space={"bits": bits}, search=search, student={"model": "roletune_two_layers:two"}))
+    assert checked_data(sweep(space={"bits": bits}, search=search)).classes == 10
+    assert checked_data(sweep(search=search, student={"model": "roletune_two_layers:two"})).classes == 10
 
 
 # ---- the folder ------------------------------------------------------------------------------------

@@ -12,7 +12,9 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
 from results.lineage import Exploit, ancestry
-from search.population import EPOCH, METRIC, TIE_BREAKS, Population
+from search.journal import METRIC
+from search.members import EPOCH
+from search.population import TIE_BREAKS, Population
 from spaces import Genome, Phase, Space
 from spaces.schedule import merge
 
@@ -86,8 +88,7 @@ class Simulation:
             seed=seed,
             synch=synch,
             tie_break=TIE_BREAKS[tie_break],
-            on_exploit=self.events.append,
-            on_generation=lambda epoch, scores: self.generations.append((epoch, dict(scores))),
+            on_generation=self.perturbed,
         )
         self.trials = [FakeTrial(index, SPACE.zero()) for index in range(size)]
         self.starts = {f"m{index}": SPACE.zero() for index in range(size)}
@@ -103,6 +104,10 @@ class Simulation:
             get_trials=lambda: self.trials,
             _tune_controller=SimpleNamespace(_actor_cache=self.cache),
         )
+
+    def perturbed(self, epoch, scores, copies):
+        self.generations.append((epoch, dict(scores)))
+        self.events += copies
 
     def run(self, most=10_000):
         for trial in self.trials:

@@ -10,8 +10,9 @@ import pytest
 from results.export import export, read_lineage
 from results.lineage import ancestry
 from search.config import ResourceConfig, SearchConfig, StageConfig
+from search.journal import Journal
 from search.stage import Stage, member_seed
-from search.trials import Outcome, run_trials
+from search.trials import Keeper, Outcome, run_trials
 from spaces import Genome, Space, WorkError
 from trainables import Recipe, Task
 from trainables.data import load
@@ -28,18 +29,20 @@ def task():
     return Task("teacher", "mlp", data, recipe, EPOCHS, validation=data.validation, validate_every=INTERVAL)
 
 
-def search(task, folder, *, kind="pbt", seed=0, synch=True, **resources):
+def search(task, folder, *, kind="pbt", seed=0, synch=True, retries=0):
     settings = StageConfig(epochs=EPOCHS, population=SIZE, interval=INTERVAL)
-    stage = Stage("teacher-pbt", kind, task, settings, SearchConfig(seed=seed, synch=synch), Space(), folder)
-    outcomes = run_trials(
-        stage.members,
-        task,
-        ResourceConfig(**resources),
-        folder=folder / "trials",
-        name=stage.name,
-        save_every=INTERVAL,
-        scheduler=stage.scheduler(),
-    )
+    folder.mkdir(exist_ok=True)
+    with Journal(folder) as journal:
+        stage = Stage("teacher-pbt", kind, task, settings, SearchConfig(seed=seed, synch=synch), Space(), journal)
+        outcomes = run_trials(
+            stage.members,
+            task,
+            ResourceConfig(retries=retries),
+            Keeper(journal),
+            name=stage.name,
+            save_every=INTERVAL,
+            scheduler=stage.scheduler(),
+        )
     return stage, outcomes
 
 
@@ -88,7 +91,8 @@ def test_without_waiting_for_each_other_all_members_end_too(task, marks, tmp_pat
 
 def stage_of(task, folder, **settings):
     sizes = StageConfig(epochs=EPOCHS, population=SIZE, interval=INTERVAL)
-    return Stage("teacher-random", "random", task, sizes, SearchConfig(**settings), Space(), folder)
+    with Journal(folder) as journal:
+        return Stage("teacher-random", "random", task, sizes, SearchConfig(**settings), Space(), journal)
 
 
 def test_random_members_have_genomes_of_their_own_and_nobody_moves_them(task, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from ray.tune.search import Searcher
 
 from search import SweepConfig, run
 from search.config import SearchConfig, StageConfig
-from search.population import METRIC
+from search.journal import METRIC, Journal
 from search.tpe import Suggestions, Tpe
 from search.trials import Member
 from spaces import Genome, Schedule, Space
@@ -41,11 +42,31 @@ def task():
 
 @pytest.fixture
 def stage(task, tmp_path):
-    def make(population=24, synch=True, seed=0, space=SPACE):
-        sizes, search = StageConfig(epochs=2, population=population), SearchConfig(kind="tpe", seed=seed, synch=synch)
-        return Tpe("student-tpe", "tpe", task, sizes, search, space, tmp_path)
+    """Makes a search with a journal of its own, or with the one in `folder`."""
+    journals = []
 
-    return make
+    def make(population=24, synch=True, seed=0, space=SPACE, kind="tpe", folder=None, epochs=2):
+        folder = folder or tmp_path / str(len(journals))
+        folder.mkdir(exist_ok=True)
+        journals.append(Journal(folder))
+        sizes, search = (
+            StageConfig(epochs=epochs, population=population, interval=1),
+            SearchConfig(kind=kind, seed=seed, synch=synch),
+        )
+        return Tpe("student-tpe", kind, replace(task, epochs=epochs), sizes, search, space, journals[-1])
+
+    yield make
+    for journal in journals:
+        journal.__exit__(None, None, None)
+
+
+def ends(stage, name, score, error="", epoch=None):
+    """What the journal hears of a member that is through, was stopped at `epoch`, or failed."""
+    journal, last = stage._journal, epoch or stage.task.epochs
+    if score is not None:
+        journal.reported(name, last, {METRIC: score})
+        journal.saved(name, last, journal.folder / "trials" / name)
+    journal.ended(name, stopped=last < stage.task.epochs and not error, error=error)
 
 
 def quality(genome):
@@ -57,7 +78,7 @@ def quality(genome):
 
 def played(stage, slots, order, others=()):
     """Run the search without Ray: `slots` at once, which ends next is for `order` to say; returns the genomes."""
-    searcher = Suggestions(stage, others)
+    searcher = Suggestions(stage, others, stage._journal)
     running, count = {}, 0
     while True:
         while len(running) < slots:
@@ -70,7 +91,7 @@ def played(stage, slots, order, others=()):
             break
         ended = order.choice(sorted(running))
         member = running.pop(ended)["member"]
-        searcher.on_trial_complete(ended, {METRIC: quality(Genome.from_json(member["genome"]))})
+        ends(stage, member["name"], quality(Genome.from_json(member["genome"])))
     assert searcher.suggest("last") == Searcher.FINISHED
     return [member.mover for member in stage.members]
 
@@ -100,9 +121,10 @@ def test_what_is_free_within_a_choice_is_drawn_only_there(stage):
 
 def test_asynchronous_suggestions_come_as_they_are_asked_for(stage):
     free = stage(synch=False)
-    searcher = Suggestions(free)
+    searcher = Suggestions(free, (), free._journal)
     assert all(searcher.suggest(str(index)) for index in range(24)) and searcher.suggest("24") == Searcher.FINISHED
-    bound = Suggestions(stage())
+    waiting = stage()
+    bound = Suggestions(waiting, (), waiting._journal)
     given = [bound.suggest(str(index)) for index in range(6)]
     assert [config is not None for config in given] == [True] * 4 + [False] * 2, "a round is of four at least"
 
@@ -110,27 +132,56 @@ def test_asynchronous_suggestions_come_as_they_are_asked_for(stage):
 def test_the_control_fills_the_gaps_and_is_not_told(stage):
     control = [Member(f"student-random-{i:02d}", i, i, Genome(), "random search") for i in range(3)]
     tpe = stage(population=8)
-    searcher = Suggestions(tpe, control)
+    searcher = Suggestions(tpe, control, tpe._journal)
     names = [searcher.suggest(str(index))["member"]["name"] for index in range(7)]
     assert names[4:] == [member.name for member in control] and searcher.suggest("7") is None
-    for index in range(4, 7):
-        searcher.on_trial_complete(str(index), {METRIC: 1.0})
+    for name in names[4:]:
+        ends(tpe, name, 1.0)
     assert searcher.suggest("8") is None, "the round is not over"
-    for index in range(4):
-        searcher.on_trial_complete(str(index), {METRIC: 0.5})
+    for name in names[:4]:
+        ends(tpe, name, 0.5)
     assert searcher.suggest("9")["member"]["name"] == "student-tpe-04"
 
 
-@pytest.mark.parametrize("end", [({}, True), ({METRIC: math.nan}, False), ({}, False), (None, True)])
-def test_what_failed_is_told_as_failed_and_the_search_goes_on(stage, end):
+@pytest.mark.parametrize(("score", "error"), [(None, "RuntimeError"), (math.nan, ""), (0.9, "OSError: disk full")])
+def test_what_failed_is_told_as_failed_and_the_search_goes_on(stage, score, error):
     tpe = stage(population=8)
-    searcher = Suggestions(tpe)
-    for index in range(4):
-        searcher.suggest(str(index))
-    for index in range(4):
-        searcher.on_trial_complete(str(index), *end)
+    searcher = Suggestions(tpe, (), tpe._journal)
+    for name in [searcher.suggest(str(index))["member"]["name"] for index in range(4)]:
+        ends(tpe, name, score, error)
     assert searcher.suggest("4")["member"]["name"] == "student-tpe-04"
-    assert [trial.state.name for trial in tpe._study.trials] == ["FAIL"] * 4 + ["RUNNING"]
+    assert [trial.state.name for trial in tpe._told.values()] == ["FAIL"] * 4
+
+
+def test_what_was_stopped_early_is_told_as_pruned_with_what_it_had_reached(stage):
+    tpe = stage(population=8, kind="tpe+asha", epochs=6)
+    searcher = Suggestions(tpe, (), tpe._journal)
+    configs = [searcher.suggest(str(index))["member"] for index in range(4)]
+    assert [(c["moved"], c["evolves"], c["cohort"], c["cohort_size"]) for c in configs] == [(True, False, 0, 4)] * 4
+    for config in configs[:3]:
+        ends(tpe, config["name"], 0.25, epoch=3)
+    assert searcher.suggest("4") is None
+    ends(tpe, configs[3]["name"], 0.75)
+    assert searcher.suggest("5")["member"]["cohort"] == 1
+    told = list(tpe._told.values())
+    assert [trial.state.name for trial in told] == ["PRUNED"] * 3 + ["COMPLETE"]
+    assert told[0].intermediate_values == {3: 0.25} and told[3].value == 0.75
+
+
+@pytest.mark.parametrize("synch", [True, False])
+@pytest.mark.parametrize("left", [1, 4, 6, 15])
+def test_a_search_that_is_cut_off_suggests_what_it_would_have_suggested(stage, tmp_path, synch, left):
+    whole = played(stage(synch=synch), 1, random.Random(0))
+    cut = stage(synch=synch)
+    searcher = Suggestions(cut, (), cut._journal)
+    for index in range(left):
+        if (config := searcher.suggest(str(index))) and index < left - 1:
+            ends(cut, config["member"]["name"], quality(Genome.from_json(config["member"]["genome"])))
+    folder = cut._journal.folder
+    cut._journal.__exit__(None, None, None)
+    again = stage(synch=synch, folder=folder)
+    assert [member.name for member in again.pending] == [f"student-tpe-{left - 1:02d}"]
+    assert played(again, 1, random.Random(0)) == whole
 
 
 # ---- a whole sweep ---------------------------------------------------------------------------------

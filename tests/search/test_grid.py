@@ -1,4 +1,4 @@
-"""A student for each augmentation: the members, who wins, and a whole sweep that drops the worst before."""
+"""A student for each choice: the members, who wins, and a whole sweep that drops the worst before."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import torch
 from mlflow.tracking import MlflowClient
 
 from search import SweepConfig, replay, run
-from search.choice import Choice
 from search.config import SearchConfig, StageConfig
+from search.grid import Grid
+from search.journal import Journal
 from search.screen import screen
 from search.stage import member_seed
 from search.trials import Outcome
@@ -39,7 +40,8 @@ def choose(task, tmp_path):
     def make(augment=NAMES, repeats=2, seed=0):
         search = SearchConfig(kind="choice", repeats=repeats, seed=seed)
         sizes = StageConfig(epochs=EPOCHS)
-        return Choice("student-choice", "choice", task, sizes, search, Space(augment=augment), tmp_path)
+        with Journal(tmp_path) as journal:
+            return Grid("student-choice", "choice", task, sizes, search, Space(augment=augment), journal)
 
     return make
 
@@ -152,6 +154,37 @@ def test_where_all_members_fail_the_first_reason_is_given(choose):
         choice.found(outcomes(choice, {name: [math.nan] for name in NAMES}), {})
 
 
+def test_a_grid_has_every_combination_in_order(task, tmp_path):
+    space = Space(
+        operations=(),
+        augment=("identity", "cutmix"),
+        distill={
+            "loss": ["kd", {"hint": {"weight": 10, "projection": ["student", "inverted"]}}],
+            "temperature": [2, 4],
+        },
+        bits={"weights": [2, 8]},
+    )
+    search = SearchConfig(kind="grid", repeats=2)
+    with Journal(tmp_path) as journal:
+        grid = Grid("student-grid", "grid", task, StageConfig(epochs=EPOCHS), search, space, journal)
+    genomes = [member.mover for member in grid.members]
+    assert len(genomes) == 2 * 2 * 3 * 2 * 2 and genomes[:24] == genomes[24:]
+    assert len({str(genome.to_json()) for genome in genomes}) == 24
+    first, second = genomes[:2]
+    assert (first.augment, first.distill, first.bits) == (Identity(), {"loss": "kd", "temperature": 2}, {"weights": 2})
+    assert (second.distill, second.bits) == (first.distill, {"weights": 8}), "the last choice changes fastest"
+    ends = [Outcome(m.name, EPOCHS, 0.5 + 0.001 * (m.index % 24), None, "") for m in grid.members]
+    found = grid.found(ends, {})
+    (phase,) = found.schedule.phases
+    assert phase.genome == genomes[23] and found.value == pytest.approx(0.523)
+    labels = list(grid.scores(ends))
+    assert labels[0] == "augment identity, loss kd, temperature 2, bits.weights 2"
+    assert (
+        labels[-1] == ("augment cutmix, loss hint, hint.projection inverted, temperature 4, bits.weights 8")
+        or "hint.projection inverted" in labels[-1]
+    )
+
+
 # ---- a whole sweep ---------------------------------------------------------------------------------
 
 SWEEP = """
@@ -167,7 +200,7 @@ student: {model: mlp, recipe: {lr: 0.05, batch_size: 20}, stage: {epochs: 2}}
 """
 
 
-def score_here(task, weights, resources):
+def score_here(task, weights, bits, resources):
     """`score_all` in this process: to start workers for it takes longer than all the rest, and others test that."""
     return {arm: [score(task, found) for found in by_seed] for arm, by_seed in weights.items()}, {}
 

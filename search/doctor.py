@@ -41,8 +41,9 @@ def examine(config: SweepConfig, address: str | None = None) -> list[Check]:
     ]
     try:
         with connected(address):
-            looks = preflight.checks(config, Path(config.storage))
-            found += [_check(name, look) for name, look in looks.items()]
+            looked = [_check(*look) for look in preflight.checks(config, Path(config.storage)).items()]
+            told = {check.finding: check for check in reversed(looked)}  # what stops several checks is told once
+            found += [check for check in looked if check.ok or told[check.finding] is check]
     except RequestError as error:  # nobody to ask about the rest
         found.append(Check("cluster", False, str(error)))
     return found

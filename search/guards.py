@@ -11,6 +11,8 @@ from ray.exceptions import RayActorError
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 
+from spaces import RoletuneError
+
 
 @contextmanager
 def idle_deaths_survived() -> Iterator[None]:
@@ -31,3 +33,23 @@ def idle_deaths_survived() -> Iterator[None]:
 
     with patch.object(TuneController, "_trial_task_failure", once):
         yield
+
+
+@contextmanager
+def own_errors_told() -> Iterator[None]:
+    """What a callback raises of roletune's own comes out of this block as itself.
+
+    Ray puts it into an error of its own, whose text is the whole traceback.
+
+    Raises:
+        RoletuneError: that a callback raised.
+    """
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, RoletuneError):
+            cause = cause.__cause__ or cause.__context__
+        if cause is None:
+            raise
+        raise cause from cause.__cause__

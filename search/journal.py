@@ -109,7 +109,7 @@ class Journal:
             self._read(path)
         except OSError as error:
             raise RequestError(f"cannot keep a journal in {folder}: {error.strerror or error}") from error
-        self.seconds = sum(last - first for first, last in self._births) / 1000
+        self.seconds = sum(max(0, last - first) for first, last in self._births) / 1000  # a clock may be set back
         self._write("started", life=self.life + 1, ticket=self.ticket or uuid.uuid4().hex)
         self._tidy()
 
@@ -121,7 +121,8 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Let another process go on."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # what could not be written was told when it could not
+            self._file.close()
 
     @property
     def trials(self) -> Path:

@@ -85,8 +85,8 @@ def checks(config: SweepConfig, folder: Path) -> dict[str, Callable[[], str]]:
     return {
         "cluster": lambda: _cluster(config),
         "tracking": lambda: _tracking(config),
-        "nodes": lambda: _nodes(answers()),
         "storage": lambda: _storage(answered(), place),
+        "nodes": lambda: _nodes(answers()),
         "disk": lambda: _disk(answered()),
         "versions": lambda: _versions(answered()),
         "own code": lambda: _own_code(answered(), factories(config)),

@@ -140,6 +140,10 @@ class Suggestions(Searcher):
         self._left = stage.pending
         self._others = [m for m in others if not journal.progress(m.name).over(stage.task.epochs)]
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Ray pickles its searcher beside the trials; all that this one knows stands in the journal."""
+        return {}
+
     def suggest(self, trial_id: str) -> Any:
         """The next trial's configuration; None: none at the moment; `FINISHED`: no more."""
         if self._left:

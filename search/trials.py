@@ -18,7 +18,7 @@ from ray.tune.search import Searcher
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from search.config import ResourceConfig
-from search.guards import idle_deaths_survived
+from search.guards import idle_deaths_survived, own_errors_told
 from search.journal import METRIC, Journal, Progress, Report
 from search.members import EPOCH, member_name
 from search.population import Members
@@ -35,6 +35,7 @@ ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a score is due at boundaries, not at every epoch
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours to report
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # so are failures: one line each, and the traceback is in MLflow
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 
@@ -226,7 +227,7 @@ def run_trials(
                 verbose=0,
             ),
         )
-        with idle_deaths_survived():
+        with idle_deaths_survived(), own_errors_told():
             tuner.fit()
     return [outcome(journal.progress(member.name), save_every) for member in members]
 
@@ -273,6 +274,9 @@ def our_metrics(result: dict[str, Any]) -> dict[str, float]:
 def error_line(trial: Trial) -> str:
     """Why a trial failed, in one line: the line of its traceback that names the exception."""
     lines = error_text(trial).splitlines()
+    # Each time that it failed has a heading; the last one counts.
+    heads = [number for number, line in enumerate(lines) if line.startswith("Failure # ")]
+    lines = lines[heads[-1] + 1 if heads else 0 :]
     # The exception stands behind the frames, which are indented; what follows it may be a whole essay.
     frames = [number for number, line in enumerate(lines) if line.startswith("  ")]
     after = [line.strip() for line in lines[(frames[-1] + 1 if frames else 0) :] if line.strip()]

@@ -145,7 +145,7 @@ def test_quick_runs_write_nothing(script):
 
     before = files()
     command = [sys.executable, f"benchmarks/{script}", "--quick"]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1500)
     assert run.returncode == 0, run.stderr
     assert "a quick run" in run.stdout and files() == before
 

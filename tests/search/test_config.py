@@ -37,7 +37,8 @@ def test_the_resolved_file_gives_the_same_sweep(tmp_path):
 def test_the_examples_are_sweeps():
     from pathlib import Path
 
-    examples = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
+    folder = Path(__file__).parents[2] / "examples"
+    examples = sorted([*folder.glob("*.yaml"), *folder.glob("searches/*.yaml"), folder / "cluster" / "sweep.yaml"])
     assert examples
     for example in examples:
         SweepConfig.load(example)

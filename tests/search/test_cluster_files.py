@@ -212,6 +212,7 @@ def slurm(stubs, tmp_path):
     add("scontrol", '[ "$1" != show ] || printf "%s\\n" node7 node8 node9')
     add("srun", 'shift; exec "$@"')
     add("ray", 'while [ $# -gt 0 ] && [ "$1" != -- ]; do shift; done; [ $# -eq 0 ] || { shift; exec "$@"; }')
+    add("roletune", f'mkdir -p "{tmp_path}/runs/slurm-4711/digits-001" && touch "$_/sweep.yaml" "$_/result.json"')
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     environment = {
         "SLURM_SUBMIT_DIR": str(tmp_path),
@@ -251,9 +252,15 @@ def test_a_job_that_was_queued_again_goes_on(slurm, tmp_path):
     job, add, commands = slurm
     add("roletune", f'mkdir -p "{tmp_path}/runs/slurm-4711/digits-001" && touch "$_/sweep.yaml"; exit 1')
     assert job().returncode == 1
-    add("roletune")
+    add("roletune", f'touch "{tmp_path}/runs/slurm-4711/digits-001/result.json"')
     assert job(SLURM_RESTART_COUNT="1").returncode == 0
     assert [parsed(each)["resume"] for each in commands() if each[0] == "roletune"] == [False, True]
+
+
+def test_a_ray_that_does_not_start_is_no_success(slurm):
+    job, add, _ = slurm
+    add("ray")
+    assert job().returncode != 0
 
 
 def test_a_job_that_runs_out_of_time_queues_itself_again(slurm):

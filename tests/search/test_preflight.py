@@ -192,6 +192,14 @@ def test_the_doctor_shows_each_check(marks, tmp_path, monkeypatch):
     assert [check.name for check in wrong] == ["disk"] and "free some there" in wrong[0].finding
 
 
+@pytest.mark.slow
+def test_the_doctor_tells_what_stops_several_checks_once(marks):
+    (node,) = ray.nodes()
+    found = examine(config(storage=str(Path(node["ObjectStoreSocketName"]).parents[1] / "runs")))
+    wrong = [check for check in found if not check.ok]
+    assert [check.name for check in wrong] == ["storage"] and "must outlive the job" in wrong[0].finding
+
+
 def test_the_doctor_says_when_there_is_no_cluster(monkeypatch):
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     found = {check.name: check for check in examine(config(), "127.0.0.1:1")}

@@ -239,12 +239,14 @@ class _Sweep:
         moves: dict[str, Any] = {"scheduler": stages[0].scheduler()}
         if isinstance(stages[0], Tpe):
             others = [member for stage in stages[1:] for member in stage.members]
-            moves["suggestions"] = Suggestions(stages[0], others, self.journal)
+            if stages[0].missing or any(stage.pending for stage in stages):
+                moves["suggestions"] = Suggestions(stages[0], others, self.journal)
         outcomes = self._trials(drawn, task, f"{task.role}-search", watch, config.stage.interval, **moves)
         if isinstance(stages[0], Tpe):
             outcomes = [
                 outcome(self.journal.progress(m.name), config.stage.interval) for s in stages for m in s.members
             ]
+            self.failed |= {each.name: each.error for each in outcomes if each.error}
         origin = self.records.provenance(task)
         found = stages[0].found(outcomes, origin)
         self.records.schedule(found.schedule)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -154,9 +156,16 @@ class Keeper(tune.Callback):
         self.ended(trial, self.journal.progress(name))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Note why it failed."""
-        self.journal.ended(member_name(trial), error=self.why(trial))
-        self.ended(trial, self.journal.progress(member_name(trial)))
+        """Note why it failed.
+
+        Raises:
+            WorkError: nothing can be written any more, which is no fault of the member's: all others would fail too.
+        """
+        name, error = member_name(trial), self.why(trial)
+        if any(os.strerror(code) in error for code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)):
+            raise WorkError(f"{name}: {error}; make room, and go on with --resume")
+        self.journal.ended(name, error=error)
+        self.ended(trial, self.journal.progress(name))
 
     def reported(self, trial: Trial, report: Report) -> None:
         """A trial reported an epoch, for the first time."""
@@ -185,7 +194,7 @@ def run_trials(
     What the journal says of them is not done again: a member goes on from its last checkpoint, or not at all.
 
     Args:
-        members: at least one; none where there are `suggestions`.
+        members: to run; where there are `suggestions`, these hand them out.
         task: travels once to each node, through the object store.
         resources: of one trial.
         keeper: of the journal of the sweep, in a folder that all nodes share.
@@ -207,7 +216,7 @@ def run_trials(
                 tune.with_parameters(RoleTrial, task=task, worker=worker(resources)),
                 {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial},
             ),
-            param_space={"member": tune.grid_search(configs)} if pending else {},
+            param_space={} if suggestions else {"member": tune.grid_search(configs)},
             tune_config=tune.TuneConfig(
                 scheduler=scheduler or FIFOScheduler(),
                 search_alg=suggestions or (Members(len(pending)) if scheduler else BasicVariantGenerator()),

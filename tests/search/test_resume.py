@@ -8,15 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from search.config import ResourceConfig, SearchConfig, StageConfig
+from search.config import ResourceConfig, SearchConfig, StageConfig, SweepConfig
 from search.journal import FILE, Journal
+from search.resume import check_unchanged, newest
 from search.stage import Stage
 from search.trials import Keeper, run_trials
 from spaces import RequestError, Space
 from trainables import Recipe, Task
 from trainables.data import load
-
-pytestmark = pytest.mark.slow
 
 EPOCHS, INTERVAL, SIZE = 6, 2, 4
 
@@ -80,6 +79,7 @@ def checkpoints(folder):
     return list(folder.glob("trials/*/*/*/checkpoint_*"))
 
 
+@pytest.mark.slow
 def test_wherever_it_dies_the_policies_are_those_of_an_undisturbed_search(task, marks, tmp_path):
     whole = life(task, tmp_path / "whole")
     count = len(lines(tmp_path / "whole"))
@@ -101,6 +101,7 @@ def test_wherever_it_dies_the_policies_are_those_of_an_undisturbed_search(task, 
     assert count < len(events), "the lives that were lost stand in it"
 
 
+@pytest.mark.slow
 def test_the_disk_holds_one_checkpoint_a_member_and_those_that_are_copied(task, marks, tmp_path):
     most = 0
 
@@ -152,3 +153,83 @@ def test_an_epoch_that_comes_again_after_a_retry_is_not_kept_twice(tmp_path):
         assert not journal.reported("a", 2, {}) and not journal.reported("a", 3, {}) and journal.reported("a", 4, {})
         assert journal.progress("a").epoch == 1
         assert journal.progress("a").checkpoint == Path(tmp_path / "trials" / "one").resolve()
+
+
+# ---- which sweep is gone on with -------------------------------------------------------------------
+
+SMALL = {"name": "small", "data": {"name": "digits"}, "teacher": {"model": "mlp"}, "student": {"model": "mlp"}}
+
+
+def config(storage, **changes):
+    """The small sweep with other values, by their dotted places."""
+    content = json.loads(json.dumps(SMALL | {"storage": str(storage)}))
+    for place, value in changes.items():
+        *parents, last = place.split("__")
+        inner = content
+        for parent in parents:
+            inner = inner.setdefault(parent, {})
+        inner[last] = value
+    return SweepConfig.from_mapping(content)
+
+
+@pytest.fixture
+def started(tmp_path):
+    folder = tmp_path / "small-002"
+    for name in ("small-001", "small-002", "smaller-003", "small-x"):
+        (tmp_path / name).mkdir()
+    for name in ("small-001", "small-002"):
+        (tmp_path / name / "sweep.yaml").write_text(config(tmp_path).to_yaml())
+    return folder
+
+
+def test_the_newest_sweep_of_that_name_is_gone_on_with(tmp_path, started):
+    assert newest(config(tmp_path)) == started
+    (tmp_path / "small-003").mkdir()
+    assert newest(config(tmp_path)) == started, "an empty folder is no sweep"
+    for nothing in (config(tmp_path / "elsewhere"), config(tmp_path, name="other")):
+        with pytest.raises(RequestError, match="holds no sweep"):
+            newest(nothing)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"resources__cpus_per_trial": 4, "resources__retries": 9},
+        {"student__stage__epochs": 30, "teacher__stage__population": 8},
+        {"student__full__seeds": 3, "teacher__full__epochs": 50},
+        {"search__repeats": 5},
+    ],
+)
+def test_more_of_the_same_may_be_asked_for(tmp_path, started, changes):
+    check_unchanged(config(tmp_path, **changes), started)
+
+
+@pytest.mark.parametrize(
+    ("changes", "shown"),
+    [
+        ({"student__model": "cnn"}, 'student.model: "mlp" → "cnn"'),
+        ({"student__stage__epochs": 12}, "student.stage.epochs: 24 → 12"),
+        ({"student__stage__interval": 4}, "student.stage.interval: 3 → 4"),
+        ({"search__seed": 1, "data__train": 50}, "data.train: null → 50; search.seed: 0 → 1"),
+        ({"space__augment": ["identity", "flip"]}, 'space.augment: ["identity"] → ["identity", "flip"]'),
+        ({"student": None}, 'student.model: "mlp" → nothing'),
+    ],
+)
+def test_any_other_change_is_refused_and_shown(tmp_path, started, changes, shown):
+    with pytest.raises(RequestError, match="was started with other settings") as refusal:
+        check_unchanged(config(tmp_path, **changes), started)
+    assert shown in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+def test_what_is_finished_cannot_be_made_longer(tmp_path, started):
+    (started / "policy.teacher.json").touch()
+    for name in ("epochs", "population"):
+        with pytest.raises(RequestError, match=f"teacher.stage.{name}"):
+            check_unchanged(config(tmp_path, **{f"teacher__stage__{name}": 100}), started)
+    check_unchanged(config(tmp_path, student__stage__epochs=100, teacher__full__epochs=100), started)
+    (started / "models").mkdir()
+    (started / "models" / "teacher.safetensors").touch()
+    with pytest.raises(RequestError, match=r"teacher\.full\.epochs"):
+        check_unchanged(config(tmp_path, teacher__full__epochs=100), started)
+    check_unchanged(config(tmp_path, teacher__full__seeds=100), started)

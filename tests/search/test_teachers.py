@@ -122,7 +122,7 @@ def test_nothing_is_searched_where_nothing_is_free():
 # ---- whole sweeps ----------------------------------------------------------------------------------
 
 
-def score_here(task, weights, resources):
+def score_here(task, weights, bits, resources):
     return {arm: [score(task, found) for found in by_seed] for arm, by_seed in weights.items()}, {}
 
 

@@ -53,8 +53,9 @@ from benchmarks.record import ROOT, Row, arguments, cores, start
 from results.statistics import interval
 from search.cluster import connected
 from search.config import ResourceConfig, SearchConfig, StageConfig
+from search.journal import Journal
 from search.stage import Kind, Stage, member_seed
-from search.trials import run_trials
+from search.trials import Keeper, run_trials
 from spaces import Genome, Schedule, Space
 from spaces.augmentations import TrivialAugment
 from spaces.files import write_atomic
@@ -168,17 +169,19 @@ def schedules(
     """What a sweep's searches of those kinds find for `task`; the first moves its members, the others run beside it."""
     folder.mkdir(exist_ok=True)
     config = StageConfig(epochs=setting.epochs, population=setting.population, interval=setting.interval)
-    stages = [Stage(f"{name}-{kind}", kind, task, config, SearchConfig(seed=seed), Space(), folder) for kind in kinds]
-    outcomes = run_trials(
-        [member for stage in stages for member in stage.members],
-        task,
-        ResourceConfig(),
-        folder=folder,
-        name=name,
-        save_every=setting.interval,
-        scheduler=stages[0].scheduler(),
-    )
-    return [stage.found(outcomes, {}).schedule for stage in stages]
+    search = SearchConfig(seed=seed)
+    with Journal(folder) as journal:
+        stages = [Stage(f"{name}-{kind}", kind, task, config, search, Space(), journal) for kind in kinds]
+        outcomes = run_trials(
+            [member for stage in stages for member in stage.members],
+            task,
+            ResourceConfig(),
+            Keeper(journal),
+            name=name,
+            save_every=setting.interval,
+            scheduler=stages[0].scheduler(),
+        )
+        return [stage.found(outcomes, {}).schedule for stage in stages]
 
 
 # Training -------------------------------------------------------------------------------------------------------------

@@ -137,15 +137,19 @@ def test_the_commit_tells_whether_the_code_is_another(tmp_path, monkeypatch):
     assert record.commit().endswith("+dirty")
 
 
+BY_HAND = ("faults.py", "multi_host.py")
+"""Even a quick run starts several drivers or hosts of its own, and takes minutes."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("script", [script for script in SCRIPTS if script not in BY_HAND])
 def test_quick_runs_write_nothing(script):
     def files():
         return {path: path.stat().st_mtime_ns for path in FOLDER.rglob("*") if "__pycache__" not in path.parts}
 
     before = files()
     command = [sys.executable, f"benchmarks/{script}", "--quick"]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1500)
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert run.returncode == 0, run.stderr
     assert "a quick run" in run.stdout and files() == before
 

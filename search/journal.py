@@ -105,14 +105,14 @@ class Journal:
         path = self.folder / FILE
         try:
             self._file = path.open("a+b")
+            try:
+                self._lock()
+                self._read(path)
+            except BaseException:
+                self._file.close()
+                raise
         except OSError as error:
             raise RequestError(f"cannot keep a journal in {folder}: {error.strerror or error}") from error
-        try:
-            self._lock()
-            self._read(path)
-        except BaseException:
-            self._file.close()
-            raise
         self.seconds = sum(max(0, last - first) for first, last in self._births) / 1000  # a clock may be set back
         self._write("started", life=self.life + 1, ticket=self.ticket or uuid.uuid4().hex)
         self._tidy()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import threading
 from pathlib import Path
 
 import torch
@@ -65,3 +67,45 @@ def refuses(classes, channels, size):
 
 def wrong_shape(classes, channels, size):
     return nn.Sequential(nn.Flatten(), nn.Linear(channels * size * size, classes + 1))
+
+
+class OneMember(OncePerFolder):
+    """Like it, but the first member that trains a ninth batch does `fault`, each time that it does, and no other."""
+
+    def __init__(self, classes, channels, size, fault, times=1):
+        super().__init__(classes, channels, size, fault, times)
+        self.register_buffer("who", torch.randint(2**62, ()))  # drawn from the member's seed, so it outlives a worker
+
+    def _claim(self):
+        mark = Path(os.environ[MARKS]) / "culprit"
+        try:
+            with mark.open("x") as file:
+                file.write(str(int(self.who)))
+        except FileExistsError:
+            if mark.read_text() != str(int(self.who)):
+                return False
+        return super()._claim()
+
+
+def _hang(logits):
+    threading.Event().wait()
+
+
+def raises_twice(classes, channels, size):
+    return OneMember(classes, channels, size, _raise, times=2)
+
+
+def _fill_up(logits):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def fills_up_twice(classes, channels, size):
+    return OneMember(classes, channels, size, _fill_up, times=2)
+
+
+def diverges(classes, channels, size):
+    return OneMember(classes, channels, size, lambda logits: logits * torch.nan, times=99)
+
+
+def hangs_once(classes, channels, size):
+    return OncePerFolder(classes, channels, size, _hang)

@@ -91,6 +91,7 @@ class Evaluation:
         seconds: that the evaluation took, over all its starts.
         failed: trainings that failed, name → reason.
         settings: what else it takes to do it again: data, model, versions.
+        folder: that it was written to.
         tracking_uri: MLflow's store, without credentials.
     """
 
@@ -101,6 +102,7 @@ class Evaluation:
     seconds: float = math.nan
     failed: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    folder: str = ""
     tracking_uri: str = ""
 
     @property
@@ -181,7 +183,7 @@ class Evaluation:
             for arm in data["arms"]
         )
         seconds = math.nan if data["seconds"] is None else data["seconds"]
-        rest = {key: data[key] for key in ("name", "role", "epochs", "failed", "settings", "tracking_uri")}
+        rest = {key: data[key] for key in ("name", "role", "epochs", "failed", "settings", "folder", "tracking_uri")}
         return cls(arms=arms, seconds=seconds, **rest)
 
     @classmethod

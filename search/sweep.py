@@ -306,6 +306,7 @@ class _Sweep:
                 seed=member_seed(self.config.search.seed, task.role, 1, seed),
                 mover=arms[arm].stretch(task.epochs),
                 stage="full training",
+                arm=arm,
             )
             for index, (seed, arm) in enumerate(places)
         ]

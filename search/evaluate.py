@@ -248,10 +248,8 @@ class _Work:
             Arm(
                 arm.name,
                 arm.kind,
-                tuple(
-                    each.score["accuracy"] if (each := tested.get(names[arm.name, seed])) else None for seed in seeds
-                ),
-                tuple(spent[name] if (name := names[arm.name, seed]) in tested else None for seed in seeds),
+                tuple(known["accuracy"] if (known := scores.get(names[arm.name, seed])) else None for seed in seeds),
+                tuple(spent[name] if (name := names[arm.name, seed]) in scores else None for seed in seeds),
                 arm.about,
             )
             for arm in self.arms

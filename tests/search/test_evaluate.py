@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from pathlib import Path
 
@@ -131,6 +132,7 @@ def test_one_that_died_goes_on(config, marks, tmp_path, monkeypatch):
     with pytest.raises(Died):
         evaluate(config, {"mine": POLICY}, baselines=("none",), seeds=2, home=tmp_path / "cut")
     monkeypatch.setattr(Journal, "_write", write)
+    gc.collect()  # what was cut off lets go of its workers
     again = evaluate(config, {"mine": POLICY}, baselines=("none",), seeds=2, home=tmp_path / "cut")
     assert [arm.accuracy for arm in again.arms] == [arm.accuracy for arm in whole.arms]
     reports = [(event["member"], event["epoch"]) for event in events(tmp_path / "cut", "reported")]

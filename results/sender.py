@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from results.store import may_pass, reason
+from results.store import fault, may_pass, reason
 from spaces.errors import WorkError
 
 BATCH = 1000
@@ -28,6 +28,8 @@ GRACE_DOWN, GRACE_UP = 10.0, 60.0
 
 TRIES = 6
 """Of an upload: an artifact store that stays away must not hold back the metrics for ever."""
+
+OPS = ("start", "reopen", "params", "log", "artifact", "text", "finish")
 
 UPLOADS = ("artifact", "text")
 
@@ -58,7 +60,7 @@ class Run:
 
 @dataclass
 class Job:
-    """One thing to tell MLflow: `op` is start, reopen, params, log, artifact, text or finish."""
+    """One thing to tell MLflow, as `results.calls` does it: `op` is one of `OPS`."""
 
     op: str
     run: Run
@@ -172,7 +174,7 @@ class Sender:
 
     def _refuse(self, job: Job, error: Exception) -> None:
         self._refused.append(job)
-        kind = job.op, str(getattr(error, "error_code", type(error).__name__))
+        kind = job.op, fault(error)
         if kind not in self._warned:
             self._warned.add(kind)
             _log.warning("MLflow refused %r of run %r: %s", job.op, job.run.name, reason(error))

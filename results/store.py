@@ -5,17 +5,17 @@ Only `mlflow.tracking.MlflowClient` is used: no fluent calls, no global active r
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import unquote, urlsplit
 
+from results.brisk import BRISK
+from spaces.credentials import mask
 from spaces.errors import RequestError
 
 if TYPE_CHECKING:  # importing MLflow takes seconds
@@ -31,12 +31,6 @@ _PERMANENT = {
     *("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE", "NOT_IMPLEMENTED"),
     *("RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "NOT_FOUND", "ALREADY_EXISTS"),
 }  # not: refused credentials, which may be renewed, nor an unknown address, which a restarting proxy answers
-_CREDENTIALS = [
-    (re.compile(r"(://[^/@\s:]*:)\S*@"), r"\1***@"),  # also a password with a slash that should be %2F
-    (re.compile(r"://[^/@\s:]+@"), "://***@"),
-    (re.compile(r"(?i)\b(password|passwd|pwd|token|secret|api_?key|sig|signature)=[^&;,\s'\"]+"), r"\1=***"),
-    (re.compile(r"(?i)\b(bearer|basic) +[\w.~+/=-]{8,}"), r"\1 ***"),
-]
 
 
 # The store ------------------------------------------------------------------------------------------------------------
@@ -85,6 +79,31 @@ def check_store(uri: str) -> None:
     if (file := _sqlite_file(uri)) and not file.exists():
         return  # it will be made
     _ask(uri, lambda client: client.search_experiments(max_results=1), LOCAL if file else REMOTE)
+
+
+def check_runs(uri: str, run_ids: Collection[str]) -> None:
+    """Make sure that the store at `uri` knows one of these runs, if there are any; nothing is made there.
+
+    Raises:
+        RequestError: it does not answer, or is another store.
+    """
+    if (file := _sqlite_file(uri)) and not file.exists():
+        raise RequestError("an MLflow store must be there", got=str(file), mend="check the path")
+
+    def known(client: MlflowClient, run_id: str) -> bool:
+        try:
+            return bool(client.get_run(run_id))
+        except Exception as error:
+            if may_pass(error):
+                raise
+            return False
+
+    def question(client: MlflowClient) -> bool:
+        return not run_ids or any(known(client, run_id) for run_id in run_ids)
+
+    if not _ask(uri, question, LOCAL if file else REMOTE):
+        mend = "give the one that the sweep was tracked in, with --tracking-uri"
+        raise RequestError(f"the MLflow store {mask(uri)} has none of the sweep's runs", mend=mend)
 
 
 def find_artifact(uri: str, run_id: str, name: str) -> bytes:
@@ -185,49 +204,6 @@ def _names(client: MlflowClient, run_id: str, folder: str | None = None) -> Iter
             yield entry.path
 
 
-class _Brisk:
-    """Calls to MLflow without its own minutes of retry, its log lines and its prints.
-
-    MLflow takes these settings only from the environment: they are there while a call runs, in any thread.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._calls = 0
-        self._before: dict[str, str | None] = {}
-
-    @contextlib.contextmanager
-    def calls(self) -> Iterator[None]:
-        """Calls in this block are brisk."""
-        from mlflow.utils.logging_utils import suppress_logs_in_thread
-
-        self._count(1)
-        try:
-            with suppress_logs_in_thread():
-                yield
-        finally:
-            self._count(-1)
-
-    def _count(self, change: int) -> None:
-        with self._lock:
-            if not self._calls:
-                patient = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "60"}
-                wanted = {k: v for k, v in patient.items() if k not in os.environ} | {
-                    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # it prints the password of the address
-                    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-                }
-                self._before = {name: os.environ.get(name) for name in wanted}
-                os.environ.update(wanted)
-            self._calls += change
-            if not self._calls:
-                for name, value in self._before.items():
-                    os.environ.pop(name, None)
-                    os.environ.update({} if value is None else {name: value})
-
-
-BRISK = _Brisk()
-
-
 # What its errors mean -------------------------------------------------------------------------------------------------
 
 
@@ -237,6 +213,11 @@ def may_pass(error: Exception) -> bool:
         return code not in _PERMANENT
     lasting = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
     return isinstance(error, OSError) and not isinstance(error, lasting)
+
+
+def fault(error: Exception) -> str:
+    """The kind of an error, in a word."""
+    return _code(error) or type(error).__name__
 
 
 def reason(error: BaseException) -> str:
@@ -269,16 +250,6 @@ def _code(error: BaseException) -> str:
 
 
 # What may be shown ----------------------------------------------------------------------------------------------------
-
-
-def mask(text: str) -> str:
-    """`text` without credentials: those in addresses, and those that MLflow reads from the environment."""
-    for pattern, instead in _CREDENTIALS:
-        text = pattern.sub(instead, text)
-    for name in ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"):
-        if len(secret := os.environ.get(name, "")) > 3:  # a shorter one would be found in any word
-            text = text.replace(secret, "***")
-    return text
 
 
 def one_line(text: str, most: int) -> str:

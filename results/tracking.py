@@ -1,14 +1,12 @@
 """Everything that roletune says to MLflow, from a background thread: a dead server never slows training.
 
-`Tracker` turns each call into a job for `results.sender`. What cannot be sent is written to
-`tracking.unsent.jsonl`, one job a line, where a metric is [name, value, time in milliseconds, step].
+`Tracker` turns each call into a job for `results.sender`; what cannot be sent is kept by `results.spool`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import getpass
-import json
 import logging
 import math
 import numbers
@@ -16,23 +14,25 @@ import os
 import posixpath
 import re
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from results.calls import Calls
 from results.sender import BATCH, Job, Run, Sender
-from results.store import BRISK, answer, connect, cut, mask, one_line, reason, sqlite_uri
+from results.spool import Spool, store_of
+from results.store import answer, connect, cut, one_line, reason, sqlite_uri
+from spaces.credentials import mask
 from spaces.errors import RequestError
-from spaces.files import write_atomic
 
 if TYPE_CHECKING:  # importing MLflow takes seconds
     from mlflow.tracking import MlflowClient
 
-__all__ = ["ENDS", "UNSENT", "Run", "Tracker"]
+__all__ = ["ENDS", "Run", "Tracker"]
 
 ENDS = ("FINISHED", "FAILED", "KILLED")
-UNSENT = "tracking.unsent.jsonl"
 
 _log = logging.getLogger("roletune.tracking")
 
@@ -48,13 +48,14 @@ class Tracker:
         """Use `open`; this is for a client that is already connected."""
         self.uri = mask(uri)
         self.experiment_id = experiment_id
-        self._folder = folder
         self._client = client
+        self._calls = Calls(client, experiment_id)
+        self._spool = Spool(folder, store_of(folder, uri))
         self._ticket: str | None = None
         self._open: dict[Run, None] = {}
         self._known: dict[str, tuple[str, set[str]]] = {}
         self._closed = False
-        self._sender = Sender(self._send)
+        self._sender = Sender(self._calls.send)
 
     @classmethod
     def open(cls, folder: Path, experiment: str, uri: str | None = None) -> Tracker:
@@ -91,7 +92,7 @@ class Tracker:
         MLflow's parameters never change: those that a run has already stay as they are.
         """
         known, there = self._known.pop(name, (None, set()))
-        run = Run(name, parent, ticket=self._ticket if parent is None else None)
+        run = Run(name, parent, ticket=self._ticket_of(name, parent))
         if known is not None:
             run._id = known
             run._settled.set()
@@ -109,14 +110,19 @@ class Tracker:
     def recall(self, ticket: str, name: str) -> None:
         """The parent of all runs has this ticket; if it and its children are in the store, `start` goes on with them.
 
+        What an earlier process could not send is sent before, and waited for.
+
         Args:
             ticket: by which the parent is found again.
-            name: of the parent, as `start` will be told.
+            name: of the parent, as `start` will be told; no two of its children have one name.
 
         Raises:
-            RequestError: the store does not answer.
+            RequestError: the store does not answer, or what waits cannot be read.
         """
         self._ticket = ticket
+        if waiting := self._spool.read():
+            for note in self._spool.send(waiting, self._calls).notes:
+                _log.warning("MLflow could not be told what an earlier process had kept: %s", note)
         for parent in self._search(f"tags.`roletune.ticket` = '{ticket}'"):
             self._known = {
                 run.info.run_name: (run.info.run_id, set(run.data.params))
@@ -169,7 +175,7 @@ class Tracker:
 
     def text(self, run: Run, text: str, name: str) -> None:
         """Upload `text` as the artifact `name`."""
-        self._sender.add(Job("text", run, {"text": text, "name": name}))
+        self._sender.add(Job("text", run, {"text": mask(text), "name": name}))
 
     def finish(self, run: Run, status: str = "FINISHED", error: str = "") -> None:
         """End a run, once; the error goes to the tag `error`, on one line of at most 500 characters.
@@ -204,7 +210,7 @@ class Tracker:
         try:
             self._sender.drain()
         finally:  # also on a second Ctrl-C
-            self._spool(self._sender.stop())
+            self._keep(self._sender.stop())
 
     def __enter__(self) -> Self:
         """This tracker."""
@@ -235,52 +241,21 @@ class Tracker:
 
         return answer(self._client, pages)
 
-    def _spool(self, jobs: list[Job]) -> None:
+    def _ticket_of(self, name: str, parent: Run | None) -> str | None:
+        """Where runs are recalled, a child's follows from its parent's, so that no process makes the run again."""
+        if self._ticket is None:
+            return None
+        return self._ticket if parent is None else uuid.uuid5(uuid.UUID(self._ticket), name).hex
+
+    def _keep(self, jobs: list[Job]) -> None:
         if not jobs:
             return
-        path = self._folder / UNSENT
-        lines = [{"op": j.op, "run": j.run.name, "ticket": j.run._ticket, "id": j.run._id, **j.data} for j in jobs]
+        what = f"{len(jobs)} entries for MLflow at {self.uri} could not be sent"
         try:
-            before = path.read_text(encoding="utf-8") if path.exists() else ""
-            write_atomic(path, before + "".join(json.dumps(line) + "\n" for line in lines))
-            _log.warning("%d entries for MLflow at %s could not be sent: see %s", len(jobs), self.uri, path)
-        except (RequestError, OSError, UnicodeDecodeError) as error:
-            _log.warning("%d entries for MLflow could be neither sent nor kept: %s", len(jobs), reason(error))
-
-    def _send(self, job: Job) -> None:
-        from mlflow.entities import Metric, Param, RunTag
-
-        client, run_id, data = self._client, job.run._id, job.data
-        with BRISK.calls():
-            if job.op == "start":
-                self._create(job)
-            elif run_id is None:
-                raise LookupError("MLflow has not created this run")
-            elif job.op == "reopen":
-                client.update_run(run_id, status="RUNNING")
-            elif job.op == "params":
-                client.log_batch(run_id, params=[Param(*item) for item in data["params"].items()])
-            elif job.op == "log":
-                tags = [RunTag(*item) for item in data["tags"].items()]
-                client.log_batch(run_id, metrics=[Metric(*point) for point in data["metrics"]], tags=tags)
-            elif job.op == "artifact":
-                client.log_artifact(run_id, data["path"])
-            elif job.op == "text":
-                client.log_text(run_id, data["text"], data["name"])
-            else:
-                client.set_terminated(run_id, data["status"], data["at"])
-
-    def _create(self, job: Job) -> None:
-        run, tags, parent = job.run, dict(job.data["tags"]), job.run._parent
-        if parent and parent._id:
-            tags["mlflow.parentRunId"] = parent._id
-        found = []
-        if job.tries:  # the answer to the earlier attempt may have been lost after the run was made
-            query = f"tags.`roletune.ticket` = '{run._ticket}'"
-            found = list(self._client.search_runs([self.experiment_id], query, max_results=1))
-        made = found[0] if found else self._client.create_run(self.experiment_id, job.data["at"], tags, run.name)
-        run._id = made.info.run_id
-        run._settled.set()
+            path = self._spool.add(jobs)
+            _log.warning("%s: %s keeps them; send them with `roletune sync %s`", what, path, path.parent)
+        except RequestError as error:
+            _log.warning("%s, nor kept: %s", what, reason(error))
 
 
 def _key(name: object) -> str:

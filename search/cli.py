@@ -31,7 +31,7 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            _fail("stopped; a search goes on from here with --resume, and roletune export takes what it found", 130)
+            _fail("stopped; search --resume and sync go on from here, export takes what a search has found", 130)
         except (ValueError, RuntimeError) as error:
             from spaces.errors import RequestError, WorkError  # `--help` should not wait for torch
 
@@ -296,6 +296,31 @@ def ui(
     console = Console()
     page = serve(folder, host=host, port=port, say=lambda text: console.print(escape(text), soft_wrap=True))
     raise typer.Exit(page)
+
+
+@app.command(epilog="Example: roletune sync runs/digits-001")
+def sync(
+    folder: Annotated[Path | None, typer.Argument(help="a sweep's folder; default: the newest in runs/")] = None,
+    tracking_uri: Annotated[
+        str | None, typer.Option(help="MLflow store to send to; default: the one that the sweep was tracked in")
+    ] = None,
+    drop: Annotated[
+        bool, typer.Option("--drop", help="give up what MLflow refuses for good, and files that are gone")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Send what a sweep could not tell MLflow while its server was away."""
+    from results.sync import sync as send
+
+    done = send(folder, tracking_uri, drop=drop)
+    if as_json:
+        typer.echo(json.dumps(done.to_json()))
+    else:
+        console = Console()
+        for line in done.lines():
+            console.print(escape(line), highlight=False, soft_wrap=True)
+    if done.left:
+        raise typer.Exit(1)
 
 
 @app.command(epilog="Example: roletune doctor examples/digits.yaml")

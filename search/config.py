@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator, model_validator
 
 from spaces import RequestError, RoletuneError, Space
 from spaces.augmentations import Identity
+from spaces.credentials import bare
 from spaces.domain import constant, examples, variants
 from spaces.errors import unknown
 from spaces.files import read_text
@@ -171,7 +172,14 @@ class ResourceConfig(Section):
 class TrackingConfig(Section):
     """Where MLflow writes."""
 
-    uri: str | None = Field(None, description="null: MLFLOW_TRACKING_URI, or a store in the sweep's own folder")
+    uri: str | None = Field(
+        None, repr=False, description="null: MLFLOW_TRACKING_URI, or a store in the sweep's own folder"
+    )
+
+    @field_serializer("uri")
+    def _without_credentials(self, uri: str | None) -> str | None:
+        """The sweep's own copy of its file, and what is printed of it, hold no password."""
+        return uri and bare(uri)
 
 
 class SweepConfig(Section):

@@ -17,10 +17,11 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from results.store import check_store, mask
+from results.store import check_store
 from search.cluster import slots
 from search.config import SweepConfig
 from spaces import RequestError
+from spaces.credentials import mask
 from spaces.imports import check_dotted
 
 PACKAGES = ("torch", "torchvision", "ray", "numpy")

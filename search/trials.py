@@ -26,6 +26,7 @@ from search.journal import Journal, Progress
 from search.members import EPOCH, member_name
 from search.population import Members
 from spaces import Genome, RoletuneError, Schedule, WorkError
+from spaces.credentials import mask
 from trainables.ray_trial import RoleTrial, Worker, read_state
 from trainables.task import Task
 
@@ -299,11 +300,11 @@ def error_line(trial: Trial) -> str:
 
 
 def error_text(trial: Trial) -> str:
-    """The whole traceback of a trial that failed, of each time that it did."""
+    """The whole traceback of a trial that failed, of each time that it did, without credentials."""
     try:  # Ray copies the file to the storage, which `Trial.get_error` reads, but only later
-        return Path(trial.error_file or "").read_text(encoding="utf-8", errors="replace")
+        return mask(Path(trial.error_file or "").read_text(encoding="utf-8", errors="replace"))
     except OSError:
-        return str(trial.get_error() or "")
+        return mask(str(trial.get_error() or ""))
 
 
 def on_worker(resources: ResourceConfig, failed: str, function: Callable[..., R], *arguments: Any) -> R:

@@ -10,11 +10,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from spaces.credentials import mask
+
 _ABSENT = object()
 
 
 class RoletuneError(Exception):
-    """Anything that roletune itself refuses or fails at."""
+    """Anything that roletune itself refuses or fails at. Credentials in it are masked."""
+
+    def __init__(self, text: str) -> None:
+        """One line is enough."""
+        super().__init__(mask(text))
 
 
 class RequestError(RoletuneError, ValueError):
@@ -50,4 +56,5 @@ def _short(value: object, most: int = 120) -> str:
         text = repr(value)
     except (ValueError, RecursionError):  # a number of thousands of digits, or lists in lists in lists
         text = f"a value of type {type(value).__name__} too large to show"
+    text = mask(text)  # before it is cut: half a password is no address any more
     return text if len(text) <= most else text[: most - 1] + "…"

@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from results import sender
-from results.tracking import UNSENT
+from results.spool import UNSENT
 from spaces.errors import WorkError
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("place")]

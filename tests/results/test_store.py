@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy
 
 from results import store as stores
-from results.store import find_artifact, mask, may_pass, one_line, reason, sqlite_uri
+from results.store import find_artifact, may_pass, one_line, reason, sqlite_uri
 from results.tracking import Tracker
 from spaces.errors import RequestError
 
@@ -162,20 +162,3 @@ def test_the_reason_is_the_deepest_error_of_the_system():
 def test_what_is_shown_is_one_short_line():
     assert one_line("\x1b[31mboom\x1b[0m\n\tat\x00 home", 99) == "boom at home"
     assert one_line("x" * 20, 10) == "x" * 9 + "…"
-
-
-@pytest.mark.parametrize(
-    ("text", "masked"),
-    [
-        ("http://user:pw@host:5000/a", "http://user:***@host:5000/a"),
-        ("https://t0ken@host", "https://***@host"),
-        ("postgresql://u:a/b@h/db?sslmode=x", "postgresql://u:***@h/db?sslmode=x"),
-        ("postgresql://h/db?user=u&password=pw", "postgresql://h/db?user=u&password=***"),
-        ("Authorization: Bearer abcdefgh.ijk", "Authorization: Bearer ***"),
-        ("the hunter22 is known", "the *** is known"),
-        ("http://host:5000 and sqlite:////a/b.db", "http://host:5000 and sqlite:////a/b.db"),
-    ],
-)
-def test_credentials_are_masked(monkeypatch, text, masked):
-    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "hunter22")
-    assert mask(text) == masked

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from results import tracking
+from results.spool import UNSENT
 from results.store import find_artifact
 from results.tracking import Tracker
 from spaces.errors import RequestError
@@ -54,7 +55,7 @@ def test_everything_arrives(store, client, tmp_path, capfd):
     files = {p.name for p in (store / "artifacts").rglob("*") if p.is_file()}
     assert {"policy.json", "a.txt"} <= files
     assert find_artifact(tracker.uri, trial.id(), "notes/a.txt").decode() == "hällo"
-    assert not (store / tracking.UNSENT).exists()
+    assert not (store / UNSENT).exists()
     assert capfd.readouterr() == ("", "")  # neither MLflow's log lines nor its prints
 
 
@@ -85,8 +86,8 @@ def test_a_file_that_is_not_there_is_dropped(store, client, tmp_path, caplog, mo
     with tracker:
         tracker.artifact(tracker.start("run"), tmp_path / "absent.txt")
     assert runs_of(client, tracker)["run"].info.status == "FINISHED"
-    assert "No such file" in caplog.messages[0] and tracking.UNSENT in caplog.messages[1]
-    assert json.loads((tmp_path / tracking.UNSENT).read_text())["path"].endswith("absent.txt")
+    assert "No such file" in caplog.messages[0] and UNSENT in caplog.messages[1]
+    assert json.loads((tmp_path / UNSENT).read_text())["path"].endswith("absent.txt")
 
 
 @pytest.mark.slow

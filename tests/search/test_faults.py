@@ -20,8 +20,8 @@ from rich.console import Console
 
 import search.watch
 from results import sender
+from results.calls import Calls
 from results.sender import Run
-from results.tracking import Tracker
 from search.cli import main
 from search.config import ResourceConfig, SearchConfig, StageConfig
 from search.journal import FILE, Journal
@@ -321,19 +321,19 @@ def test_a_storage_that_is_read_only_is_refused(roletune, tmp_path, monkeypatch)
 
 
 def test_what_the_tracking_server_missed_arrives_when_it_is_back(roletune, tmp_path, monkeypatch):
-    send, refused = Tracker._send, []
+    send, refused = Calls.send, []
 
-    def away(tracker, job):
+    def away(calls, job):
         """From the first epoch's report on, until the test set was opened."""
         folder = tmp_path / "runs" / "small-001"
         if events(folder, "reported") and not events(folder, "tested"):
             refused.append(job.op)
             raise ConnectionError("connection refused")
-        send(tracker, job)
+        send(calls, job)
 
     monkeypatch.setattr(sender, "PAUSE", 0.01)
     monkeypatch.setattr(sender, "LONGEST_PAUSE", 0.1)
-    monkeypatch.setattr(Tracker, "_send", away)
+    monkeypatch.setattr(Calls, "send", away)
     assert roletune()[0] == 0 and refused
     folder = tmp_path / "runs" / "small-001"
     client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")

@@ -236,6 +236,11 @@ def _refusal(uri: str, error: Exception) -> RequestError:
     if "MLFLOW_ALLOW_FILE_STORE" in str(error):
         got = "MLflow no longer writes to plain folders"
         mend = "give sqlite:///PATH/mlflow.db, or set MLFLOW_ALLOW_FILE_STORE=true"
+    elif "FATAL:" in str(error):  # PostgreSQL's own words, behind three lots of others'
+        got = one_line(str(error).partition("FATAL:")[2].partition("\n")[0], 100)
+        mend = "check the address; its password may also be in PGPASSWORD or ~/.pgpass"
+    elif isinstance(error, ModuleNotFoundError):
+        mend = f"install the database's driver ({error.name}), or name yours, as in postgresql+psycopg2://…"
     elif "unsupported URI" in str(error):
         got, mend = "an address of unknown kind", "use http(s)://HOST:PORT or sqlite:///PATH"
     elif _code(error) in ("UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", "PERMISSION_DENIED"):

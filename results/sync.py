@@ -49,7 +49,7 @@ class Synced:
         if not (self.store or self.left):
             return [f"{self.folder}: nothing waits to be sent"]
         dropped = f", {self.dropped} given up" if self.dropped else ""
-        told = f"{self.folder}: {self.sent} entries sent, {self.left} left{dropped}, to {self.store}"
+        told = f"{self.folder}: {_entries(self.sent)} sent, {self.left} left{dropped}, to {self.store}"
         return [told, *(f"not sent: {note}" for note in self.notes)]
 
     def to_json(self) -> dict[str, Any]:
@@ -88,6 +88,10 @@ def sync(folder: Path | None = None, uri: str | None = None, *, drop: bool = Fal
         elsewhere = {line["store"] or "the folder's own store" for line in left if not spool.holds(line)}
         others = [f"meant for {store}; sync once more" for store in sorted(elsewhere)]
         return Synced(str(folder), mask(address), done.sent, len(left), done.dropped, (*done.notes, *others))
+
+
+def _entries(count: int) -> str:
+    return f"{count} entr{'y' if count == 1 else 'ies'}"
 
 
 def _settings(folder: Path) -> tuple[str, str | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -55,12 +56,14 @@ class Mlflow:
                 time.sleep(0.1)
             else:
                 return self
+        self.kill()
         raise AssertionError((self.folder / "server.log").read_text()[-3000:])
 
     def kill(self):
         """All of its processes, at once: it can finish nothing."""
         if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
 
@@ -83,7 +86,7 @@ class Postgres:
         if self._as:
             shutil.chown(self._folder, self._as["user"])
             shutil.chown(secret, self._as["user"])
-        words = ["-U", self.user, "--pwfile", str(secret), "--auth", "scram-sha-256", "--no-sync"]
+        words = ["-U", self.user, "--pwfile", str(secret), "--auth", "scram-sha-256", "--encoding", "UTF8", "--no-sync"]
         self._run("initdb", "-D", self._data, *words)
         options = f"-h 127.0.0.1 -p {self.port} -k '' -F"
         self._run("pg_ctl", "-D", self._data, "-w", "-l", str(self._folder / "log"), "-o", options, "start")

@@ -1,15 +1,20 @@
 """Real servers that are killed, that want a password, that keep runs in PostgreSQL: each number arrives, and once."""
 
+import contextlib
 import json
+import tempfile
+from pathlib import Path
 
 import pytest
 from servers import Mlflow, Postgres, tool
+from sqlalchemy import create_engine
 
 from results import sender, spool
 from results.calls import Calls
 from results.spool import UNSENT, lines
 from results.sync import sync
 from results.tracking import Tracker
+from spaces.errors import RequestError
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("place")]
 
@@ -128,10 +133,8 @@ def test_what_a_server_missed_at_the_end_is_sent_later_even_in_pieces(mlflow, fo
         patch.setattr(Calls, "send", cut_off)
         patch.setattr(spool, "TRIES", 1)
         for _ in range(3):
-            try:
+            with contextlib.suppress(KeyboardInterrupt):
                 assert sync(folder).left
-            except KeyboardInterrupt:
-                pass
     assert 0 < len(lines(folder)) < kept
     assert sync(folder).left == 0 and not (folder / UNSENT).exists()
     sweep.check(client_of(mlflow.uri))
@@ -152,3 +155,126 @@ def test_whatever_is_sent_twice_is_there_once(mlflow, folder, store, monkeypatch
     sweep.report(range(STEPS))
     sweep.end()
     sweep.check(client_of(uri))
+
+
+# A server that wants a password ---------------------------------------------------------------------------------------
+
+USER, PASSWORD = "keeper", "correct-horse-staple"
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory):
+    pytest.importorskip("flask_wtf", reason="mlflow[auth] is not installed")
+    folder = tmp_path_factory.mktemp("guarded")
+    (folder / "auth.ini").write_text(
+        "[mlflow]\n"
+        "default_permission = NO_PERMISSIONS\n"
+        f"database_uri = sqlite:///{folder}/auth.db\n"
+        f"admin_username = {USER}\n"
+        f"admin_password = {PASSWORD}\n"
+        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+    )
+    environment = {"MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini"), "MLFLOW_FLASK_SERVER_SECRET_KEY": "any"}
+    server = Mlflow(folder, words=["--app-name", "basic-auth"], **environment).start()
+    yield server
+    server.kill()
+
+
+def with_credentials(uri, password=PASSWORD):
+    return uri.replace("://", f"://{USER}:{password}@")
+
+
+@pytest.mark.parametrize("place_of_password", ["address", "environment"])
+def test_a_server_that_wants_a_password_gets_it_and_nobody_else(
+    guarded, folder, monkeypatch, caplog, capfd, place_of_password
+):
+    caplog.set_level("DEBUG")
+    uri = with_credentials(guarded.uri) if place_of_password == "address" else guarded.uri
+    if place_of_password == "environment":
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", USER)
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
+    tracker = Tracker.open(folder, folder.parent.name, uri)
+    run = tracker.start("run", params={"uri": uri, "said": {"by": uri}}, description=uri, tags={"at": uri})
+    tracker.log(run, {"a": 0.5}, 1)
+    tracker.artifact(run, folder / "policy.json")
+    tracker.text(run, f"Traceback: no route to {uri}", "error.txt")
+    tracker.finish(run, "FAILED", f"no route to {uri}")
+    assert run.id() and tracker.flush()
+    later = tracker.start("later")
+    assert later.id()
+
+    def away(job):
+        raise ConnectionError(f"no route to {uri}")
+
+    monkeypatch.setattr(sender, "GRACE_DOWN", 0.2)
+    monkeypatch.setattr(tracker._sender, "_send", away)
+    tracker.text(later, f"told at {uri}", "note.txt")
+    tracker.close("FINISHED")
+    said = [(folder / UNSENT).read_text()]
+    assert len(lines(folder)) == 2
+    if place_of_password == "address":
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    done = sync(folder)
+    assert (done.sent, done.left) == (2, 0)
+
+    client = client_of(uri)
+    (there,) = client.search_runs([tracker.experiment_id], "attributes.run_name = 'run'")
+    assert (there.info.status, there.data.metrics) == ("FAILED", {"a": 0.5})
+    files = {
+        item.path: client.download_artifacts(run.id(), item.path, str(folder))
+        for item in client.list_artifacts(run.id())
+    }
+    assert set(files) == {"policy.json", "error.txt"}
+    client.download_artifacts(later.id(), "note.txt", str(folder))
+    said += [str(there), caplog.text, *capfd.readouterr(), repr(tracker), tracker.uri, json.dumps(done.to_json())]
+    written = [path.read_bytes() for path in folder.parent.rglob("*") if path.is_file()]
+    assert len(written) == 4 and not any(PASSWORD.encode() in content for content in written)
+    assert not any(PASSWORD in text for text in said)
+
+
+@pytest.mark.parametrize("password", ["wrong-horse-staple", ""])
+def test_wrong_credentials_are_refused_in_one_line_that_says_what_to_set(guarded, folder, password, caplog, capfd):
+    uri = with_credentials(guarded.uri, password) if password else guarded.uri
+    with pytest.raises(RequestError) as refusal:
+        Tracker.open(folder, "x", uri)
+    told = str(refusal.value)
+    assert "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD" in told and "\n" not in told
+    assert "wrong-horse" not in told + caplog.text + "".join(capfd.readouterr())
+
+
+# PostgreSQL -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def postgres():
+    try:
+        create_engine("postgresql://host/name")
+    except ModuleNotFoundError as error:
+        pytest.skip(f"PostgreSQL's driver is not installed: {error}")
+    if not tool("initdb") or not tool("pg_ctl"):
+        pytest.skip("PostgreSQL is not installed")
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own may not be entered by another user
+        Path(folder).chmod(0o755)
+        server = Postgres(Path(folder) / "cluster").start()
+        yield server
+        server.stop()
+
+
+@pytest.mark.parametrize("kind", ["direct", "server"])
+def test_postgresql_keeps_a_run(postgres, folder, tmp_path_factory, kind, caplog, capfd):
+    server = None
+    if kind == "server":
+        server = Mlflow(tmp_path_factory.mktemp("before-postgres"), backend=postgres.uri).start()
+    try:
+        uri = postgres.uri if server is None else server.uri
+        sweep = Sweep(folder, uri)
+        sweep.report(range(STEPS))
+        sweep.end()
+        sweep.check(client_of(uri))
+        assert postgres.password not in sweep.tracker.uri + caplog.text + "".join(capfd.readouterr())
+    finally:
+        if server is not None:
+            server.kill()
+    with pytest.raises(RequestError, match=r"password authentication failed.*PGPASSWORD") as refusal:
+        Tracker.open(folder, "x", postgres.uri.replace(postgres.password, "wr0ng"))
+    assert "wr0ng" not in str(refusal.value) and "\n" not in str(refusal.value)

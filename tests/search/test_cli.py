@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from results.tracking import Tracker
 from search.cli import main
+from search.journal import Journal
 from spaces import Entry, Genome, ImageSpec, Phase, Policy, Schedule
 
 MINIMAL = "data: {name: digits, train: 40, validation: 40}\nteacher: {model: mlp}\nstudent: {model: mlp}\n"
@@ -36,7 +38,7 @@ def policy(path, role="student", channels=1):
     return Schedule((Phase(2, genome),), role, ImageSpec(8, channels, (0,) * channels)).save(path)
 
 
-@pytest.mark.parametrize("command", ["", "search", "screen", "train", "export", "show", "diff", "ui", "doctor"])
+@pytest.mark.parametrize("command", ["", "search", "screen", "train", "export", "show", "diff", "ui", "sync", "doctor"])
 def test_every_command_explains_itself(roletune, command):
     status, out, _ = roletune(*command.split(), "--help")
     assert status == 0 and "Usage" in out
@@ -52,6 +54,55 @@ def test_a_dry_run_prints_the_resolved_sweep_and_starts_nothing(roletune, tmp_pa
     # Each role: two searches of 4 members, three full trainings, 24 epochs each.
     assert plan["epochs_over_all_trials"] == 2 * (2 * 4 + 3) * 24
     assert [path.name for path in tmp_path.iterdir()] == ["sweep.yaml"]
+
+
+def test_a_dry_run_shows_no_password(roletune):
+    for more in ([], ["--json"]):
+        words = ["search", "sweep.yaml", "--dry-run", "--set", "tracking.uri=http://user:s3cr3t@host:5000", *more]
+        status, out, err = roletune(*words)
+        assert status == 0 and "http://host:5000" in out and "s3cr3t" not in out + err
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """A sweep's folder with an entry for the store in it, which is a run without a home."""
+    folder = tmp_path / "runs" / "small-001"
+    folder.mkdir(parents=True)
+    (folder / "sweep.yaml").write_text("name: small\n")
+    start = {"op": "start", "run": "r", "ticket": "a" * 32, "id": None, "parent": None, "store": "", "at": 1}
+    gone = {"op": "artifact", "run": "r", "ticket": "a" * 32, "id": None, "store": "", "path": "policy.json"}
+    text = "".join(json.dumps(line) + "\n" for line in (start | {"tags": {"roletune.ticket": "a" * 32}}, gone))
+    (folder / "tracking.unsent.jsonl").write_text(text)
+    return folder
+
+
+def test_a_sweep_that_runs_is_not_synced(roletune, kept):
+    with Journal(kept):
+        status, _, err = roletune("sync", kept)
+        assert status == 2 and "another process runs the sweep in" in err and err.count("\n") == 1
+    status, _, err = roletune("sync", kept)
+    assert status == 2 and "an MLflow store must be there" in err and err.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_sync_says_what_it_sent_and_what_is_left(roletune, kept, tmp_path):
+    Tracker.open(kept, "small").close()
+    status, out, err = roletune("sync")
+    store = f"sqlite:///{kept}/mlflow.db"
+    assert (status, err) == (1, "")
+    first, second = out.splitlines()
+    assert first == f"{kept}: 1 entry sent, 1 left, to {store}"
+    assert second.startswith("not sent: artifact of run 'r': ") and str(kept / "policy.json") in second
+    status, out, _ = roletune("sync", kept, "--drop", "--json")
+    assert status == 0
+    assert {key: value for key, value in json.loads(out).items() if key not in ("folder", "notes")} == {
+        "store": store,
+        "sent": 0,
+        "left": 0,
+        "dropped": 1,
+    }
+    status, out, _ = roletune("sync", kept)
+    assert (status, out) == (0, f"{kept}: nothing waits to be sent\n")
 
 
 GRID = ["show", "s.json", "--grid", "g.png", "--images"]
@@ -112,6 +163,12 @@ MISTAKES = {
     "diff no file": (["diff", "s.json", "absent.json"], "cannot read the policy file absent.json"),
     "diff no policy": (["diff", "sweep.yaml", "s.json"], "sweep.yaml is no policy file"),
     "diff as text": (["diff", "s.json", "t.json", "--plot", "d.txt"], "choose a name that ends in .png"),
+    "sync without sweep": (["sync"], "no sweep in"),
+    "sync no folder": (["sync", "absent"], "no folder"),
+    "dead server with a password": (
+        ["doctor", "sweep.yaml", "--set", "tracking=http://user:s3cr3t@host"],
+        "http://user:***@host",
+    ),
     "page without sweep": (["ui"], "no sweep in"),
     "page of no sweep": (["ui", "."], "no MLflow store in ."),
     "nobody at the address": (["search", "sweep.yaml", "--address", "127.0.0.1:1"], "127.0.0.1:1"),
@@ -135,7 +192,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(roletune, tmp_path, mistake, m
     status, out, err = roletune(*words)
     assert status == 2, err
     assert line in err and err.startswith("roletune: ") and err.count("\n") == 1
-    assert out == ""
+    assert out == "" and "s3cr3t" not in err
     assert sorted(tmp_path.iterdir()) == before
 
 

@@ -240,3 +240,25 @@ def test_any_tree_is_a_sweep_or_refused(tree):
         SweepConfig.from_mapping({"data": {"name": "digits"}, **tree})
     except RequestError as refusal:
         assert "\n" not in str(refusal)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "tracking: {uri: 'http://user:s3cr3t@host'}",
+        "tracking: 'http://user:s3cr3t@host'",
+        "tracking: {url: 'http://user:s3cr3t@host'}",
+        "tracking: {uri: ['http://user:s3cr3t@host']}",
+        "tracking: {uri: http://user:s3cr3t@host: no}",
+    ],
+)
+def test_nothing_shows_the_password_of_the_tracking_server(tmp_path, content):
+    path = tmp_path / "sweep.yaml"
+    path.write_text(f"data: {{name: digits}}\n{content}\n")
+    try:
+        config = SweepConfig.load(path)
+    except RequestError as error:
+        assert "s3cr3t" not in str(error) and "tracking" in str(error)
+    else:
+        assert config.tracking.uri == "http://user:s3cr3t@host", "which it is asked with"
+        assert "s3cr3t" not in repr(config) + str(config) + config.to_yaml() + config.model_dump_json()

@@ -163,7 +163,7 @@ SMALL = {"name": "small", "data": {"name": "digits"}, "teacher": {"model": "mlp"
 def config(storage, **changes):
     """The small sweep with other values, by their dotted places."""
     content = json.loads(json.dumps(SMALL | {"storage": str(storage)}))
-    for place, value in changes.items():
+    for place, value in {"tracking__uri": "http://user:s3cr3t@host:5000", **changes}.items():
         *parents, last = place.split("__")
         inner = content
         for parent in parents:
@@ -178,7 +178,9 @@ def started(tmp_path):
     for name in ("small-001", "small-002", "smaller-003", "small-x"):
         (tmp_path / name).mkdir()
     for name in ("small-001", "small-002"):
-        (tmp_path / name / "sweep.yaml").write_text(config(tmp_path).to_yaml())
+        told = config(tmp_path, tracking__uri="http://user:s3cr3t@host:5000").to_yaml()
+        assert "http://host:5000" in told and "s3cr3t" not in told
+        (tmp_path / name / "sweep.yaml").write_text(told)
     return folder
 
 
@@ -199,6 +201,7 @@ def test_the_newest_sweep_of_that_name_is_gone_on_with(tmp_path, started):
         {"student__stage__epochs": 30, "teacher__stage__population": 8},
         {"student__full__seeds": 3, "teacher__full__epochs": 50},
         {"search__repeats": 5},
+        {"tracking__uri": "http://other:an0ther@host:5000"},
     ],
 )
 def test_more_of_the_same_may_be_asked_for(tmp_path, started, changes):
@@ -213,6 +216,7 @@ def test_more_of_the_same_may_be_asked_for(tmp_path, started, changes):
         ({"student__stage__interval": 4}, "student.stage.interval: 3 → 4"),
         ({"search__seed": 1, "data__train": 50}, "data.train: null → 50; search.seed: 0 → 1"),
         ({"space__augment": ["identity", "flip"]}, 'space.augment: ["identity"] → ["identity", "flip"]'),
+        ({"tracking__uri": "http://u:n3w@h"}, 'tracking.uri: "http://host:5000" → "http://h"'),
         ({"student": None}, 'student.model: "mlp" → nothing'),
     ],
 )

@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # importing MLflow takes seconds
 T = TypeVar("T")
 
 REMOTE, LOCAL, DOWNLOAD = 10.0, 60.0, 600.0
-"""Seconds that a server, a SQLite file (a new one takes some) and an artifact may take to answer."""
+"""Seconds that a server, a database (a new one takes some) and an artifact may take to answer."""
 
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 _PERMANENT = {
@@ -54,7 +54,7 @@ def connect(uri: str, experiment: str, folder: Path) -> tuple[MlflowClient, str]
     def question(client: MlflowClient) -> tuple[MlflowClient, str]:
         return client, _experiment_id(client, experiment, _artifacts(uri, folder))
 
-    return _ask(uri, question, LOCAL if _sqlite_file(uri) else REMOTE)
+    return _ask(uri, question, LOCAL if _is_database(uri) else REMOTE)
 
 
 def answer(client: MlflowClient, question: Callable[[MlflowClient], T]) -> T:
@@ -156,7 +156,7 @@ def _ask(uri: str, question: Callable[[MlflowClient], T], limit: float) -> T:
 
 def _probe(uri: str) -> None:
     """Try a database once: MLflow itself tries ten times, for 100 seconds, and says why only in its log."""
-    if urlsplit(uri).scheme.partition("+")[0] not in _DATABASES:
+    if not _is_database(uri):
         return
     import sqlalchemy
 
@@ -189,6 +189,10 @@ def _artifacts(uri: str, folder: Path) -> str | None:
     if file := _sqlite_file(uri):
         return (file.parent / "artifacts").as_uri()
     return None if urlsplit(uri).scheme in ("", "file", "http", "https") else (folder / "artifacts").as_uri()
+
+
+def _is_database(uri: str) -> bool:
+    return urlsplit(uri).scheme.partition("+")[0] in _DATABASES
 
 
 def _sqlite_file(uri: str) -> Path | None:

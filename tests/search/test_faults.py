@@ -17,6 +17,7 @@ from types import SimpleNamespace
 import pytest
 from mlflow.tracking import MlflowClient
 from rich.console import Console
+from servers import Mlflow
 
 import search.watch
 from results import sender
@@ -344,3 +345,23 @@ def test_what_the_tracking_server_missed_arrives_when_it_is_back(roletune, tmp_p
     }
     assert {name: epochs for name, epochs in steps.items() if epochs} == epochs_reported(folder)
     assert list(epochs_reported(folder).values()) == [[1, 2, 3, 4]] * 3
+
+
+def test_a_password_in_the_address_is_in_nothing_that_a_sweep_leaves(roletune, tmp_path, tmp_path_factory):
+    server = Mlflow(tmp_path_factory.mktemp("server")).start()  # it wants none, and takes any
+    try:
+        address = server.uri.replace("://", "://keeper:correct-horse@")
+        told = [roletune("--set", f"tracking.uri={address}")]
+        told += [roletune("--resume", "--set", f"tracking.uri={address.replace('correct', 'renewed')}")]
+        assert [status for status, _ in told] == [0, 0], told
+        client = MlflowClient(server.uri)
+        runs = client.search_runs([client.get_experiment_by_name("small").experiment_id])
+        assert len(runs) == 1 + 2 + 1 and {run.info.status for run in runs} == {"FINISHED"}
+    finally:
+        server.kill()
+    written = [*(tmp_path / "runs").rglob("*"), *server.folder.rglob("*")]
+    assert {"sweep.yaml", "result.json", "server.db", "journal.jsonl"} <= {path.name for path in written}
+    for path in written:
+        assert not path.is_file() or b"-horse" not in path.read_bytes(), path
+    assert server.uri in (tmp_path / "runs" / "small-001" / "sweep.yaml").read_text()
+    assert "-horse" not in str(told)

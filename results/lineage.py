@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -78,18 +79,93 @@ def ancestry(member: str, epochs: int, starts: Mapping[str, Genome], exploits: S
         exploits: all events of the population, in the order in which they happened. Where members are not
             synchronised that is not the order of their epochs: a target may copy a donor that is behind it.
     """
-    phases: list[Phase] = []
-    members = [member]
-    end = epochs
+    line = descent(member, epochs, exploits)
+    genomes = [starts[step.member] if step.copy is None else step.copy.after for step in line]
+    phases = [Phase(step.end - step.start, genome) for step, genome in zip(line, genomes, strict=True) if step.end]
+    return Ancestry(merge(phases), tuple(step.member for step in line))
+
+
+@dataclass(frozen=True)
+class Step:
+    """A stretch of a line: epochs that its weights were trained in one member's place.
+
+    Args:
+        member: the member.
+        start: epochs that they had been trained for before, 0 at the root.
+        end: and after.
+        copy: how they came there; None: they began there.
+    """
+
+    member: str
+    start: int
+    end: int
+    copy: Exploit | None = None
+
+
+def descent(member: str, epochs: int, exploits: Sequence[Exploit]) -> tuple[Step, ...]:
+    """The line that leads to `member` as it is after `epochs`, root first; the arguments are those of `ancestry`."""
+    line: list[Step] = []
     for event in reversed(exploits):
         # A copy made at the very end changes a genome that no epoch is trained with.
-        if event.target == members[0] and event.epoch < end:
-            phases.insert(0, Phase(end - event.epoch, event.after))
-            members.insert(0, event.donor)
-            end = event.epoch
-    if end:
-        phases.insert(0, Phase(end, starts[members[0]]))
-    return Ancestry(merge(phases), tuple(members))
+        if event.target == member and event.epoch < epochs:
+            line.insert(0, Step(member, event.epoch, epochs, event))
+            member, epochs = event.donor, event.epoch
+    return (Step(member, 0, epochs), *line)
+
+
+@dataclass(frozen=True)
+class Slice:
+    """What a member trained between two perturbations.
+
+    Args:
+        member: the member.
+        start: epochs that its weights had been trained for before.
+        end: and after.
+        score: by which it was judged then: validation accuracy, NaN if it had none.
+    """
+
+    member: str
+    start: int
+    end: int
+    score: float
+
+
+@dataclass(frozen=True)
+class Family:
+    """A population over its generations: who trained how well, who copied whom, and the way to the winner.
+
+    Args:
+        name: of the stage.
+        members: all of them, in order.
+        slices: in the order in which they ended.
+        exploits: likewise.
+        path: the winner's line, root first; empty: there is no winner.
+    """
+
+    name: str
+    members: tuple[str, ...]
+    slices: tuple[Slice, ...]
+    exploits: tuple[Exploit, ...]
+    path: tuple[Step, ...] = ()
+
+    @classmethod
+    def of(
+        cls, name: str, members: Sequence[str], slices: Sequence[Slice], exploits: Sequence[Exploit], winner: str = ""
+    ) -> Family:
+        """The family, with the line of `winner` as far as it was trained; empty: nobody has won."""
+        ends = [each.end for each in slices if each.member == winner]
+        path = descent(winner, ends[-1], exploits) if ends else ()
+        return cls(name, tuple(members), tuple(slices), tuple(exploits), path)
+
+    @property
+    def generations(self) -> int:
+        """How many slices a member trained at most."""
+        return max(Counter(each.member for each in self.slices).values(), default=0)
+
+    @property
+    def winner(self) -> str:
+        """The best member; empty: there is none."""
+        return self.path[-1].member if self.path else ""
 
 
 def _number(value: float) -> float | None:

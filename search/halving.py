@@ -20,7 +20,7 @@ from typing import Any
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from search.journal import METRIC
+from results.members import METRIC
 from search.members import EPOCH, is_moved, keep_actors_warm, member_index, member_name, rank, rankable
 from spaces import RequestError
 

@@ -21,27 +21,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from results.history import FILE
 from results.lineage import Exploit
+from results.members import METRIC, Report
 from spaces.errors import RequestError, WorkError
-
-FILE = "journal.jsonl"
-
-METRIC = "validation_accuracy"
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a member reported of one epoch.
-
-    Args:
-        epoch: 1, 2, 3, …
-        at: when, in milliseconds since 1970, as MLflow counts.
-        metrics: by name.
-    """
-
-    epoch: int
-    at: int
-    metrics: Mapping[str, float]
 
 
 @dataclass

@@ -29,8 +29,8 @@ from ray.tune.schedulers import PopulationBasedTraining, TrialScheduler
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from results.lineage import Exploit
+from results.members import METRIC
 from search.bandit import Gains
-from search.journal import METRIC
 from search.members import EPOCH, is_moved, keep_actors_warm, member_index, member_name, rank, rankable
 from spaces import Genome, Space
 

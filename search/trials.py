@@ -19,9 +19,10 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
+from results.members import METRIC, Report
 from search.config import ResourceConfig
 from search.guards import idle_deaths_survived, own_errors_told
-from search.journal import METRIC, Journal, Progress, Report
+from search.journal import Journal, Progress
 from search.members import EPOCH, member_name
 from search.population import Members
 from spaces import Genome, RoletuneError, Schedule, WorkError

@@ -13,8 +13,9 @@ from rich.markup import escape
 
 from results.choices import told
 from results.lineage import Exploit
+from results.members import METRIC, Report
 from results.tracking import Run, Tracker
-from search.journal import METRIC, Journal, Progress, Report
+from search.journal import Journal, Progress
 from search.members import member_name, rankable
 from search.progress import Ticker
 from search.trials import Keeper, Member, error_text

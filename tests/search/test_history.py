@@ -1,0 +1,33 @@
+"""What the journal writes, `results.history` reads, and both know the same of it."""
+
+import math
+
+from results.history import History
+from results.lineage import Exploit
+from results.members import METRIC
+from search.journal import Journal
+from spaces import Genome
+
+
+def test_a_sweeps_history_is_its_journals(tmp_path):
+    copy = Exploit(1, "s-pbt-01", "s-pbt-00", math.nan, 0.5, Genome(), Genome())
+    names = ("s-pbt-00", "s-pbt-01")
+    for _ in range(2):
+        with Journal(tmp_path) as journal:
+            for name in names:
+                journal.reported(name, 1, {"loss": math.inf, METRIC: 0.5})
+                if journal.life == 1:
+                    journal.saved(name, 1, journal.trials / "s-search" / name / "checkpoint_000000")
+            if journal.life == 1:
+                journal.perturbed("s-pbt", 1, {names[0]: 0.5, names[1]: math.nan}, [copy])
+            journal.note("parted", stage="s-asha", epoch=1, standings={"s-asha-00": [0, 0.5, None]}, kept=["s-asha-00"])
+            journal.note("tested", training="s-full-policy-0", score={"accuracy": 0.5})
+            journal.ended(names[0], error="it broke")
+            history = History.read(tmp_path)
+            stage = history.stage("s-pbt")
+            assert len(history.lives) == journal.life and history.tests == {"s-full-policy-0": {"accuracy": 0.5}}
+            assert [event.epoch for event in stage.exploits] == [event.epoch for event in journal.copies("s-pbt")]
+            assert stage.members[names[0]].error == journal.progress(names[0]).error == "it broke"
+            assert list(stage.members) == list(journal.members) == list(names)
+            assert stage.members[names[0]].epoch == journal.progress(names[0]).epoch == 1
+            assert history.stage("s-asha").rungs[0].kept == ("s-asha-00",)

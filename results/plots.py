@@ -9,13 +9,13 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import ListedColormap
+from matplotlib.colors import Colormap, LinearSegmentedColormap, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
 from results.strengths import STRONGEST, Strengths
+from results.theme import Theme, canvas
 from spaces import Schedule
 from spaces.files import write_atomic
 
@@ -40,37 +40,45 @@ def plot_schedule(schedule: Schedule, path: Path | str, title: str = "") -> Path
 
 def schedule_png(schedule: Schedule, title: str = "") -> bytes:
     """The picture that `plot_schedule` writes; the same schedule gives the same bytes."""
-    strengths = Strengths.of(schedule)
-    never = textwrap.wrap(f"Never in force: {', '.join(strengths.never)}", 125) if strengths.never else []
-    rows = max(1, len(strengths.operations))
-    figure = Figure(figsize=(8, 0.27 * rows + 2.2 + 0.17 * len(never)), layout="constrained")
-    FigureCanvasAgg(figure)
-    heat, line = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [max(rows, 4), 4]})
-    image = _draw_heat(heat, strengths)
-    heat.set_title(title or f"What the {schedule.role} sees", loc="left")
-    heat.set_title("strength = probability × level", loc="right", fontsize=8, color=FAINT)
-    figure.colorbar(image, ax=heat, pad=0.01, ticks=range(0, 10, 3))
-    _draw_mean(line, strengths)
-    if never:
-        figure.supxlabel("\n".join(never), x=0.01, ha="left", fontsize=8, color=FAINT)
     buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
+    schedule_figure(schedule, title).savefig(buffer, format="png", dpi=120, metadata={"Software": None})
     return buffer.getvalue()
 
 
-def _draw_heat(axes: Axes, strengths: Strengths) -> AxesImage:
+def schedule_figure(schedule: Schedule, title: str = "", theme: Theme | None = None, width: float = 8) -> Figure:
+    """The same as a figure of `width` inches, in the colours of a page; None: on white paper, in blue."""
+    strengths = Strengths.of(schedule)
+    lines = int(125 * width / 8)
+    never = textwrap.wrap(f"Never in force: {', '.join(strengths.never)}", lines) if strengths.never else []
+    rows = max(1, len(strengths.operations))
+    figure = canvas(width, 0.27 * rows + 2.2 + 0.17 * len(never))
+    heat, line = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [max(rows, 4), 4]})
+    faint = theme.faint if theme else FAINT
+    image = _draw_heat(heat, strengths, theme)
+    heat.set_title(title or f"What the {schedule.role} sees", loc="left")
+    heat.set_title("strength = probability × level", loc="right", fontsize=8, color=faint)
+    figure.colorbar(image, ax=heat, pad=0.01, ticks=range(0, 10, 3))
+    _draw_mean(line, strengths, theme.lead if theme else "#08306b")
+    if never:
+        figure.supxlabel("\n".join(never), x=0.01, ha="left", fontsize=8, color=faint)
+    return figure
+
+
+def _draw_heat(axes: Axes, strengths: Strengths, theme: Theme | None) -> AxesImage:
     ops, columns = list(strengths.operations), min(strengths.epochs, COLUMNS)
     table = np.full((1, columns), np.nan)
     if ops:
         in_force = strengths.binned(strengths.probability, columns) > 0
         table = np.where(in_force, strengths.binned(strengths.strength, columns), np.nan)
     # The palest blue is left out, so that what is in force at level 0 is not white.
-    colours = ListedColormap(mpl.colormaps["Blues"](np.linspace(0.1, 1, 256)))
+    colours: Colormap = ListedColormap(mpl.colormaps["Blues"](np.linspace(0.1, 1, 256)))
+    if theme is not None:
+        colours = LinearSegmentedColormap.from_list("heat", theme.heat)
     rows = len(table)
     image = axes.imshow(
         table,
         aspect="auto",
-        cmap=colours.with_extremes(bad="white"),
+        cmap=colours.with_extremes(bad="white" if theme is None else "none"),
         vmin=0,
         vmax=STRONGEST,
         extent=(0, strengths.epochs, rows, 0),
@@ -78,16 +86,16 @@ def _draw_heat(axes: Axes, strengths: Strengths) -> AxesImage:
     )
     axes.set_yticks(np.arange(rows) + 0.5, ops or ["no operation"])
     axes.set_yticks(np.arange(1, rows), minor=True)
-    axes.grid(which="minor", color="#d0d7de", linewidth=0.6)
+    axes.grid(which="minor", color=theme.line if theme else "#d0d7de", linewidth=0.6)
     axes.tick_params(which="both", length=0)
     return image
 
 
-def _draw_mean(axes: Axes, strengths: Strengths) -> None:
+def _draw_mean(axes: Axes, strengths: Strengths, colour: str) -> None:
     columns = min(strengths.epochs, COLUMNS)
     mean = strengths.binned(strengths.mean, columns)
     edges = np.arange(columns + 1) * float(strengths.epochs) / columns
-    axes.stairs(mean, edges, color="#08306b", linewidth=1.6 if columns <= 100 else 0.9, baseline=None)
+    axes.stairs(mean, edges, color=colour, linewidth=1.6 if columns <= 100 else 0.9, baseline=None)
     axes.set_ylim(0, max(1.0, 1.15 * float(mean.max())))
     axes.set_ylabel("mean")
     axes.set_xlabel("epoch")

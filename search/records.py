@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,16 +14,22 @@ from results import pareto
 from results.choices import Chosen, free, markdown, plot, told
 from results.hard import plot_game
 from results.plots import plot_schedule
+from results.report import report
+from results.store import one_line
 from results.summary import RoleResult, SweepResult
 from results.tracking import Run, Tracker
 from search.config import SweepConfig
+from search.samples import samples
 from search.stage import Stage
 from search.trials import Outcome
 from spaces import Genome, Schedule
 from spaces.files import write_atomic
 from spaces.schedule import weights_file
+from trainables.data import DataSet
 from trainables.task import Task
 from trainables.weights import save_weights
+
+_log = logging.getLogger("roletune.report")
 
 
 class Records:
@@ -121,8 +128,19 @@ class Records:
             "versions": {name: importlib.metadata.version(name) for name in ("roletune", "torch", "ray")},
         }
 
-    def close(self, roles: tuple[RoleResult, ...], failed: Mapping[str, str], seconds: float) -> SweepResult:
-        """Write the summary, and close the sweep's run."""
+    def page(self, data: DataSet) -> None:
+        """Draw the report. A sweep that has found its answer does not fail over a picture: it is noted, and told."""
+        try:
+            self.artifacts(report(self.folder, images=samples(data), own=self.config.space.own))
+        except Exception as error:  # from a full disk to a user's own data that cannot be read any more
+            why = one_line(f"{type(error).__name__}: {error}", 500)
+            self.tracker.tag(self.parent, {"report.error": why})
+            _log.warning("the report could not be drawn (%s); roletune report %s tries again", why, self.folder)
+
+    def close(
+        self, roles: tuple[RoleResult, ...], failed: Mapping[str, str], seconds: float, data: DataSet
+    ) -> SweepResult:
+        """Write the summary and the report, which shows some images of `data`, and close the sweep's run."""
         result = SweepResult(
             name=self.config.name,
             folder=str(self.folder),
@@ -134,8 +152,9 @@ class Records:
             roles=roles,
         )
         summary = write_atomic(self.folder / "report" / "summary.md", f"# {self.folder.name}\n\n{result.markdown()}")
-        data = write_atomic(self.folder / "result.json", json.dumps(result.to_json(), indent=2) + "\n")
-        self.artifacts(summary, data)
+        figures = write_atomic(self.folder / "result.json", json.dumps(result.to_json(), indent=2) + "\n")
+        self.artifacts(summary, figures)
+        self.page(data)
         self.tracker.log(self.parent, {"seconds": seconds, "failed_trials": float(len(failed)), **_figures(roles)})
         self.tracker.finish(self.parent)
         return result

@@ -36,7 +36,7 @@ def policy(path, role="student", channels=1):
     return Schedule((Phase(2, genome),), role, ImageSpec(8, channels, (0,) * channels)).save(path)
 
 
-@pytest.mark.parametrize("command", ["", "search", "screen", "train", "export", "show", "ui", "doctor"])
+@pytest.mark.parametrize("command", ["", "search", "screen", "train", "export", "show", "report", "ui", "doctor"])
 def test_every_command_explains_itself(roletune, command):
     status, out, _ = roletune(*command.split(), "--help")
     assert status == 0 and "Usage" in out

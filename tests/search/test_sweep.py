@@ -89,6 +89,7 @@ def test_the_store_opens_with_plain_mlflow_calls(finished):
         "sweep.yaml",
         "result.json",
         "summary.md",
+        "index.html",
         *(f"policy.{role}.json" for role in ("teacher", "student")),
         *(f"schedule.{role}.png" for role in ("teacher", "student")),
     }

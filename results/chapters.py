@@ -10,6 +10,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from results.curves import curves, scatter
+from results.family import family_png
 from results.folder import Folder
 from results.history import StageHistory
 from results.overview import Overview
@@ -76,6 +77,13 @@ def chapters(sweep: Folder) -> list[Chapter]:
             + [Plate(f"{role}", notes=[f"Its policy is left out: {why}"]) for role, why in sweep.refused.items()],
         ),
         Chapter(
+            "lineage",
+            "Who descends from whom",
+            "One row a member, from left to right the epochs; darker cells scored higher. The orange line leads through "
+            "the ancestors of the best: the schedule above is what was in force along it.",
+            list(_families(sweep)),
+        ),
+        Chapter(
             "curves",
             "The population over the epochs",
             "Thin: every member. Thick: the median, in a band from the lower to the upper quartile. "
@@ -139,6 +147,16 @@ def _each(sweep: Folder, draw: Callable[[Sequence[StageHistory]], Picture | None
     for role in sweep.roles:
         if drawn := draw(sweep.searches(role)):
             yield Plate(f"The {role}", drawn)
+
+
+def _families(sweep: Folder) -> Iterator[Plate]:
+    """A picture for each search whose members copy each other."""
+    for role in sweep.roles:
+        for stage in sweep.searches(role):
+            if stage.perturbations:
+                family = stage.family()
+                alt = f"Lineage of {family.name}. {family}"
+                yield Plate(f"The {role}", Picture(alt, family_png(family)), str(family).splitlines(), wide=True)
 
 
 def _choices(sweep: Folder) -> Iterator[Plate]:

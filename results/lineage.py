@@ -10,6 +10,9 @@ from typing import Any
 from spaces import Genome, Phase
 from spaces.schedule import merge
 
+TOLD = 6
+"""How many of a winner's ancestors a line of text names."""
+
 
 @dataclass(frozen=True)
 class Exploit:
@@ -166,6 +169,25 @@ class Family:
     def winner(self) -> str:
         """The best member; empty: there is none."""
         return self.path[-1].member if self.path else ""
+
+    def __str__(self) -> str:
+        """One line, such as may stand for the picture; epochs are counted from 0."""
+        sizes = (count(len(self.members), "member"), count(self.generations, "generation"))
+        text = f"{self.name}: {', '.join(sizes)}, {count(len(self.exploits), 'copy', 'copies')}"
+        if not self.path:
+            return text
+        *steps, last = self.path
+        if not steps:
+            return f"{text}; the best, {last.member}, copied nobody"
+        told = [f"{step.member.removeprefix(self.name)} (epochs {step.start} to {step.end - 1})" for step in steps]
+        if len(told) > TOLD:
+            told[TOLD // 2 : -(TOLD // 2)] = [f"{len(told) - 2 * (TOLD // 2)} more"]
+        return f"{text}; the best, {last.member}, descends from {', '.join(told)}, and goes on from {last.start}"
+
+
+def count(number: int, noun: str, nouns: str = "") -> str:
+    """`1 copy`, `1,000 copies`; `nouns`: the plural, where it is not made with an s."""
+    return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"
 
 
 def _number(value: float) -> float | None:

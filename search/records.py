@@ -12,13 +12,15 @@ from typing import Any
 
 from results import pareto
 from results.choices import Chosen, free, markdown, plot, told
+from results.family import plot_family
 from results.hard import plot_game
+from results.history import History
 from results.plots import plot_schedule
 from results.report import report
 from results.store import one_line
 from results.summary import RoleResult, SweepResult
 from results.tracking import Run, Tracker
-from search.config import SweepConfig
+from search.config import COPYING, SweepConfig
 from search.samples import samples
 from search.stage import Stage
 from search.trials import Outcome
@@ -66,6 +68,12 @@ class Records:
         policy = schedule.save(self.policy_file(schedule.role))
         picture = plot_schedule(schedule, self.folder / "report" / f"schedule.{schedule.role}.png")
         self.artifacts(policy, *((weights_file(policy),) if schedule.weights else ()), picture)
+
+    def family(self, stage: Stage) -> None:
+        """Draw who copied whom, where members do."""
+        if stage.kind in COPYING:
+            family = History.read(self.folder).stage(stage.name).family()
+            self.artifacts(plot_family(family, self.folder / "report" / f"lineage.{stage.task.role}.png"))
 
     def network(self, task: Task, weights: Mapping[str, Any]) -> None:
         """Write a trained network, as anybody can load it."""

@@ -252,6 +252,7 @@ class _Sweep:
         origin = self.records.provenance(task)
         found = stages[0].found(outcomes, origin)
         self.records.schedule(found.schedule)
+        self.records.family(stages[0])
         if any(choice.learns for choice in space.augmentations):
             self.records.games(outcomes, watch.runs)
         self.records.choices(stages[0], outcomes)

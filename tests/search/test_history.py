@@ -1,11 +1,17 @@
 """What the journal writes, `results.history` reads, and both know the same of it."""
 
 import math
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
 
 from results.history import History
 from results.lineage import Exploit
 from results.members import METRIC
+from search.config import SweepConfig
 from search.journal import Journal
+from search.records import Records
 from spaces import Genome
 
 
@@ -31,3 +37,17 @@ def test_a_sweeps_history_is_its_journals(tmp_path):
             assert list(stage.members) == list(journal.members) == list(names)
             assert stage.members[names[0]].epoch == journal.progress(names[0]).epoch == 1
             assert history.stage("s-asha").rungs[0].kept == ("s-asha-00",)
+
+
+@pytest.mark.parametrize(("kind", "copies"), [("pbt", True), ("pb2", True), ("random", False)])
+def test_a_sweep_draws_who_copied_whom(tmp_path, kind, copies):
+    """Where members copy each other, beside the schedule's picture, and in MLflow."""
+    kept = []
+    tracker = SimpleNamespace(start=lambda *args, **kwargs: "parent", artifact=lambda run, path: kept.append(path))
+    stage = SimpleNamespace(name=f"student-{kind}", kind=kind, task=SimpleNamespace(role="student"))
+    with Journal(tmp_path) as journal:
+        journal.reported(f"student-{kind}-00", 1, {METRIC: 0.5})
+        records = Records(SweepConfig.model_validate({"data": {"name": "digits"}}), tmp_path, tracker, "Search")
+        kept.clear()
+        records.family(stage)
+    assert kept == [tmp_path / "report" / "lineage.student.png"] * copies and all(map(Path.is_file, kept))

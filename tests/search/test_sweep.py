@@ -57,7 +57,8 @@ def test_the_result_has_every_figure_and_path(finished):
         assert (folder / found["policy_file"]).is_file()
     assert json.loads((folder / data["folder"] / "result.json").read_text()) == data
     assert (folder / data["report"] / "summary.md").is_file()
-    assert (folder / data["report"] / "schedule.student.png").is_file()
+    for picture in ("schedule", "lineage"):
+        assert (folder / data["report"] / f"{picture}.student.png").is_file()
     assert (folder / data["folder"] / "models" / "teacher.safetensors").is_file()
 
 
@@ -91,7 +92,7 @@ def test_the_store_opens_with_plain_mlflow_calls(finished):
         "summary.md",
         "index.html",
         *(f"policy.{role}.json" for role in ("teacher", "student")),
-        *(f"schedule.{role}.png" for role in ("teacher", "student")),
+        *(f"{picture}.{role}.png" for picture in ("schedule", "lineage") for role in ("teacher", "student")),
     }
     assert result.roles[0].policy_file.endswith("policy.teacher.json")
     policy = export(parent.info.run_id, "teacher", result.tracking_uri)

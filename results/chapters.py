@@ -10,9 +10,10 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from results.curves import curves, scatter
-from results.family import family_png
+from results.family import family_figure
 from results.folder import Folder
-from results.history import StageHistory
+from results.lineage import Family
+from results.members import StageHistory
 from results.overview import Overview
 from results.plots import schedule_figure
 from results.theme import Picture, Theme, picture
@@ -79,15 +80,16 @@ def chapters(sweep: Folder) -> list[Chapter]:
         Chapter(
             "lineage",
             "Who descends from whom",
-            "One row a member, from left to right the epochs; darker cells scored higher. The orange line leads through "
-            "the ancestors of the best: the schedule above is what was in force along it.",
+            "One row a member, from left to right the epochs; the scale beside it gives a cell's score, hatched is not "
+            "scored. Arrows lead from who was copied to who goes on from there, the orange line through the ancestors "
+            "of the best: what was in force along it is the schedule.",
             list(_families(sweep)),
         ),
         Chapter(
             "curves",
             "The population over the epochs",
-            "Thin: every member. Thick: the median, in a band from the lower to the upper quartile. "
-            "Dashed: the random control, fixed genomes drawn once.",
+            "Thin: every member. Thick: the median, in a band from the lower to the upper quartile, as long as half of "
+            "the members are scored. Dashed: the random control, fixed genomes drawn once.",
             list(_each(sweep, curves)),
         ),
         Chapter(
@@ -142,6 +144,10 @@ def _figure(schedule: Schedule, theme: Theme) -> Figure:
     return schedule_figure(schedule, " ", theme, NARROW)
 
 
+def _family(family: Family, theme: Theme) -> Figure:
+    return family_figure(family, " ", theme, NARROW)
+
+
 def _each(sweep: Folder, draw: Callable[[Sequence[StageHistory]], Picture | None]) -> Iterator[Plate]:
     """A plate for each role that `draw` can draw something of its searches for."""
     for role in sweep.roles:
@@ -155,8 +161,8 @@ def _families(sweep: Folder) -> Iterator[Plate]:
         for stage in sweep.searches(role):
             if stage.perturbations:
                 family = stage.family()
-                alt = f"Lineage of {family.name}. {family}"
-                yield Plate(f"The {role}", Picture(alt, family_png(family)), str(family).splitlines(), wide=True)
+                drawn = picture(partial(_family, family), f"Who copied whom. {family}.")
+                yield Plate(f"The {role}", drawn, [str(family)])
 
 
 def _choices(sweep: Folder) -> Iterator[Plate]:

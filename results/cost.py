@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from results.history import History, StageHistory
+from results.history import History
+from results.members import StageHistory
 
 PARTS = {"train": "training step", "augment": "augmentation", "validate": "validation"}
 """What trials report of their seconds, `augment` as a part of `train`, and what they are called here."""

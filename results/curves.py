@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from results.history import METRIC, StageHistory
+from results.members import METRIC, StageHistory
 from results.theme import Picture, Theme, canvas, picture
 
 RATIO = "t_stddev_ratio"
@@ -35,12 +35,13 @@ class Spread:
 
     @classmethod
     def of(cls, stage: StageHistory) -> Spread:
-        """Over the members of a search that were scored at an epoch."""
+        """Over the members of a search, at the epochs at which half of them were scored."""
         at: dict[int, list[float]] = {}
         for member in stage.members.values():
             for epoch, value in member.curve(METRIC):
                 at.setdefault(epoch, []).append(value)
-        epochs = tuple(sorted(at))
+        most = max(map(len, at.values()), default=0)
+        epochs = tuple(sorted(epoch for epoch, scores in at.items() if 2 * len(scores) >= most))
         quartiles = [np.quantile(at[epoch], (0.25, 0.5, 0.75)) for epoch in epochs]
         return cls(epochs, np.array(quartiles).reshape(-1, 3).T)
 

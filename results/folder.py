@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 
 from results.export import export
-from results.history import FILE, History, StageHistory
+from results.history import FILE, History
+from results.members import StageHistory
 from results.summary import RoleResult, SweepResult
 from spaces import RequestError, Schedule
 from spaces.files import read_text

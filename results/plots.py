@@ -6,16 +6,14 @@ import textwrap
 from io import BytesIO
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import Colormap, LinearSegmentedColormap, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
 from results.strengths import STRONGEST, Strengths
-from results.theme import Theme, canvas
+from results.theme import PAPER, Theme, canvas
 from spaces import Schedule
 from spaces.files import write_atomic
 
@@ -45,40 +43,36 @@ def schedule_png(schedule: Schedule, title: str = "") -> bytes:
     return buffer.getvalue()
 
 
-def schedule_figure(schedule: Schedule, title: str = "", theme: Theme | None = None, width: float = 8) -> Figure:
-    """The same as a figure of `width` inches, in the colours of a page; None: on white paper, in blue."""
+def schedule_figure(schedule: Schedule, title: str = "", theme: Theme = PAPER, width: float = 8) -> Figure:
+    """The same as a figure of `width` inches, in the colours of a page."""
     strengths = Strengths.of(schedule)
-    lines = int(125 * width / 8)
-    never = textwrap.wrap(f"Never in force: {', '.join(strengths.never)}", lines) if strengths.never else []
+    worded = theme is PAPER  # a page has words of its own
+    never = textwrap.wrap(f"Never in force: {', '.join(strengths.never)}", 125) if strengths.never and worded else []
     rows = max(1, len(strengths.operations))
     figure = canvas(width, 0.27 * rows + 2.2 + 0.17 * len(never))
     heat, line = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [max(rows, 4), 4]})
-    faint = theme.faint if theme else FAINT
     image = _draw_heat(heat, strengths, theme)
     heat.set_title(title or f"What the {schedule.role} sees", loc="left")
-    heat.set_title("strength = probability × level", loc="right", fontsize=8, color=faint)
+    if worded:
+        heat.set_title("strength = probability × level", loc="right", fontsize=8, color=theme.faint)
     figure.colorbar(image, ax=heat, pad=0.01, ticks=range(0, 10, 3))
-    _draw_mean(line, strengths, theme.lead if theme else "#08306b")
+    _draw_mean(line, strengths, theme.lead)
     if never:
-        figure.supxlabel("\n".join(never), x=0.01, ha="left", fontsize=8, color=faint)
+        figure.supxlabel("\n".join(never), x=0.01, ha="left", fontsize=8, color=theme.faint)
     return figure
 
 
-def _draw_heat(axes: Axes, strengths: Strengths, theme: Theme | None) -> AxesImage:
+def _draw_heat(axes: Axes, strengths: Strengths, theme: Theme) -> AxesImage:
     ops, columns = list(strengths.operations), min(strengths.epochs, COLUMNS)
     table = np.full((1, columns), np.nan)
     if ops:
         in_force = strengths.binned(strengths.probability, columns) > 0
         table = np.where(in_force, strengths.binned(strengths.strength, columns), np.nan)
-    # The palest blue is left out, so that what is in force at level 0 is not white.
-    colours: Colormap = ListedColormap(mpl.colormaps["Blues"](np.linspace(0.1, 1, 256)))
-    if theme is not None:
-        colours = LinearSegmentedColormap.from_list("heat", theme.heat)
     rows = len(table)
     image = axes.imshow(
         table,
         aspect="auto",
-        cmap=colours.with_extremes(bad="white" if theme is None else "none"),
+        cmap=theme.colours,
         vmin=0,
         vmax=STRONGEST,
         extent=(0, strengths.epochs, rows, 0),
@@ -86,7 +80,7 @@ def _draw_heat(axes: Axes, strengths: Strengths, theme: Theme | None) -> AxesIma
     )
     axes.set_yticks(np.arange(rows) + 0.5, ops or ["no operation"])
     axes.set_yticks(np.arange(1, rows), minor=True)
-    axes.grid(which="minor", color=theme.line if theme else "#d0d7de", linewidth=0.6)
+    axes.grid(which="minor", color=theme.line, linewidth=0.6)
     axes.tick_params(which="both", length=0)
     return image
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 DPI = 144
@@ -22,6 +23,7 @@ class Theme:
     """The colours of a drawing. The hues are those of Okabe and Ito (2008), which differ without colour vision as well.
 
     Args:
+        page: what it lies on.
         ink: of words.
         faint: of axes.
         line: of the grid.
@@ -30,6 +32,7 @@ class Theme:
         heat: colours from weak to strong; both ends differ from the page.
     """
 
+    page: str
     ink: str
     faint: str
     line: str
@@ -37,7 +40,12 @@ class Theme:
     control: str
     heat: tuple[str, ...]
 
-    def settings(self) -> dict[str, Any]:
+    @property
+    def colours(self) -> Colormap:
+        """From weak to strong; what is no number is left clear."""
+        return LinearSegmentedColormap.from_list("heat", self.heat).with_extremes(bad="none")
+
+    def settings(self) -> Any:
         """Matplotlib's settings for it."""
         words = ("text.color", "axes.labelcolor", "axes.titlecolor")
         rules = ("axes.edgecolor", "xtick.color", "ytick.color")
@@ -46,8 +54,14 @@ class Theme:
         return colours | clear | {"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False}
 
 
-LIGHT = Theme("#1f2328", "#57606a", "#e4e7eb", "#0072b2", "#d55e00", ("#dbe9f6", "#6baed6", "#2171b5", "#08306b"))
-DARK = Theme("#e6edf3", "#9aa4af", "#30363d", "#56b4e9", "#e69f00", ("#14304a", "#1f5f94", "#56b4e9", "#e3f3ff"))
+BLUES = ("#e4eff9", "#c6dbef", "#9ecae1", "#6baed6", "#4292c6", "#2171b5", "#08519c", "#08306b")
+"""Light to dark without changing sides, so that they read the same without colour vision and in print."""
+
+PAPER = Theme("white", "#24292f", "#57606a", "#d0d7de", "#08306b", "#d55e00", BLUES)
+LIGHT = Theme("#ffffff", "#1f2328", "#57606a", "#e4e7eb", "#0072b2", "#d55e00", BLUES)
+DARK = Theme(
+    "#0d1117", "#e6edf3", "#9aa4af", "#30363d", "#56b4e9", "#e69f00", ("#14304a", "#1f5f94", "#56b4e9", "#e3f3ff")
+)
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ def test_it_is_whole_and_alone(opened, page):
 def test_it_can_be_read(opened):
     """Nothing sticks out but what scrolls in a box of its own; words differ from their ground as WCAG's AA asks."""
     browser, width, _ = opened
-    assert browser.execute_script("return document.documentElement.scrollWidth") == width
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     assert browser.execute_script(OUTSIDE, width) == []
     assert browser.execute_script(CONTRAST) == []
 

@@ -35,6 +35,7 @@ from scipy import stats
 from torch import Tensor
 
 from benchmarks.record import ROOT, Row, arguments, start
+from results.statistics import holm
 from spaces import Genome
 from spaces.augmentations import Augmentation, HardVae, augmentation
 from spaces.files import write_atomic
@@ -231,13 +232,6 @@ def figures(rows: Sequence[Row]) -> dict[str, Any]:
             what = f"{name}_{arm}_minus_{theirs}_{measure}"
             summary |= {what: float(gain.mean()), f"p_{what}": corrected}
     return summary
-
-
-def holm(p: Sequence[float]) -> list[float]:
-    """The p of m tests together, in their order: the k-th smallest times m - k + 1, never falling, at most 1."""
-    order = np.argsort(p)
-    raised = np.maximum.accumulate([p[place] * (len(p) - rank) for rank, place in enumerate(order)]).clip(max=1)
-    return [float(raised[rank]) for rank in np.argsort(order)]
 
 
 def plot(rows: Sequence[Row]) -> None:

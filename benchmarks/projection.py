@@ -45,9 +45,8 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor, nn
 
-from benchmarks.hard_corrupted import holm
 from benchmarks.record import ROOT, Row, arguments, cores, start
-from results.statistics import interval
+from results.statistics import holm, interval
 from spaces import Genome
 from spaces.files import write_atomic
 from spaces.parameters import seeded

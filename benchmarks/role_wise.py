@@ -47,7 +47,6 @@ from typing import Any
 import numpy as np
 import torch
 from scipy import stats
-from torch import Tensor
 
 from benchmarks.record import ROOT, Row, arguments, cores, start
 from results.statistics import interval
@@ -61,7 +60,6 @@ from spaces.augmentations import TrivialAugment
 from spaces.files import write_atomic
 from trainables import data as datasets
 from trainables.distill import Distill
-from trainables.learner import Learner
 from trainables.low_bit import Bits, size_in_bits
 from trainables.recipe import Recipe
 from trainables.task import Task, TrainedTeacher
@@ -190,27 +188,14 @@ def schedules(
 def trained_student(arm: str, found: Found, student: int) -> dict[str, float]:
     """The test accuracy of a repetition's student of that number, and the seconds of its training."""
     began = time.perf_counter()
-    learner = found.task.learner(
-        found.schedules.get(arm, Genome()), seed=member_seed(found.seed, "student", 1, student)
-    )
-    if arm == TRIVIAL:
-        see_trivially(learner)
+    mover, seed = found.schedules.get(arm, Genome()), member_seed(found.seed, "student", 1, student)
+    learner = found.task.learner(mover, seed=seed, shown=TrivialAugment() if arm == TRIVIAL else None)
     for _ in range(found.task.epochs):
         learner.step()
     return {
         "accuracy": learner.evaluate(found.task.data.test)["accuracy"],
         "seconds": time.perf_counter() - began,
     }
-
-
-def see_trivially(learner: Learner) -> None:
-    """Let TrivialAugment make what `learner`, which has no policy, is shown, and its teacher beside it."""
-    augment, plain = TrivialAugment(), learner.view
-
-    def view(raw: Tensor, generator: torch.Generator) -> Tensor:
-        return plain(augment(raw, learner.fill, generator).images, generator)
-
-    learner.view = view
 
 
 # Figures --------------------------------------------------------------------------------------------------------------

@@ -9,18 +9,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from results.evaluation import Evaluation
     from results.summary import SweepResult
     from search.config import SweepConfig
+    from search.evaluate import evaluate
     from search.sweep import replay, run
 
 _HOMES = {
+    "Evaluation": "results.evaluation",
     "SweepConfig": "search.config",
     "SweepResult": "results.summary",
+    "evaluate": "search.evaluate",
     "replay": "search.sweep",
     "run": "search.sweep",
 }
 
-__all__ = ["SweepConfig", "SweepResult", "replay", "run"]
+__all__ = ["Evaluation", "SweepConfig", "SweepResult", "evaluate", "replay", "run"]
 
 
 def __getattr__(name: str) -> Any:

@@ -16,6 +16,7 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 if TYPE_CHECKING:
+    from results.evaluation import Evaluation
     from results.screening import ScreeningResult
     from results.summary import SweepResult
     from search.config import SweepConfig
@@ -121,6 +122,44 @@ def train(
 
     schedules = [Schedule.load(path, config.space.own) for path in policy]
     _show(replay(config, schedules, address=address, console=Console(stderr=as_json)), as_json)
+
+
+@app.command(
+    epilog="Example: roletune evaluate runs/digits-001\n\n"
+    "Example: roletune evaluate sweep.yaml --policy a.json --policy b.json --baseline none,trivialaugment"
+)
+def evaluate(
+    sweep: Annotated[Path, typer.Argument(metavar="SWEEP", help="a sweep's folder, or a sweep file with --policy")],
+    policy: Annotated[list[Path] | None, typer.Option(help="policy file; may be repeated")] = None,
+    baseline: Annotated[
+        str | None, typer.Option(metavar="A,B", help="what to compare with; default: the usual ones")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="trainings of each arm, all of them from the same seeds")] = 5,
+    role: Annotated[str, typer.Option(help="whose policy, of a sweep's folder")] = "student",
+    set_: Set = None,
+    address: Address = None,
+    storage: Storage = None,
+    as_json: Json = False,
+) -> None:
+    """Is a policy better than TrivialAugment? Train both alike, test once, compare."""
+    folder = sweep if sweep.is_dir() else None
+    config = _config(sweep / "sweep.yaml" if folder else sweep, set_, storage)
+    from search.evaluate import evaluate as compare
+    from search.evaluate import named, with_teacher
+    from spaces import Schedule
+
+    files = named(folder, policy or (), role)
+    schedules = {name: Schedule.load(path, config.space.own) for name, path in files.items()}
+    if any(schedule.role == "student" for schedule in schedules.values()):
+        config = with_teacher(config, [path.parent for path in files.values()])
+    names = None if baseline is None else [name.strip() for name in baseline.split(",") if name.strip()]
+    told = Console(stderr=as_json)
+    result = compare(config, schedules, baselines=names, seeds=seeds, home=folder, address=address, console=told)
+    console = _show_table(result, as_json)
+    picture = f"{result.folder}/report/evaluation.{result.role}.png"
+    console.print(f"\npicture          {picture}", highlight=False, soft_wrap=True)
+    page = f"roletune ui {result.folder}" if (Path(result.folder) / "mlflow.db").is_file() else result.tracking_uri
+    console.print(f"every curve      {page}", highlight=False, soft_wrap=True)
 
 
 @app.command(
@@ -365,7 +404,7 @@ def _print_plan(config: SweepConfig, as_json: bool) -> None:
     typer.echo(f"# images: {counts}\n# epochs over all trials: {plan['epochs_over_all_trials']}\n# nothing was started")
 
 
-def _show_table(result: SweepResult | ScreeningResult, as_json: bool) -> Console:
+def _show_table(result: SweepResult | ScreeningResult | Evaluation, as_json: bool) -> Console:
     """Print the table and what is to be said of it; with `--json` one object, and nothing of what follows."""
     if as_json:
         typer.echo(json.dumps(result.to_json()))

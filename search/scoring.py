@@ -1,66 +1,78 @@
-"""The test set, opened once, for all trainings of a role, on the workers of the cluster."""
+"""The test set, opened once for each full training, on the workers of the cluster."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import ray
 from ray.exceptions import RayError
-from torch import Tensor
 
 from search.config import ResourceConfig
-from search.trials import worker
+from search.journal import Journal
+from search.trials import Outcome, worker
 from trainables.low_bit import Bits
-from trainables.ray_trial import Worker
+from trainables.ray_trial import Worker, read_state
 from trainables.task import Task, test_score
 
-Weights = Mapping[str, Sequence[dict[str, Tensor] | None]]
-"""Arm → the weights of its trainings, one entry a seed, None where one failed."""
 
-Scores = dict[str, list[dict[str, float] | None]]
-"""Arm → what each of its trainings scored, one entry a seed, None where one failed."""
-
-
-def score_all(
-    task: Task, weights: Weights, bits: Mapping[str, Bits], resources: ResourceConfig
-) -> tuple[Scores, dict[tuple[str, int], str]]:
-    """Score every training that there is.
+@dataclass(frozen=True)
+class Tested:
+    """What a training scored.
 
     Args:
+        score: `accuracy` and `loss` on the test images.
+        at: when it was measured, in milliseconds since 1970.
+    """
+
+    score: Mapping[str, float]
+    at: int
+
+
+def score_once(
+    journal: Journal, task: Task, outcomes: Iterable[Outcome], bits: Mapping[str, Bits], resources: ResourceConfig
+) -> tuple[dict[str, Tested], dict[str, str]]:
+    """Score every training that came to its end, but those that the journal says were scored before.
+
+    Args:
+        journal: of the sweep; keeps the scores.
         task: that the trainings had.
-        weights: of the networks.
-        bits: that the networks of each arm have.
+        outcomes: of the trainings.
+        bits: that each network has, by the training's name.
         resources: of one worker.
 
     Returns:
-        The scores, and (arm, seed) → why for what could not be scored.
+        The scores by the training's name, and name → why for what could not be scored.
     """
+    whole = {each.name: each.checkpoint for each in outcomes if not each.error and each.checkpoint is not None}
+    known = {note["training"] for note in journal.notes("tested")}
+    failed: dict[str, str] = {}
+    unknown = {name: checkpoint for name, checkpoint in whole.items() if name not in known}
+    for name, score, why in score_all(task, unknown, bits, resources):
+        if score is None:
+            failed[name] = why
+        else:
+            journal.note("tested", training=name, score=score)
+    scores = {note["training"]: Tested(note["score"], note["at"]) for note in journal.notes("tested")}
+    return {name: scores[name] for name in whole if name in scores}, failed
+
+
+def score_all(
+    task: Task, checkpoints: Mapping[str, Path], bits: Mapping[str, Bits], resources: ResourceConfig
+) -> Iterator[tuple[str, dict[str, float] | None, str]]:
+    """The name, the score, and where there is none why, of one training after another."""
     remote = ray.remote(num_cpus=resources.cpus_per_trial, num_gpus=resources.gpus_per_trial)(_remote_score)
     given, here = ray.put(task), worker(resources)
-    pending = {
-        arm: [remote.remote(given, found, bits[arm], here) if found else None for found in by_seed]
-        for arm, by_seed in weights.items()
-    }
-    scores: Scores = {arm: [] for arm in weights}
-    failed: dict[tuple[str, int], str] = {}
-    for arm, answers in pending.items():
-        for seed, answer in enumerate(answers):
-            score, why = _score(answer)
-            scores[arm].append(score)
-            if why:
-                failed[arm, seed] = why
-    return scores, failed
+    pending = {name: remote.remote(given, place, bits[name], here) for name, place in checkpoints.items()}
+    for name, answer in pending.items():
+        try:
+            yield name, ray.get(answer), ""
+        except RayError as error:
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            yield name, None, lines[-1][:300] if lines else type(error).__name__
 
 
-def _score(answer: Any) -> tuple[dict[str, float] | None, str]:
-    try:
-        return (ray.get(answer) if answer else None), ""
-    except RayError as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        return None, lines[-1][:300] if lines else type(error).__name__
-
-
-def _remote_score(task: Task, weights: dict[str, Tensor], bits: Bits, here: Worker) -> dict[str, float]:
-    return test_score(replace(task, bits=bits), weights, here.enter())
+def _remote_score(task: Task, checkpoint: Path, bits: Bits, here: Worker) -> dict[str, float]:
+    device = here.enter()
+    return test_score(replace(task, bits=bits), read_state(checkpoint)["model"], device)

@@ -38,7 +38,7 @@ from search.progress import Ticker
 from search.ready import with_vaes
 from search.records import Records
 from search.resume import check_unchanged, newest
-from search.scoring import score_all
+from search.scoring import score_once
 from search.screen import contestants, figures, rankable, screened, write
 from search.stage import Found, Stage, member_seed
 from search.tpe import Suggestions, Tpe
@@ -146,18 +146,18 @@ def _started(
 
 @dataclass
 class _Trained:
-    """A role's full trainings: weights by arm, one entry a seed, None where one failed; and each arm's bits."""
+    """A role's full trainings by arm, one a seed, and each arm's bits."""
 
     task: Task
     found: Found | None
     schedule: Schedule
-    weights: dict[str, list[dict[str, Tensor] | None]]
+    outcomes: dict[str, list[Outcome]]
     bits: dict[str, Bits]
     runs: dict[str, Run]
 
     def policy_weights(self) -> dict[str, Tensor] | None:
         """Of the first training with the policy that did not fail."""
-        return next((weights for weights in self.weights[POLICY] if weights is not None), None)
+        return next((outcome.state()["model"] for outcome in self.outcomes[POLICY] if not outcome.error), None)
 
 
 @dataclass
@@ -309,15 +309,16 @@ class _Sweep:
                 seed=member_seed(self.config.search.seed, task.role, 1, seed),
                 mover=arms[arm].stretch(task.epochs),
                 stage="full training",
+                arm=arm,
             )
             for index, (seed, arm) in enumerate(places)
         ]
         self.ticker.stage(f"{task.role} full training")
         watch.recall(members)
         outcomes = self._trials(members, task, f"{task.role}-full", watch, max(1, task.epochs // 10))
-        by_name = {outcome.name: None if outcome.error else outcome.state()["model"] for outcome in outcomes}
-        weights = {arm: [by_name[full_name(task.role, arm, seed)] for seed in range(seeds)] for arm in arms}
-        return _Trained(task, found, arms[POLICY], weights, bits, watch.runs)
+        by_name = {outcome.name: outcome for outcome in outcomes}
+        by_arm = {arm: [by_name[full_name(task.role, arm, seed)] for seed in range(seeds)] for arm in arms}
+        return _Trained(task, found, arms[POLICY], by_arm, bits, watch.runs)
 
     def _watch(self, task: Task) -> Watch:
         limit = self.config.resources.epoch_limit
@@ -364,27 +365,18 @@ class _Sweep:
 
     def _tested(self, role: str, trained: _Trained) -> RoleResult:
         """Open the test set, once for each training, after everything was chosen."""
-        known = {event["training"]: event for event in self.journal.notes("tested")}
-        unknown = {
-            arm: [None if full_name(role, arm, seed) in known else found for seed, found in enumerate(by_seed)]
-            for arm, by_seed in trained.weights.items()
-        }
-        scores, failed = score_all(trained.task, unknown, trained.bits, self.config.resources)
-        self.failed |= {f"{full_name(role, *place)} on the test set": why for place, why in failed.items()}
-        for arm, by_seed in scores.items():
-            for seed, score in enumerate(by_seed):
-                name = full_name(role, arm, seed)
-                if score is not None:
-                    self.journal.note("tested", training=name, score=score)
-                    known[name] = self.journal.notes("tested")[-1]
-                if name in known:
-                    by_seed[seed] = score = known[name]["score"]
-                    final = {f"final_test_{key}": value for key, value in score.items()}
-                    self.tracker.log(trained.runs[name], final, trained.task.epochs, at=known[name]["at"])
+        bits = {each.name: trained.bits[arm] for arm, by_seed in trained.outcomes.items() for each in by_seed}
+        every = [outcome for by_seed in trained.outcomes.values() for outcome in by_seed]
+        tested, failed = score_once(self.journal, trained.task, every, bits, self.config.resources)
+        self.failed |= {f"{name} on the test set": why for name, why in failed.items()}
+        for name, each in tested.items():
+            final = {f"final_test_{key}": value for key, value in each.score.items()}
+            self.tracker.log(trained.runs[name], final, trained.task.epochs, at=each.at)
+        accuracy = {name: each.score["accuracy"] for name, each in tested.items()}
         return RoleResult(
             role=role,
             best_validation=trained.found.value if trained.found else math.nan,
-            test={arm: tuple(s["accuracy"] if s else None for s in by_seed) for arm, by_seed in scores.items()},
+            test={arm: tuple(accuracy.get(o.name) for o in by_seed) for arm, by_seed in trained.outcomes.items()},
             exploits=len(trained.found.exploits) if trained.found else 0,
             policy_file=str(self.records.policy_file(role)),
             size_in_bits=size_in_bits(trained.task.network()),

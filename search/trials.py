@@ -6,7 +6,7 @@ import errno
 import math
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -70,6 +70,8 @@ class Member:
         moved: whether a scheduler pauses it, to change its genome or to stop it.
         evolves: whether its genome is one of those that change.
         cohort: number of those that are compared with each other together.
+        arm: of a full training, what it is trained with: `policy`, or the name of a baseline.
+        shown: an augmentation as plain data, that comes before what moves it; None: none does.
     """
 
     name: str
@@ -80,6 +82,8 @@ class Member:
     moved: bool = False
     evolves: bool = False
     cohort: int = 0
+    arm: str = ""
+    shown: Mapping[str, Any] | None = None
 
     def config(self) -> dict[str, Any]:
         """What Ray carries: plain data."""

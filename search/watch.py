@@ -158,6 +158,7 @@ class Watch(Keeper):
         name = member["name"]
         params = {"seed": member["seed"], "epochs": self._epochs} | _chosen(member)
         tags = {"role": self._role, "stage": member["stage"], "member": name, "generation": "0"}
+        tags |= {"arm": member["arm"]} if member["arm"] else {}
         self.runs[name] = self._tracker.start(name, parent=self._parent, tags=tags, params=params)
         return self.runs[name]
 

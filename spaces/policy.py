@@ -6,6 +6,7 @@ as its authors released them, except that every operation is stored by name.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -107,6 +108,35 @@ class Policy:
     def mean_strength(self) -> float:
         """The expected magnitude, 0 … 9, averaged over the entries: one number for how strongly a role augments."""
         return sum(entry.strength for entry in self.entries) / max(1, len(self.entries))
+
+    @classmethod
+    def mean(cls, weighted: Sequence[tuple[int, Policy]]) -> Policy:
+        """The mean of policies that are in force for some epochs each, given as (epochs, policy).
+
+        Entries are matched by their operation, the first with the first, the second with the second. A probability is
+        the mean over all epochs; in whole tenths by largest remainders, so that the sum over the entries stays. A
+        level is the mean over the times that the operation is applied, rounded.
+        """
+        total = sum(epochs for epochs, _ in weighted)
+        tenths: dict[tuple[str, int], int] = {}
+        levels: dict[tuple[str, int], int] = {}
+        for epochs, policy in weighted:
+            met: Counter[str] = Counter()
+            for entry in policy:
+                place = entry.op, met[entry.op]
+                met[entry.op] += 1
+                tenths[place] = tenths.get(place, 0) + epochs * entry.probability
+                levels[place] = levels.get(place, 0) + epochs * entry.probability * entry.magnitude
+        rounded = {place: value // total for place, value in tenths.items()}
+        left = (2 * sum(tenths.values()) + total) // (2 * total) - sum(rounded.values())
+        for place in sorted(tenths, key=lambda place: -(tenths[place] % total))[:left]:
+            rounded[place] += 1
+        return cls(
+            tuple(
+                Entry(op, rounded[op, nth], round(levels[op, nth] / tenths[op, nth]) if tenths[op, nth] else 0)
+                for op, nth in tenths
+            )
+        )
 
     def to_json(self) -> list[dict[str, Any]]:
         """This policy as plain data; `from_json` gives it back."""

@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
-import jsonschema
 import numpy as np
 import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from spaces import policy_file
 from spaces.augmentations.hard import learned_parts, with_tensors
 from spaces.errors import RequestError
 from spaces.files import read_bytes, read_text, write_atomic
 from spaces.genome import Genome
 from spaces.learned import Learned
+from spaces.policy import Policy
 from spaces.transform import SecondView, Transform
 
-FORMAT = "roletune.policy"
-VERSION = 1
 WEIGHTS_SUFFIX = ".safetensors"
 ROLES = ("teacher", "student")
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +151,17 @@ class Schedule:
             phases = tuple(self.phases[index] for index in generator.permutation(len(self.phases)))
         return replace(self, phases=phases, provenance={"shuffled": seed, "of": dict(self.provenance)})
 
+    def mean(self) -> Schedule:
+        """One genome for all epochs: the control that shows whether it matters that the genome changes.
+
+        Its policy is the mean over the epochs, see `Policy.mean`; the rest is what is in force for the most epochs.
+        """
+        parts = ("augment", "distill", "bits")
+        usual = {part: _longest([(each.epochs, getattr(each.genome, part)) for each in self.phases]) for part in parts}
+        policy = Policy.mean([(phase.epochs, phase.genome.policy) for phase in self.phases])
+        phases = (Phase(self.epochs, Genome(policy, **usual)),)
+        return replace(self, phases=phases, provenance={"mean": True, "of": dict(self.provenance)})
+
     def mean_strength(self) -> float:
         """The expected magnitude, 0 … 9, averaged over entries and epochs: how strongly this role is augmented."""
         return sum(phase.epochs * phase.genome.policy.mean_strength() for phase in self.phases) / self.epochs
@@ -179,8 +188,8 @@ class Schedule:
     def to_json(self) -> dict[str, Any]:
         """The policy file's content as plain data; of learned weights, the hashes."""
         return {
-            "format": FORMAT,
-            "version": VERSION,
+            "format": policy_file.FORMAT,
+            "version": policy_file.VERSION,
             "role": self.role,
             "image": self.image.to_json(),
             "schedule": [{"epochs": phase.epochs, "genome": phase.genome.to_json()} for phase in self.phases],
@@ -189,7 +198,7 @@ class Schedule:
 
     def dumps(self) -> str:
         """The policy file's text. The same schedule gives the same bytes: one entry a line, keys in a fixed order."""
-        return _text(self.to_json())
+        return policy_file.text(self.to_json())
 
     def save(self, path: Path | str) -> Path:
         """Write the policy file to `path`, whole or not at all.
@@ -208,10 +217,10 @@ class Schedule:
             named = {f"{key}/{name}": tensor for key, part in weights.items() for name, tensor in part.items()}
             content = safetensors.torch.save(named)
             document["weights"] = {"file": beside.name, "sha256": hashlib.sha256(content).hexdigest()}
-            text = _text(document)
+            text = policy_file.text(document)
             write_atomic(beside, content)
             return write_atomic(path, text)
-        return write_atomic(path, _text(document))
+        return write_atomic(path, policy_file.text(document))
 
     @classmethod
     def from_json(cls, document: Any, own: Collection[str] = ()) -> Schedule:
@@ -220,7 +229,7 @@ class Schedule:
         Raises:
             RequestError: it is no policy file, a newer version, or breaks the schema.
         """
-        validate_policy(document)
+        policy_file.validate_policy(document)
         genomes = [Genome.from_json(item["genome"]) for item in document["schedule"]]
         for genome in genomes:
             if strange := [name for name in genome.imported if name not in own]:
@@ -251,10 +260,7 @@ class Schedule:
             own: as for `load`.
             beside: gives the content of the file of that name in the policy file's folder; None: there is no folder.
         """
-        try:
-            document = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_key_twice)
-        except (ValueError, RecursionError) as error:
-            raise RequestError(f"{source} is no policy file: {error}", mend="is it whole JSON?") from error
+        document = policy_file.parse(text, source)
         try:
             schedule = cls.from_json(document, own)
             return schedule._with_weights(document["weights"], beside) if "weights" in document else schedule
@@ -275,7 +281,10 @@ class Schedule:
         """
         folder = Path(path).parent
         return cls.loads(
-            read_text(path, "policy file"), str(path), own, lambda name: read_bytes(folder / name, "weights file")
+            read_text(path, "policy file"),
+            str(path),
+            own,
+            lambda name: read_bytes(folder / name, "weights file"),
         )
 
     def _with_weights(self, entry: Mapping[str, str], beside: Callable[[str], bytes] | None) -> Schedule:
@@ -336,82 +345,10 @@ def merge(phases: Sequence[Phase]) -> tuple[Phase, ...]:
     return tuple(merged)
 
 
-@cache
-def policy_schema() -> Mapping[str, Any]:
-    """The JSON Schema of the policy file, as it stands in `spaces/schemas/policy.schema.json`."""
-    schema: dict[str, Any] = json.loads((Path(__file__).parent / "schemas" / "policy.schema.json").read_text("utf-8"))
-    return MappingProxyType(schema)
-
-
-def validate_policy(document: Any) -> None:
-    """Hold `document` against the policy file's schema.
-
-    Raises:
-        RequestError: it is no policy file, a newer version, or breaks the schema (the first fault is named), or
-            holds what cannot be written as JSON: an infinite number, half a surrogate pair, lists too deep.
-    """
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise RequestError(f'a policy file is an object with "format": "{FORMAT}"', got=document)
-    version = document.get("version")
-    if isinstance(version, int) and version > VERSION:
-        raise RequestError(
-            f"this roletune reads policy files up to version {VERSION}",
-            got=version,
-            mend="install a newer roletune",
-        )
-    validator = jsonschema.Draft202012Validator(dict(policy_schema()))
-    try:
-        error = jsonschema.exceptions.best_match(validator.iter_errors(document))
-        if error is None:
-            _canonical(document).encode()
-            return
-    except (TypeError, ValueError, RecursionError) as fault:
-        raise RequestError(f"a policy file is plain JSON: {fault}") from fault
-    raise RequestError(f"policy file, at {error.json_path}: {error.message[:200]}")
-
-
-def _text(document: dict[str, Any]) -> str:
-    validate_policy(document)
-    return _canonical(document) + "\n"
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    document: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in document:
-            raise ValueError(f"the key {key!r} stands twice")
-        document[key] = value
-    return document
+def _longest(values: Sequence[tuple[int, T]]) -> T:
+    """Of values that are in force for some epochs each, the one that is for the most; of equals, the first."""
+    return max((value for _, value in values), key=lambda one: sum(epochs for epochs, value in values if value == one))
 
 
 def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _canonical(document: Mapping[str, Any]) -> str:
-    """JSON with one line per policy entry, which is what a person reads and what `git diff` compares."""
-
-    def flat(value: Any) -> str:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False)
-
-    def phase(item: Mapping[str, Any]) -> str:
-        genome = item["genome"]
-        entries = ",\n      ".join(flat(entry) for entry in genome["policy"])
-        policy = f"[\n      {entries}\n    ]" if genome["policy"] else "[]"
-        rest = "".join(f', "{key}": {flat(value)}' for key, value in genome.items() if key != "policy")
-        return f'    {{"epochs": {item["epochs"]}, "genome": {{"policy": {policy}{rest}}}}}'
-
-    lines = []
-    for key, value in document.items():
-        if key == "schedule":
-            lines.append(f'  "{key}": [\n' + ",\n".join(phase(item) for item in value) + "\n  ]")
-        elif key == "provenance":
-            text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2, sort_keys=True)
-            lines.append(f'  "{key}": ' + text.replace("\n", "\n  "))
-        else:
-            lines.append(f'  "{key}": {flat(value)}')
-    return "{\n" + ",\n".join(lines) + "\n}"

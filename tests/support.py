@@ -1,4 +1,4 @@
-"""What the tests of sampling, engine, transform and augmentations have in common."""
+"""What tests of several files have in common."""
 
 from dataclasses import replace
 
@@ -78,3 +78,12 @@ WRONG_IMAGES = [
     (torch.zeros(2, 3, 0, 8, dtype=torch.uint8), "at least one image"),
     (np.zeros((2, 3, 8, 8), np.uint8), "a tensor of shape .* but got 'ndarray'"),
 ]
+
+
+def score_here(task, checkpoints, bits, resources):
+    """`score_all` in this process: to start workers for it takes longer than all the rest, and others test that."""
+    from trainables.ray_trial import read_state
+    from trainables.task import test_score
+
+    for name, checkpoint in checkpoints.items():
+        yield name, test_score(replace(task, bits=bits[name]), read_state(checkpoint)["model"]), ""

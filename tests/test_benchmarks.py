@@ -26,8 +26,8 @@ from benchmarks.ours import policies, two_always
 from benchmarks.peers import peers
 from benchmarks.step import digits_task, distillation, strong_genome
 from benchmarks.timing import interleaved, spread
-from spaces import OPERATIONS, Genome, Parameters, apply
-from spaces.augmentations import TrivialAugment
+from results.statistics import holm
+from spaces import OPERATIONS, Parameters, apply
 from spaces.operations import LEVELS
 from spaces.parameters import seeded
 from trainables.data import TensorImages
@@ -340,12 +340,6 @@ def test_a_painted_digit_stands_out_in_every_channel():
     assert torch.equal(hard_corrupted.painted(ground, torch.zeros(200, 1, 8, 8), seeded(1)), ground)
 
 
-def test_holm_by_hand():
-    assert hard_corrupted.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert hard_corrupted.holm([0.6, 0.001, 0.9]) == pytest.approx([1.0, 0.003, 1.0])
-    assert hard_corrupted.holm([0.02]) == [0.02]
-
-
 def test_a_gain_is_ours_minus_theirs_and_its_p_is_corrected_within_its_family():
     changes = {"kd": 0.0, "trivialaugment": 0.05, "vae": 0.01, **dict.fromkeys(hard_corrupted.HARD, 0.1)}
     changes["hard_mix"] = -0.1
@@ -364,25 +358,12 @@ def test_a_gain_is_ours_minus_theirs_and_its_p_is_corrected_within_its_family():
     assert summary["digits_hard_vae_minus_vae_clean"] == pytest.approx(0.09, abs=0.002)
     p = [stats.ttest_rel(seeds[arm], seeds["kd"]).pvalue for arm in hard_corrupted.HARD]
     found = [summary[f"p_digits_{arm}_minus_kd_clean"] for arm in hard_corrupted.HARD]
-    assert found == pytest.approx(hard_corrupted.holm(p)) and max(found) < 0.001
+    assert found == pytest.approx(holm(p)) and max(found) < 0.001
     alone = stats.ttest_rel(seeds["hard_vae"], seeds["vae"]).pvalue
     assert summary["p_digits_hard_vae_minus_vae_clean"] == pytest.approx(alone)
 
 
 # ---- role_wise -------------------------------------------------------------------------------------
-
-
-def test_trivialaugment_is_the_first_view_of_student_and_teacher():
-    learner, seen = digits_task("mlp", 0).learner(Genome(), seed=0), {"student": [], "teacher": []}
-    role_wise.see_trivially(learner)
-    for role, network in (("student", learner.model), ("teacher", learner.teacher.model)):
-        network.register_forward_pre_hook(lambda module, given, role=role: seen[role].append(given[0].clone()))
-    assert "view_loss" not in learner.step()
-    student, teacher = ([batch for batch in batches if len(batch) == 20] for batches in seen.values())
-    assert len(student) == 5 and all(map(torch.equal, student, teacher)), "others are not of this epoch's images"
-    raw, _ = next(learner.data.train.batches(20))
-    expected = TrivialAugment()(raw, learner.fill, seeded(1)).images
-    assert torch.equal(learner.view(raw, seeded(1)), expected) and not torch.equal(raw, expected)
 
 
 def role_wise_rows():
@@ -502,6 +483,6 @@ def test_a_projection_is_compared_over_the_losses_and_corrected_over_the_teacher
     assert found == pytest.approx([gain.mean() for gain in gains]) and found == pytest.approx([3] * 3, abs=0.5)
     p = [stats.ttest_1samp(gain, 0).pvalue for gain in gains]
     corrected = [summary[f"p_inverted_minus_student_{teacher}"] for teacher in projection.TEACHERS]
-    assert corrected == pytest.approx(hard_corrupted.holm(p))
+    assert corrected == pytest.approx(holm(p))
     alone = stats.ttest_rel(seeds[projection.KD], seeds[projection.LABELS]).pvalue
     assert summary["p_kd_minus_none"] == pytest.approx(alone)

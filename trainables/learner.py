@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from spaces import BaseAugmentation, Genome, RequestError, Transform, WorkError
 from spaces.agent import Agent
+from spaces.augmentations import Augmentation
 from spaces.parameters import seeded
 from trainables.data import DataSet, Images
 from trainables.data.images import batch_rows
@@ -57,6 +58,7 @@ class Learner(ABC):
         epochs: length of the whole training, which the learning rate's schedule is laid over.
         seed: of the order of the images and of every draw of the augmentation.
         device: where the network lives.
+        shown: an augmentation of the catalogue that comes before the agent's; None: none does.
     """
 
     role: str
@@ -71,6 +73,7 @@ class Learner(ABC):
         epochs: int,
         seed: int,
         device: torch.device | str = "cpu",
+        shown: Augmentation | None = None,
     ) -> None:
         """Move the network to its device and make the optimiser."""
         self.device = torch.device(device)
@@ -81,6 +84,7 @@ class Learner(ABC):
         self._base = BaseAugmentation(data.crop, data.flip)
         self.normalise = Normalise(data, self.device, channels_last=recipe.channels_last)
         self.fill = self.normalise.fill
+        self._shown = shown
 
     @abstractmethod
     def losses(self, images: Tensor, batch: Batch) -> dict[str, Tensor]:
@@ -158,6 +162,8 @@ class Learner(ABC):
     def view(self, raw: Tensor, generator: torch.Generator) -> Tensor:
         """What this role sees of uint8 images: its agent's augmentation, then the data set's own."""
         start = time.perf_counter()
+        if self._shown is not None:
+            raw = self._shown(raw, self.fill, generator).images
         images = self._base(self._augment(raw), self.fill, generator)
         self._augment_seconds += time.perf_counter() - start
         return images

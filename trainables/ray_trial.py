@@ -13,6 +13,7 @@ from ray import tune
 from ray.tune.result import SHOULD_CHECKPOINT
 
 from spaces import Genome, Schedule, WorkError
+from spaces.augmentations import augmentation
 from trainables.learner import Learner
 from trainables.task import Task
 
@@ -53,9 +54,9 @@ class RoleTrial(tune.Trainable):
     """One member of a population, or one full training.
 
     `config["member"]` holds `seed` and either `genome` (a scheduler moves the agent) or `schedule` (it is replayed),
-    both as plain JSON data; perhaps `before`, whose `checkpoint` is the folder of the state to go on from; and perhaps
-    `save_every`, the epochs from one checkpoint to the next. The task comes through `tune.with_parameters`, so once per
-    node.
+    both as plain JSON data; perhaps `shown`, an augmentation that comes before the agent's; perhaps `before`, whose
+    `checkpoint` is the folder of the state to go on from; and perhaps `save_every`, the epochs from one checkpoint to
+    the next. The task comes through `tune.with_parameters`, so once per node.
     """
 
     def setup(  # type: ignore[override]  # `with_parameters` adds the arguments after `config`
@@ -103,7 +104,9 @@ class RoleTrial(tune.Trainable):
 
     def _new(self) -> Learner:
         self._bits = self._task.under(self._mover()).bits
-        return self._task.learner(self._mover(), seed=self.config["member"]["seed"], device=self._device)
+        member = self.config["member"]
+        shown = augmentation(member["shown"]) if member.get("shown") else None
+        return self._task.learner(self._mover(), seed=member["seed"], device=self._device, shown=shown)
 
     def _resume(self, learner: Learner, checkpoint: Any) -> None:
         learner.load_state_dict(read_state(checkpoint))

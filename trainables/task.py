@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from spaces import Genome, ImageSpec, RequestError, Schedule
 from spaces.agent import Agent
+from spaces.augmentations import Augmentation
 from trainables.data import DataSet, Images
 from trainables.distill import Distill
 from trainables.learner import Learner, Teacher
@@ -108,17 +109,25 @@ class Task:
             raise RequestError("bits are chosen for a student, and a teacher has full precision", got=dict(chosen))
         return replace(self, bits=self.bits.under(chosen)) if chosen else self
 
-    def learner(self, mover: Genome | Schedule, *, seed: int, device: torch.device | str = "cpu") -> Learner:
+    def learner(
+        self,
+        mover: Genome | Schedule,
+        *,
+        seed: int,
+        device: torch.device | str = "cpu",
+        shown: Augmentation | None = None,
+    ) -> Learner:
         """A fresh learner whose agent is moved by `mover`; initial weights and all draws follow from `seed`.
 
-        Its network has the bits of `under(mover)`, from the start to the end.
+        What it is `shown` is augmented by that first: so baselines are trained, under a genome that does nothing. Its
+        network has the bits of `under(mover)`, from the start to the end.
 
         Raises:
             RequestError: as `under`.
         """
         data, bits = self.data, self.under(mover).bits
         model = self._plain(seed)
-        common: dict[str, Any] = {"epochs": self.epochs, "seed": seed, "device": device}
+        common: dict[str, Any] = {"epochs": self.epochs, "seed": seed, "device": device, "shown": shown}
         if self.role == "teacher":
             return Teacher(model, data, self.recipe, Agent(mover), **common)
         if self.teacher is not None and self.distill.init == "teacher":

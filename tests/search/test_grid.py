@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from mlflow.tracking import MlflowClient
+from support import score_here
 
 from search import SweepConfig, replay, run
 from search.config import SearchConfig, StageConfig
@@ -21,7 +22,6 @@ from spaces import Entry, Genome, Policy, Schedule, Space, WorkError
 from spaces.augmentations import CutMix, Cutout, Identity, OfPolicy, augmentation
 from trainables import Recipe, Task
 from trainables.data import load
-from trainables.task import test_score as score
 
 EPOCHS = 6
 NAMES = ("cutout", "identity", "cutmix")
@@ -200,11 +200,6 @@ student: {model: mlp, recipe: {lr: 0.05, batch_size: 20}, stage: {epochs: 2}}
 """
 
 
-def score_here(task, weights, bits, resources):
-    """`score_all` in this process: to start workers for it takes longer than all the rest, and others test that."""
-    return {arm: [score(task, found) for found in by_seed] for arm, by_seed in weights.items()}, {}
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, _ray):
     """One sweep that ran to its end: its configuration, its result, its folder."""
@@ -214,7 +209,7 @@ def finished(tmp_path_factory, _ray):
     store = f"tracking.uri=sqlite:///{tmp_path_factory.getbasetemp() / 'screening.db'}"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        patch.setattr("search.sweep.score_all", score_here)
+        patch.setattr("search.scoring.score_all", score_here)
         config = SweepConfig.load(place / "sweep.yaml", [store, f"storage={place / 'runs'}"])
         result = run(config)
     return config, result, Path(result.folder)
@@ -283,7 +278,7 @@ def test_the_policy_names_the_augmentation_with_the_best_mean(finished):
 
 @pytest.mark.slow
 def test_the_policy_is_replayed_as_the_sweep_trained_it(finished, monkeypatch):
-    monkeypatch.setattr("search.sweep.score_all", score_here)
+    monkeypatch.setattr("search.scoring.score_all", score_here)
     config, result, folder = finished
     given = {"weights": str(folder / "models" / "teacher.safetensors")}
     with_teacher = config.model_copy(update={"teacher": config.teacher.model_copy(update=given)})

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 import pytest
 from mlflow.tracking import MlflowClient
+from support import score_here
 
 from results.export import export
 from search import SweepConfig, run
 from search.config import SearchConfig
 from search.journal import FILE
 from spaces import Schedule
-from trainables.task import test_score as score
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "searches"
 KINDS = get_args(SearchConfig.model_fields["kind"].annotation)
@@ -30,14 +29,6 @@ SMALL = [
     f"student.stage={{epochs: {EPOCHS}, population: 4, interval: 2}}",
     "student.full={seeds: 1, epochs: 1}",
 ]
-
-
-def score_here(task, weights, bits, resources):
-    """`score_all` in this process: to start workers for it takes longer than all the rest, and others test that."""
-    scores = {
-        arm: [score(replace(task, bits=bits[arm]), found) for found in by_seed] for arm, by_seed in weights.items()
-    }
-    return scores, {}
 
 
 def example(kind):
@@ -58,7 +49,7 @@ def test_each_kind_has_an_example_of_its_own():
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_its_example_finds_a_policy(kind, store, tmp_path, monkeypatch, _ray):
-    monkeypatch.setattr("search.sweep.score_all", score_here)
+    monkeypatch.setattr("search.scoring.score_all", score_here)
     config = SweepConfig.load(example(kind), [*SMALL, f"tracking.uri={store}", f"storage={tmp_path}"])
     result = run(config)
     folder = Path(result.folder)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from mlflow.tracking import MlflowClient
+from support import score_here
 
 from search import SweepConfig, run
 from search.plan import checked_data, given_teacher, searches, teacher_data
@@ -17,7 +18,6 @@ from trainables import Bits
 from trainables.data import TensorImages, load
 from trainables.low_bit import low_bit
 from trainables.models import build_model
-from trainables.task import test_score as score
 from trainables.weights import load_weights, save_weights
 
 HINT = {"hint": {"weight": 1, "projection": "inverted", "pool": True}}
@@ -122,15 +122,11 @@ def test_nothing_is_searched_where_nothing_is_free():
 # ---- whole sweeps ----------------------------------------------------------------------------------
 
 
-def score_here(task, weights, bits, resources):
-    return {arm: [score(task, found) for found in by_seed] for arm, by_seed in weights.items()}, {}
-
-
 def ran(config, place):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        patch.setattr("search.sweep.score_all", score_here)
+        patch.setattr("search.scoring.score_all", score_here)
         result = run(config)
         return replace(result, folder=str(place / result.folder)), place
 

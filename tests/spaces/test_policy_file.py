@@ -17,7 +17,8 @@ from spaces import OPERATIONS, Entry, Genome, ImageSpec, Phase, Policy, RequestE
 from spaces.augmentations import CATALOGUE, augmentation
 from spaces.operations import LEVELS
 from spaces.policy import TENTHS
-from spaces.schedule import FORMAT, ROLES, VERSION, policy_schema, validate_policy
+from spaces.policy_file import FORMAT, VERSION, policy_schema, validate_policy
+from spaces.schedule import ROLES
 
 quick = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from spaces import Entry, Genome, ImageSpec, Phase, Policy, RequestError, Schedule, Transform, apply
+from spaces.augmentations import Flip
 from spaces.parameters import Draws, seeded
 from spaces.schedule import merge
 
@@ -285,6 +286,38 @@ def test_two_phases_change_places_and_one_stays():
     two = schedule_of(1, 2)
     assert all(two.shuffled(seed).phases == two.phases[::-1] for seed in range(5))
     assert schedule_of(4).shuffled(0).phases == schedule_of(4).phases
+
+
+entries = st.builds(Entry, st.sampled_from(["Rotate", "Invert", "Cutout"]), st.integers(0, 10), st.integers(0, 9))
+policies = st.lists(entries, max_size=6).map(lambda each: Policy(tuple(each)))
+
+
+@given(st.lists(st.tuples(st.integers(1, 30), policies), min_size=1, max_size=6))
+@quick
+def test_the_mean_of_policies_keeps_how_often_operations_are_applied(weighted):
+    total = sum(epochs for epochs, _ in weighted)
+    mean = Policy.mean(weighted)
+    for op in ("Rotate", "Invert", "Cutout"):
+        wanted = sum(epochs * entry.probability for epochs, policy in weighted for entry in policy if entry.op == op)
+        places = [entry for entry in mean if entry.op == op]
+        assert abs(sum(entry.probability for entry in places) - wanted / total) < max(1, len(places))
+    wanted = sum(epochs * entry.probability for epochs, policy in weighted for entry in policy) / total
+    assert abs(sum(entry.probability for entry in mean) - wanted) <= 0.5, "rounding takes nothing away over all"
+    assert Policy.mean([(7, mean)]).entries == tuple(
+        entry if entry.probability else Entry(entry.op, 0, 0) for entry in mean
+    )
+
+
+def test_the_mean_of_a_schedule_is_one_phase():
+    strong, weak = Policy((Entry("Rotate", 8, 9), Entry("Cutout", 0, 5))), Policy((Entry("Rotate", 4, 3),))
+    flipped = Genome(weak, Flip(), {"alpha": 0.5}, {"weights": 2})
+    schedule = Schedule((Phase(1, Genome(strong)), Phase(3, flipped)), "student", IMAGE)
+    mean = schedule.mean()
+    assert [phase.epochs for phase in mean.phases] == [4]
+    genome = mean.phases[0].genome
+    assert genome.policy.entries == (Entry("Rotate", 5, 5), Entry("Cutout", 0, 0))  # (8 + 3·4) / 4, (72 + 3·12) / 20
+    assert (genome.augment, genome.distill, genome.bits) == (Flip(), {"alpha": 0.5}, {"weights": 2})
+    assert Schedule.loads(mean.dumps()) == mean
 
 
 def test_mean_strength_is_over_entries_and_epochs():

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from spaces import Entry, Genome, ImageSpec, Phase, Policy, RequestError, Schedule
-from spaces.augmentations import CATALOGUE, augmentation
+from spaces.augmentations import CATALOGUE, TrivialAugment, augmentation
+from spaces.parameters import seeded
 from trainables import Distill, FrozenTeacher, Recipe, Student, TrainedTeacher
 from trainables.data import TensorImages
 from trainables.learner import Batch
@@ -329,3 +330,14 @@ def test_a_teacher_with_a_view_of_its_own_says_nothing_of_the_students(make_task
     learner = distinct.learner(with_view("cutmix"), seed=0)
     learner.step()
     assert learner.step()["t_stddev_ratio"] > 0
+
+
+def test_what_is_shown_comes_before_the_policy_and_is_the_same_for_both_roles(make_task):
+    plain, shown = (make_task("student").learner(INVERT, seed=0, shown=each) for each in (None, TrivialAugment()))
+    seen = watch(shown)
+    assert "view_loss" not in shown.step()
+    assert seen["student"] and all(map(torch.equal, seen["student"], seen["teacher"]))
+    raw, _ = next(shown.data.train.batches(8))
+    first = TrivialAugment()(raw, shown.fill, generator := seeded(1)).images
+    plain.begin_epoch(0), shown.begin_epoch(0)
+    assert torch.equal(shown.view(raw, seeded(1)), plain.view(first, generator)) and not torch.equal(raw, first)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from results.curves import curves, scatter
+from results.evaluation import evaluation_png
 from results.family import family_figure
 from results.folder import Folder
 from results.lineage import Family
@@ -111,6 +112,18 @@ def chapters(sweep: Folder) -> list[Chapter]:
     return [chapter for chapter in found if chapter.plates]
 
 
+def against(sweep: Folder) -> list[Plate]:
+    """What each role's policies reached beside baselines; what may be claimed is the first of the notes."""
+    found = []
+    for role, evaluation in sweep.evaluations.items():
+        known = [arm for arm in evaluation.arms if not math.isnan(arm.mean)]
+        means = ", ".join(f"{arm.name} {100 * arm.mean:.2f}" for arm in sorted(known, key=lambda arm: -arm.mean))
+        alt = f"Test accuracy of the {role} by arm, mean over {evaluation.seeds} seeds in percent: {means}."
+        drawn = Picture(alt, evaluation_png(evaluation))
+        found.append(Plate(f"The {role}", drawn, evaluation.notes(), _table(evaluation.markdown()), wide=True))
+    return found
+
+
 def _schedule(role: str, schedule: Schedule) -> Plate:
     seen = Overview(schedule)
     strongest = ", ".join(f"{row.op} {row.strength:.2f}" for row in seen.rows[:TOLD])
@@ -176,15 +189,16 @@ def _choices(sweep: Folder) -> Iterator[Plate]:
         }.get(kind)
         if heading is None:
             continue
-        table = _table(path.with_suffix(".md"))
+        words = path.with_suffix(".md")
+        table = _table(words.read_text("utf-8") if words.is_file() else "")
         best = ", ".join(map(" ".join, zip(table.headings, table.rows[0], strict=False))) if table else ""
         alt = f"{heading}. First of its table: {best}." if best else f"{heading}."
         yield Plate(heading, Picture(alt, path.read_bytes()), table=table, wide=True)
 
 
-def _table(path: Path) -> Table | None:
-    """The first table of a Markdown file; None: there is none."""
-    lines = path.read_text("utf-8").splitlines() if path.is_file() else []
+def _table(text: str) -> Table | None:
+    """The first table in Markdown; None: there is none."""
+    lines = text.splitlines()
     start = next((number for number, line in enumerate(lines) if line.startswith("|")), None)
     if start is None:
         return None

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from results.evaluation import Evaluation
 from results.export import export
 from results.history import FILE, History
 from results.members import StageHistory
@@ -33,6 +34,7 @@ class Folder:
         history: None: it keeps no journal.
         schedules: by role, the found one; of a search that is not through, the best at its last boundary.
         refused: by role, why a schedule that is there cannot be read.
+        evaluations: by role, what its policies reached beside baselines; empty where nobody has asked.
     """
 
     path: Path
@@ -42,6 +44,7 @@ class Folder:
     history: History | None
     schedules: Mapping[str, Schedule]
     refused: Mapping[str, str]
+    evaluations: Mapping[str, Evaluation]
 
     @classmethod
     def read(cls, path: Path | str, own: Collection[str] = ()) -> Folder:
@@ -76,7 +79,9 @@ class Folder:
                     schedules[role] = export(str(path), role, own=own)
                 except RequestError as error:
                     refused[role] = str(error)
-        return cls(path, text, settings, result, history, schedules, refused)
+        found = {role: path / f"evaluation.{role}.json" for role in ROLES}
+        evaluations = {role: Evaluation.load(file) for role, file in found.items() if file.is_file()}
+        return cls(path, text, settings, result, history, schedules, refused, evaluations)
 
     @property
     def name(self) -> str:

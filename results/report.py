@@ -10,7 +10,7 @@ import jinja2
 from torch import Tensor
 
 from results import wording
-from results.chapters import chapters
+from results.chapters import against, chapters
 from results.cost import Cost, duration
 from results.folder import Folder
 from results.samples import bands
@@ -76,7 +76,7 @@ def page(sweep: Folder, images: Tensor | None = None, no_images: str = "") -> st
         facts=wording.facts(sweep),
         answers=wording.answers(sweep),
         notes=wording.notes(sweep),
-        against=(),
+        against=against(sweep),
         chapters=chapters(sweep),
         samples=samples,
         no_images=why,

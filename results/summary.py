@@ -25,7 +25,7 @@ def heading(arm: str) -> str:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Gain:
     """The policy minus another arm in test accuracy, paired by seed.
 
     Args:
@@ -101,10 +101,10 @@ class RoleResult:
         whole = [(ours, theirs) for ours, theirs in pairs if ours is not None and theirs is not None]
         return paired_difference(*zip(*whole, strict=True)) if whole else None
 
-    def comparisons(self) -> list[Comparison]:
+    def comparisons(self) -> list[Gain]:
         """The policy against every other arm whose trainings have a partner."""
         gains = {arm: self.gain(arm) for arm in self.test if arm != POLICY}
-        return [Comparison(self.role, heading(arm), *gain) for arm, gain in gains.items() if gain is not None]
+        return [Gain(self.role, heading(arm), *gain) for arm, gain in gains.items() if gain is not None]
 
     @classmethod
     def from_json(cls, role: str, data: Mapping[str, Any]) -> RoleResult:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from results.cost import duration
 from results.folder import Folder
 from results.pareto import lines
 from results.store import mask
-from results.summary import POLICY, Comparison, RoleResult
+from results.summary import POLICY, Gain, RoleResult
 from spaces.schedule import ROLES
 
 FULL_PRECISION = 32
@@ -39,13 +39,15 @@ class Answer:
         sentence: the accuracy, with its interval.
         comparisons: with the other arms.
         caution: what is to be kept in mind, or nothing.
+        claims: what an evaluation against baselines says may be claimed.
     """
 
     role: str
     headline: str
     sentence: str
-    comparisons: tuple[Comparison, ...] = ()
+    comparisons: tuple[Gain, ...] = ()
     caution: str = ""
+    claims: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -112,12 +114,12 @@ def facts(sweep: Folder) -> list[tuple[str, str]]:
 
 def answers(sweep: Folder) -> list[Answer]:
     """One for each role that has been tested."""
-    given = replayed(sweep)
-    return (
-        [_answer(each, given or _searched(sweep, each.role), given) for each in sweep.result.roles]
-        if sweep.result
-        else []
-    )
+    given, found = replayed(sweep), []
+    for each in sweep.result.roles if sweep.result else ():
+        answer = _answer(each, given or _searched(sweep, each.role), given)
+        evaluation = sweep.evaluations.get(each.role)
+        found.append(replace(answer, claims=tuple(evaluation.claims())) if evaluation else answer)
+    return found
 
 
 def notes(sweep: Folder) -> list[str]:
@@ -168,7 +170,7 @@ def _answer(result: RoleResult, scheduled: bool, given: bool) -> Answer:
     )
 
 
-def _headline(comparisons: tuple[Comparison, ...]) -> str:
+def _headline(comparisons: tuple[Gain, ...]) -> str:
     if not comparisons:
         return "nothing to compare it with"
     said = []
@@ -179,7 +181,7 @@ def _headline(comparisons: tuple[Comparison, ...]) -> str:
     return "; ".join(said)
 
 
-def _caution(comparisons: tuple[Comparison, ...]) -> str:
+def _caution(comparisons: tuple[Gain, ...]) -> str:
     """A search that does not beat the random control has found nothing."""
     if any(each.arm == "random control" and each.shown == "open" for each in comparisons):
         return "Not shown: that the search beats the best of as many fixed random genomes."

@@ -1,5 +1,6 @@
 """The page on a sweep: what it says, what it leaves out, and that it stands alone."""
 
+import json
 import re
 from html.parser import HTMLParser
 
@@ -8,6 +9,7 @@ import torch
 from sweep_folder import ERROR, SETTINGS, STRONG, sweep_folder
 
 from results.cost import Cost, duration
+from results.evaluation import Arm, Evaluation
 from results.folder import Folder
 from results.history import History
 from results.report import report
@@ -114,6 +116,21 @@ def test_images_that_cannot_be_had_are_one_line(folder, tmp_path):
 
 def test_the_same_folder_gives_the_same_page(folder, source, tmp_path):
     assert report(folder, tmp_path / "again.html", images=IMAGES).read_text() == source
+
+
+def test_an_evaluation_against_baselines_has_its_place(tmp_path):
+    folder = sweep_folder(tmp_path / "digits-001")
+    arms = (("policy.student", "policy", (0.95, 0.96, 0.94)), ("trivialaugment", "baseline", (0.80, 0.82, 0.79)))
+    arms = tuple(Arm(name, kind, accuracy, (1.0, 1.0, 1.0), "") for name, kind, accuracy in arms)
+    evaluation = Evaluation("digits", "student", 4, arms)
+    (folder / "evaluation.student.json").write_text(json.dumps(evaluation.to_json()))
+    page = Page(report(folder).read_text())
+    (claim,) = evaluation.claims()
+    assert "is shown to be better than every baseline" in claim
+    assert page.text.count(claim) == 2, "in the answer, and in the chapter"
+    assert [section["id"] for section in page.all("section")][:2] == ["answer", "against"]
+    means = "mean over 3 seeds in percent: policy.student 95.00, trivialaugment 80.33."
+    assert any(means in picture["alt"] for picture in page.all("img"))
 
 
 # What has not ended --------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from sys import intern
 from typing import Any
 
 from results.lineage import Exploit, Slice
@@ -168,7 +169,7 @@ class _Reading:
             self.lives.append(Life(at, at))
         self.lives[-1] = Life(self.lives[-1].started, max(self.lives[-1].heard, at))
         if kind == "reported":
-            metrics = {name: _float(value) for name, value in event["metrics"].items()}
+            metrics = {intern(name): _float(value) for name, value in event["metrics"].items()}
             member = self._member(event["member"])
             member.reports.append(Report(int(event["epoch"]), at, metrics))
             member.slice.append(member.reports[-1])

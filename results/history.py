@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from sys import intern
 from typing import Any
 
 from results.lineage import Exploit, Slice
@@ -175,7 +176,7 @@ class _Reading:
             self.lives.append(Life(at, at))
         self.lives[-1] = replace(self.lives[-1], heard=max(self.lives[-1].heard, at))
         if kind == "reported":
-            metrics = {name: _float(value) for name, value in event["metrics"].items()}
+            metrics = {intern(name): _float(value) for name, value in event["metrics"].items()}
             member = self._member(event["member"])
             member.reports.append(Report(int(event["epoch"]), at, metrics))
             member.slice.append(member.reports[-1])

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from results.choices import short, told
+from results.lineage import count
 from results.strengths import STRONGEST, Strengths
 from spaces import OPERATIONS, Schedule
 
@@ -112,11 +113,7 @@ class Overview(JupyterMixin):
 
     def table(self, width: int = 80, *, ascii_only: bool = False) -> Table:
         """One row an operation, about `width` columns wide."""
-        last = str(self.schedule.epochs - 1)
-        most = max(8, min(WIDEST_STRIP, width - _BESIDE_STRIP))
-        columns = min(self.schedule.epochs, most)
-        each = most // columns
-        axis = f"epoch 0{last:>{max(columns * each - 7, len(last) + 1)}}" if last != "0" else "epoch 0"
+        columns, each, axis = ruler(self.schedule.epochs, width - _BESIDE_STRIP)
         table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0), pad_edge=False)
         for heading in ("\noperation", f"\n{axis}"):
             table.add_column(heading, no_wrap=True)
@@ -140,13 +137,13 @@ class Overview(JupyterMixin):
         if self.never:
             notes.append(f"never in force: {', '.join(self.never)}")
         if self.views:
-            kinds = ", ".join(f"{kind} in {_count(epochs, 'epoch')}" for kind, epochs in self.views.items())
-            notes.append(f"second view: {_printable(kinds)}")
+            kinds = ", ".join(f"{kind} in {count(epochs, 'epoch')}" for kind, epochs in self.views.items())
+            notes.append(f"second view: {printable(kinds)}")
         for chosen, epochs in list(self.distilled.items())[:SHOWN]:
-            notes.append(f"distilled in {_count(epochs, 'epoch')}: {_printable(chosen, 200)}")
+            notes.append(f"distilled in {count(epochs, 'epoch')}: {printable(chosen, 200)}")
         for chosen, epochs in list(self.bits.items())[:SHOWN]:
-            notes.append(f"bits in {_count(epochs, 'epoch')}: {_printable(chosen)}")
-        spans = f"{_count(schedule.epochs, 'epoch')} in {_count(len(schedule.phases), 'phase')}"
+            notes.append(f"bits in {count(epochs, 'epoch')}: {printable(chosen)}")
+        spans = f"{count(schedule.epochs, 'epoch')} in {count(len(schedule.phases), 'phase')}"
         colours = "grey" if image.channels == 1 else "RGB"
         strength = f"mean strength {schedule.mean_strength():.2f}"
         notes.append(f"{schedule.role}: {spans}, {strength}, {image.size} px {colours}")
@@ -178,6 +175,15 @@ class Overview(JupyterMixin):
         ]
 
 
+def ruler(epochs: int, width: int) -> tuple[int, int, str]:
+    """Into how many parts a strip about `width` wide divides the epochs, how wide each part is, and its heading."""
+    last = str(epochs - 1)
+    most = max(8, min(WIDEST_STRIP, width))
+    columns = min(epochs, most)
+    each = most // columns
+    return columns, each, f"epoch 0{last:>{max(columns * each - 7, len(last) + 1)}}" if last != "0" else "epoch 0"
+
+
 def _rows(strengths: Strengths) -> list[OperationRow]:
     probability, strength = strengths.over_all(strengths.probability), strengths.over_all(strengths.strength)
     columns = zip(strengths.operations, probability.tolist(), strength.tolist(), strengths.first_epochs(), strict=True)
@@ -194,7 +200,7 @@ def _block(part: float | None, ascii_only: bool) -> str:
 
 def _origin(provenance: Mapping[str, Any]) -> str:
     """Sweep, run, value and seed, or what it was read from; the file is free to say anything there."""
-    said = {key: _printable(str(value)) for key, value in provenance.items() if isinstance(value, str | int | float)}
+    said = {key: printable(str(value)) for key, value in provenance.items() if isinstance(value, str | int | float)}
     parts = [f"{key} {said[key]}" for key in ("sweep", "run", "reader", "file", "table") if key in said]
     if "value" in said:
         value = provenance["value"]
@@ -204,11 +210,7 @@ def _origin(provenance: Mapping[str, Any]) -> str:
     return ", ".join(parts) or "not stated"
 
 
-def _printable(text: str, most: int = 60) -> str:
+def printable(text: str, most: int = 60) -> str:
     """Without what would move a terminal's cursor or change its colours."""
     clean = "".join(character if character.isprintable() else "?" for character in text)
     return clean if len(clean) <= most else clean[: most - 3] + "..."
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

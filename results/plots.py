@@ -1,18 +1,22 @@
-"""Pictures of a schedule."""
+"""Pictures of a schedule, and of two."""
 
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
-from results.strengths import STRONGEST, Strengths
+from results.difference import Difference
+from results.strengths import STRONGEST, Array, Strengths
 from results.theme import PAPER, Theme, canvas
 from spaces import Schedule
 from spaces.files import write_atomic
@@ -62,20 +66,75 @@ def schedule_figure(schedule: Schedule, title: str = "", theme: Theme = PAPER, w
     return figure
 
 
+def plot_difference(difference: Difference, path: Path | str, names: tuple[str, str] = ("", "")) -> Path:
+    """Draw both policies and A's strength less B's as a PNG at `path`; `names`: what A and B are called.
+
+    One row an operation that is in force in either, those that differ most first. Left and middle as `plot_schedule`
+    does; on the right orange where A is stronger, purple where B is, white where they are equally strong: two colours
+    that are told apart without full colour vision too.
+
+    Raises:
+        RequestError: the place cannot be written to.
+    """
+    return write_atomic(path, difference_png(difference, names))
+
+
+def difference_png(difference: Difference, names: tuple[str, str] = ("", "")) -> bytes:
+    """The picture that `plot_difference` writes; the same policies give the same bytes."""
+    ops, columns = [*(row.op for row in difference.rows), *difference.equal], min(difference.epochs, COLUMNS)
+    height = 0.27 * max(2, len(ops)) + 1.5
+    figure = canvas(12, height)
+    panels = figure.subplots(1, 3, sharey=True)
+    strong = np.array([difference.strengths(op, columns) for op in ops]).reshape(-1, 2, columns)
+    here = np.array([difference.in_force(op, columns) for op in ops]).reshape(-1, 2, columns)
+    for side, axes in enumerate(panels[:2]):
+        image = _heat(axes, ops, np.where(here[:, side], strong[:, side], np.nan), difference.epochs, PAPER)
+        axes.set_title("AB"[side] + (f": {_end(names[side])}" if names[side] else ""), loc="left", fontsize=10)
+    figure.colorbar(image, ax=panels[:2], pad=0.01, ticks=range(0, 10, 3), label="strength")
+    apart = np.array([difference.apart(op, columns) for op in ops]).reshape(-1, columns)
+    most = max(1.0, float(np.abs(apart).max(initial=0)))
+    image = _heat(panels[2], ops, apart, difference.epochs, PAPER, mpl.colormaps["PuOr_r"], -most, most)
+    panels[2].set_title("A less B; orange: A is stronger", loc="left", fontsize=10)
+    figure.colorbar(image, ax=panels[2], pad=0.02)
+    for axes in panels:
+        _epochs(axes)
+    figure.suptitle(difference.sentence, x=0.01, ha="left", fontsize=11)
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _end(name: str, most: int = 34) -> str:
+    """The end of a long name: of a path, that is what tells it from others."""
+    return name if len(name) <= most else f"…{name[1 - most :]}"
+
+
 def _draw_heat(axes: Axes, strengths: Strengths, theme: Theme) -> AxesImage:
     ops, columns = list(strengths.operations), min(strengths.epochs, COLUMNS)
-    table = np.full((1, columns), np.nan)
-    if ops:
-        in_force = strengths.binned(strengths.probability, columns) > 0
-        table = np.where(in_force, strengths.binned(strengths.strength, columns), np.nan)
-    rows = len(table)
+    in_force = strengths.binned(strengths.probability, columns) > 0
+    table = np.where(in_force, strengths.binned(strengths.strength, columns), np.nan)
+    return _heat(axes, ops, table, strengths.epochs, theme)
+
+
+def _heat(
+    axes: Axes,
+    ops: Sequence[str],
+    table: Array,
+    epochs: int,
+    theme: Theme,
+    colours: Colormap | None = None,
+    low: float = 0,
+    high: float = STRONGEST,
+) -> AxesImage:
+    """A row an operation; no operation: one row without values."""
+    rows = max(1, len(ops))
     image = axes.imshow(
-        table,
+        table if ops else np.full((1, 1), np.nan),
         aspect="auto",
-        cmap=theme.colours,
-        vmin=0,
-        vmax=STRONGEST,
-        extent=(0, strengths.epochs, rows, 0),
+        cmap=colours or theme.colours,
+        vmin=low,
+        vmax=high,
+        extent=(0, epochs, rows, 0),
         interpolation="none",
     )
     axes.set_yticks(np.arange(rows) + 0.5, ops or ["no operation"])
@@ -85,6 +144,12 @@ def _draw_heat(axes: Axes, strengths: Strengths, theme: Theme) -> AxesImage:
     return image
 
 
+def _epochs(axes: Axes) -> None:
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=9, steps=(1, 2, 5, 10), integer=True))
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+
+
 def _draw_mean(axes: Axes, strengths: Strengths, colour: str) -> None:
     columns = min(strengths.epochs, COLUMNS)
     mean = strengths.binned(strengths.mean, columns)
@@ -92,7 +157,5 @@ def _draw_mean(axes: Axes, strengths: Strengths, colour: str) -> None:
     axes.stairs(mean, edges, color=colour, linewidth=1.6 if columns <= 100 else 0.9, baseline=None)
     axes.set_ylim(0, max(1.0, 1.15 * float(mean.max())))
     axes.set_ylabel("mean")
-    axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=9, steps=(1, 2, 5, 10), integer=True))
-    axes.xaxis.set_major_formatter("{x:,.0f}")
+    _epochs(axes)
     axes.spines[["top", "right"]].set_visible(False)

@@ -39,8 +39,7 @@ def show(
     """
     targets = [Path(target) for target in (plot, grid) if target is not None]
     for target in targets:
-        if target.suffix.lower() != ".png":
-            raise RequestError("pictures are written as PNG", got=str(target), mend="choose a name that ends in .png")
+        check_png(target)
     if len(targets) == 2 and targets[0].resolve() == targets[1].resolve():
         raise RequestError("plot and grid are two files", got=str(grid), mend="choose another name for one of them")
     if grid is None and (images or epochs is not None):
@@ -58,6 +57,16 @@ def show(
     for path, content in pictures:
         write_atomic(path, content)
     return Overview(schedule)
+
+
+def check_png(path: Path | str) -> None:
+    """Refuse a name that a picture cannot have.
+
+    Raises:
+        RequestError: it does not end in `.png`.
+    """
+    if Path(path).suffix.lower() != ".png":
+        raise RequestError("pictures are written as PNG", got=str(path), mend="choose a name that ends in .png")
 
 
 def parse_epochs(text: str) -> list[int]:

@@ -280,6 +280,41 @@ def report(
     Console().print(f"{escape(str(path))}{partly}", highlight=False, soft_wrap=True)
 
 
+@app.command(epilog="Example: roletune diff runs/digits-001/policy.teacher.json runs/digits-001/policy.student.json")
+def diff(
+    a: Annotated[Path, typer.Argument(metavar="A.json", help="a policy file")],
+    b: Annotated[Path, typer.Argument(metavar="B.json", help="another one")],
+    plot: Annotated[
+        Path | None, typer.Option("--plot", "-o", metavar="FILE.png", help="draw both, and A's strength less B's")
+    ] = None,
+    own: Own = None,
+    as_json: Json = False,
+) -> None:
+    """Say what two policies do differently, operation by operation, epoch by epoch."""
+    from results.difference import difference
+    from spaces import Schedule
+
+    if plot is not None:
+        from results.show import check_png
+
+        check_png(plot)
+    found = difference(Schedule.load(a, own or ()), Schedule.load(b, own or ()))
+    if plot is not None:
+        from results.plots import plot_difference
+
+        plot_difference(found, plot, (str(a), str(b)))
+    if as_json:
+        written = {} if plot is None else {"plot": str(plot)}
+        typer.echo(json.dumps({"a": str(a), "b": str(b), **found.to_json(), **written}))
+        return
+    console = Console()
+    for name, path in (("A", a), ("B", b)):
+        console.print(f"{name}: {escape(str(path))}", highlight=False, soft_wrap=True)
+    console.print(found)
+    if plot is not None:
+        console.print(f"plot: {escape(str(plot))}", highlight=False, soft_wrap=True)
+
+
 @app.command(epilog="Example: roletune ui runs/digits-001")
 def ui(
     folder: Annotated[Path | None, typer.Argument(help="a sweep's folder; default: the newest in runs/")] = None,

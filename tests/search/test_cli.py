@@ -37,7 +37,9 @@ def policy(path, role="student", channels=1):
     return Schedule((Phase(2, genome),), role, ImageSpec(8, channels, (0,) * channels)).save(path)
 
 
-@pytest.mark.parametrize("command", ["", "search", "screen", "train", "export", "show", "report", "ui", "doctor"])
+@pytest.mark.parametrize(
+    "command", ["", "search", "screen", "train", "export", "show", "report", "diff", "ui", "doctor"]
+)
 def test_every_command_explains_itself(roletune, command):
     status, out, _ = roletune(*command.split(), "--help")
     assert status == 0 and "Usage" in out
@@ -110,6 +112,9 @@ MISTAKES = {
     "grid of no image": ([*GRID, "s.json", "--plot", "p.png"], "s.json must be an image that Pillow can decode"),
     "plot as text": (["show", "s.json", "-o", "plot.txt"], "choose a name that ends in .png"),
     "plot over a photo": ([*GRID, "photo.png", "-o", "photo.png"], "photo.png is one of the images"),
+    "diff no file": (["diff", "s.json", "absent.json"], "cannot read the policy file absent.json"),
+    "diff no policy": (["diff", "sweep.yaml", "s.json"], "sweep.yaml is no policy file"),
+    "diff as text": (["diff", "s.json", "t.json", "--plot", "d.txt"], "choose a name that ends in .png"),
     "page without sweep": (["ui"], "no sweep in"),
     "page of no sweep": (["ui", "."], "no MLflow store in ."),
     "nobody at the address": (["search", "sweep.yaml", "--address", "127.0.0.1:1"], "127.0.0.1:1"),
@@ -180,6 +185,21 @@ def test_show_draws_a_plot_and_a_grid(roletune, tmp_path):
             assert picture.format == "PNG" and picture.width > 900
     status, out, _ = roletune(*words, "--json")
     assert status == 0 and json.loads(out)["grid"] == "grid.png"
+
+
+def test_diff_says_what_differs_and_draws_it(roletune, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    policy(tmp_path / "a.json")
+    Schedule((Phase(4, Genome()),), "teacher", ImageSpec(8, 1, (0,))).save(tmp_path / "b.json")
+    status, out, err = roletune("diff", "a.json", "b.json", "--plot", "new/d.png")
+    assert (status, err) == (0, "") and "\x1b" not in out and max(map(len, out.splitlines())) <= 80
+    assert out.startswith("A: a.json\nB: b.json\nA is stronger by 1.50 on average; 1 operation differs: Rotate.\n")
+    assert "role: A student; B teacher\n" in out and out.endswith("plot: new/d.png\n")
+    with Image.open(tmp_path / "new" / "d.png") as picture:
+        assert picture.format == "PNG" and picture.width > 900
+    status, out, _ = roletune("diff", "b.json", "b.json", "--json")
+    facts = json.loads(out)
+    assert status == 0 and facts["same"] and (facts["a"], facts["b"], facts["operations"]) == ("b.json", "b.json", [])
 
 
 def test_a_wrong_option_is_a_mistake_too(roletune):

@@ -7,18 +7,16 @@ from io import BytesIO
 from pathlib import Path
 from statistics import median
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection, PatchCollection
-from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from results.lineage import Family, count
+from results.theme import PAPER, Theme, canvas
 from spaces.files import write_atomic
 
 GAP = 0.3
@@ -32,9 +30,6 @@ FEW = 20
 
 ROWS = 60
 """From so many members on the picture grows no higher."""
-
-LINE, INK, FAINT = "#d55e00", "#24292f", "#57606a"
-"""Of the winner's line: parted from the blues by hue and by lightness, without colour vision too."""
 
 
 def plot_family(family: Family, path: Path | str, title: str = "") -> Path:
@@ -52,29 +47,34 @@ def plot_family(family: Family, path: Path | str, title: str = "") -> Path:
 
 def family_png(family: Family, title: str = "") -> bytes:
     """The picture that `plot_family` writes; the same family gives the same bytes."""
-    rows = {member: row for row, member in enumerate(family.members)}
-    height = (0.3 if len(rows) <= 16 else 0.19) * max(2, min(len(rows), ROWS))
-    figure = Figure(figsize=(8, 1.7 + height), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    gap = GAP * median([each.end - each.start for each in family.slices] or [1])
-    cells = _draw_cells(axes, family, rows, gap)
-    _draw_copies(axes, family, rows, gap)
-    _draw_line(axes, family, rows, gap)
-    _label(axes, family, rows)
-    axes.set_title(title or f"{family.name}: who descends from whom", loc="left")
-    size = f"{count(family.generations, 'generation')}, {count(len(family.exploits), 'copy', 'copies')}"
-    axes.set_title(size, loc="right", fontsize=8, color=FAINT)
-    if cells is not None:
-        extend = "min" if len(family.slices) > FEW else "neither"
-        figure.colorbar(cells, ax=axes, pad=0.01, aspect=8 * height, label="validation accuracy", extend=extend)
-    figure.supxlabel(_key(family), x=0.01, ha="left", fontsize=8, color=FAINT)
     buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
+    family_figure(family, title).savefig(buffer, format="png", dpi=120, metadata={"Software": None})
     return buffer.getvalue()
 
 
-def _draw_cells(axes: Axes, family: Family, rows: dict[str, int], gap: float) -> PatchCollection | None:
+def family_figure(family: Family, title: str = "", theme: Theme = PAPER, width: float = 8) -> Figure:
+    """The same as a figure of `width` inches, in the colours of a page."""
+    rows = {member: row for row, member in enumerate(family.members)}
+    height = (0.3 if len(rows) <= 16 else 0.19) * max(2, min(len(rows), ROWS))
+    figure = canvas(width, 1.7 + height)
+    axes = figure.subplots()
+    gap = GAP * median([each.end - each.start for each in family.slices] or [1])
+    cells = _draw_cells(axes, family, rows, gap, theme)
+    _draw_copies(axes, family, rows, gap, theme)
+    _draw_line(axes, family, rows, gap, theme)
+    _label(axes, family, rows, theme)
+    axes.set_title(title or f"{family.name}: who descends from whom", loc="left")
+    if cells is not None:
+        extend = "min" if len(family.slices) > FEW else "neither"
+        figure.colorbar(cells, ax=axes, pad=0.01, aspect=8 * height, label="validation accuracy", extend=extend)
+    if theme is PAPER:  # a page has words of its own
+        size = f"{count(family.generations, 'generation')}, {count(len(family.exploits), 'copy', 'copies')}"
+        axes.set_title(size, loc="right", fontsize=8, color=theme.faint)
+        figure.supxlabel(_key(family), x=0.01, ha="left", fontsize=8, color=theme.faint)
+    return figure
+
+
+def _draw_cells(axes: Axes, family: Family, rows: dict[str, int], gap: float, theme: Theme) -> PatchCollection | None:
     """A cell for each slice; None: none was scored."""
     boxes, scores, empty = [], [], []
     for part in family.slices:
@@ -85,21 +85,20 @@ def _draw_cells(axes: Axes, family: Family, rows: dict[str, int], gap: float) ->
         else:
             boxes.append(box)
             scores.append(part.score)
-    unscored = PatchCollection(empty, facecolor="white", edgecolor="#8c959f", hatch="/////", linewidth=0.5)
+    unscored = PatchCollection(empty, facecolor=theme.page, edgecolor=theme.faint, hatch="/////", linewidth=0.5)
     axes.add_collection(unscored, autolim=False)
     if not scores:
         return None
-    # The palest blue is left out, so that what was scored low is not white; a few that learned nothing do not decide.
-    colours = ListedColormap(mpl.colormaps["Blues"](np.linspace(0.1, 0.95, 256)))
+    # A few that learned nothing do not decide.
     low, high = float(np.quantile(scores, 0.05 if len(family.slices) > FEW else 0)), max(scores)
-    cells = PatchCollection(boxes, cmap=colours, edgecolor="none")
+    cells = PatchCollection(boxes, cmap=theme.colours, edgecolor="none")
     cells.set_array(np.array(scores))
     cells.set_clim(low - 0.005 * (low == high), high + 0.005 * (low == high))
     axes.add_collection(cells, autolim=False)
     return cells
 
 
-def _draw_copies(axes: Axes, family: Family, rows: dict[str, int], gap: float) -> None:
+def _draw_copies(axes: Axes, family: Family, rows: dict[str, int], gap: float, theme: Theme) -> None:
     """From the end of the donor's slice to where the target's next one begins; those of the winner's line follow."""
     many = len(family.exploits) > MANY
     line = {id(step.copy) for step in family.path}
@@ -107,27 +106,32 @@ def _draw_copies(axes: Axes, family: Family, rows: dict[str, int], gap: float) -
     ends = [(copy.epoch, rows[copy.donor], copy.epoch + gap, rows[copy.target]) for copy in copies]
     lines = LineCollection(
         [((x1, y1), (x2, y2)) for x1, y1, x2, y2 in ends],
-        colors=FAINT if many else INK,
+        colors=theme.faint if many else theme.ink,
         linewidths=0.4 if many else 0.9,
         alpha=0.5 if many else 1.0,
     )
     axes.add_collection(lines, autolim=False)
     if not many:
-        axes.scatter([end[2] for end in ends], [end[3] for end in ends], s=14, marker=">", color=INK, zorder=3)
+        axes.scatter([end[2] for end in ends], [end[3] for end in ends], s=14, marker=">", color=theme.ink, zorder=3)
 
 
-def _draw_line(axes: Axes, family: Family, rows: dict[str, int], gap: float) -> None:
+def _draw_line(axes: Axes, family: Family, rows: dict[str, int], gap: float, theme: Theme) -> None:
     points = [
         (x, rows[step.member]) for step in family.path for x in (step.start + gap * (step.copy is not None), step.end)
     ]
     wide = 2.6 if family.generations <= 30 else 1.6
-    border = withStroke(linewidth=wide + 2, foreground="white")
+    border = withStroke(linewidth=wide + 2, foreground=theme.page)
     axes.plot(
-        [x for x, _ in points], [y for _, y in points], color=LINE, linewidth=wide, path_effects=[border], zorder=4
+        [x for x, _ in points],
+        [y for _, y in points],
+        color=theme.control,
+        linewidth=wide,
+        path_effects=[border],
+        zorder=4,
     )
 
 
-def _label(axes: Axes, family: Family, rows: dict[str, int]) -> None:
+def _label(axes: Axes, family: Family, rows: dict[str, int], theme: Theme) -> None:
     """Rows by the member's number; where these would touch, some of them, and always the winner's."""
     apart = -(-len(rows) // ROWS)
     shown = [member for member, row in rows.items() if row % apart == 0]
@@ -137,7 +141,7 @@ def _label(axes: Axes, family: Family, rows: dict[str, int]) -> None:
     axes.set_yticks([rows[member] for member in shown], names, fontsize=9 if len(rows) <= 16 else 7)
     for label, member in zip(axes.get_yticklabels(), shown, strict=True):
         if member == family.winner:
-            label.set(color=LINE, fontweight="bold")
+            label.set(color=theme.control, fontweight="bold")
     ends = sorted({0, *(part.end for part in family.slices)})
     axes.set(xlim=(0, ends[-1] or 1), ylim=(max(len(rows), 1) - 0.5, -0.5), xlabel="epoch", ylabel="member")
     if len(ends) == family.generations + 1:  # members waited for each other

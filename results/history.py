@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from sys import intern
 from typing import Any
@@ -21,10 +21,17 @@ FILE = "journal.jsonl"
 
 @dataclass(frozen=True)
 class Life:
-    """A sweep from a start, or from being resumed, to its last line; both in milliseconds since 1970."""
+    """A sweep from a start, or from being resumed, to its last line.
+
+    Args:
+        started: in milliseconds since 1970.
+        heard: likewise.
+        slots: how many trials ran at once; None: it was not written down.
+    """
 
     started: int
     heard: int
+    slots: int | None = None
 
 
 @dataclass(frozen=True)
@@ -167,7 +174,7 @@ class _Reading:
         kind, at = event["event"], int(event["at"])
         if kind == "started" or not self.lives:
             self.lives.append(Life(at, at))
-        self.lives[-1] = Life(self.lives[-1].started, max(self.lives[-1].heard, at))
+        self.lives[-1] = replace(self.lives[-1], heard=max(self.lives[-1].heard, at))
         if kind == "reported":
             metrics = {intern(name): _float(value) for name, value in event["metrics"].items()}
             member = self._member(event["member"])
@@ -185,6 +192,8 @@ class _Reading:
             self._stage(event["stage"]).rungs.append(rung)
         elif kind == "tested":
             self.tests[event["training"]] = {name: _float(value) for name, value in event["score"].items()}
+        elif kind == "placed":
+            self.lives[-1] = replace(self.lives[-1], slots=int(event["slots"]))
         elif kind == "screened":
             self.dropped = tuple(event["dropped"])
 

@@ -45,6 +45,11 @@ class Candidate:
         known = {"name": self.name, "accuracy": self.accuracy, "size_in_bits": self.size_in_bits}
         return {**known, "chosen": dict(self.told)}
 
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Candidate:
+        """The member that `to_json` wrote."""
+        return cls(data["name"], data["accuracy"], data["size_in_bits"], data["chosen"])
+
 
 def front(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
     """Those that no other dominates, the smallest first; of equals all, in the order in which they came.

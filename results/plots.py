@@ -10,14 +10,14 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import Colormap, ListedColormap
+from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
 from results.difference import Difference
 from results.strengths import STRONGEST, Array, Strengths
+from results.theme import PAPER, Theme, canvas
 from spaces import Schedule
 from spaces.files import write_atomic
 
@@ -42,22 +42,28 @@ def plot_schedule(schedule: Schedule, path: Path | str, title: str = "") -> Path
 
 def schedule_png(schedule: Schedule, title: str = "") -> bytes:
     """The picture that `plot_schedule` writes; the same schedule gives the same bytes."""
-    strengths = Strengths.of(schedule)
-    never = textwrap.wrap(f"Never in force: {', '.join(strengths.never)}", 125) if strengths.never else []
-    rows = max(1, len(strengths.operations))
-    figure = Figure(figsize=(8, 0.27 * rows + 2.2 + 0.17 * len(never)), layout="constrained")
-    FigureCanvasAgg(figure)
-    heat, line = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [max(rows, 4), 4]})
-    image = _draw_heat(heat, strengths)
-    heat.set_title(title or f"What the {schedule.role} sees", loc="left")
-    heat.set_title("strength = probability × level", loc="right", fontsize=8, color=FAINT)
-    figure.colorbar(image, ax=heat, pad=0.01, ticks=range(0, 10, 3))
-    _draw_mean(line, strengths)
-    if never:
-        figure.supxlabel("\n".join(never), x=0.01, ha="left", fontsize=8, color=FAINT)
     buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
+    schedule_figure(schedule, title).savefig(buffer, format="png", dpi=120, metadata={"Software": None})
     return buffer.getvalue()
+
+
+def schedule_figure(schedule: Schedule, title: str = "", theme: Theme = PAPER, width: float = 8) -> Figure:
+    """The same as a figure of `width` inches, in the colours of a page."""
+    strengths = Strengths.of(schedule)
+    worded = theme is PAPER  # a page has words of its own
+    never = textwrap.wrap(f"Never in force: {', '.join(strengths.never)}", 125) if strengths.never and worded else []
+    rows = max(1, len(strengths.operations))
+    figure = canvas(width, 0.27 * rows + 2.2 + 0.17 * len(never))
+    heat, line = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [max(rows, 4), 4]})
+    image = _draw_heat(heat, strengths, theme)
+    heat.set_title(title or f"What the {schedule.role} sees", loc="left")
+    if worded:
+        heat.set_title("strength = probability × level", loc="right", fontsize=8, color=theme.faint)
+    figure.colorbar(image, ax=heat, pad=0.01, ticks=range(0, 10, 3))
+    _draw_mean(line, strengths, theme.lead)
+    if never:
+        figure.supxlabel("\n".join(never), x=0.01, ha="left", fontsize=8, color=theme.faint)
+    return figure
 
 
 def plot_difference(difference: Difference, path: Path | str, names: tuple[str, str] = ("", "")) -> Path:
@@ -77,18 +83,17 @@ def difference_png(difference: Difference, names: tuple[str, str] = ("", "")) ->
     """The picture that `plot_difference` writes; the same policies give the same bytes."""
     ops, columns = [*(row.op for row in difference.rows), *difference.equal], min(difference.epochs, COLUMNS)
     height = 0.27 * max(2, len(ops)) + 1.5
-    figure = Figure(figsize=(12, height), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = canvas(12, height)
     panels = figure.subplots(1, 3, sharey=True)
     strong = np.array([difference.strengths(op, columns) for op in ops]).reshape(-1, 2, columns)
     here = np.array([difference.in_force(op, columns) for op in ops]).reshape(-1, 2, columns)
     for side, axes in enumerate(panels[:2]):
-        image = _heat(axes, ops, np.where(here[:, side], strong[:, side], np.nan), difference.epochs)
+        image = _heat(axes, ops, np.where(here[:, side], strong[:, side], np.nan), difference.epochs, PAPER)
         axes.set_title("AB"[side] + (f": {_end(names[side])}" if names[side] else ""), loc="left", fontsize=10)
     figure.colorbar(image, ax=panels[:2], pad=0.01, ticks=range(0, 10, 3), label="strength")
     apart = np.array([difference.apart(op, columns) for op in ops]).reshape(-1, columns)
     most = max(1.0, float(np.abs(apart).max(initial=0)))
-    image = _heat(panels[2], ops, apart, difference.epochs, mpl.colormaps["PuOr_r"], -most, most)
+    image = _heat(panels[2], ops, apart, difference.epochs, PAPER, mpl.colormaps["PuOr_r"], -most, most)
     panels[2].set_title("A less B; orange: A is stronger", loc="left", fontsize=10)
     figure.colorbar(image, ax=panels[2], pad=0.02)
     for axes in panels:
@@ -104,11 +109,11 @@ def _end(name: str, most: int = 34) -> str:
     return name if len(name) <= most else f"…{name[1 - most :]}"
 
 
-def _draw_heat(axes: Axes, strengths: Strengths) -> AxesImage:
+def _draw_heat(axes: Axes, strengths: Strengths, theme: Theme) -> AxesImage:
     ops, columns = list(strengths.operations), min(strengths.epochs, COLUMNS)
     in_force = strengths.binned(strengths.probability, columns) > 0
     table = np.where(in_force, strengths.binned(strengths.strength, columns), np.nan)
-    return _heat(axes, ops, table, strengths.epochs)
+    return _heat(axes, ops, table, strengths.epochs, theme)
 
 
 def _heat(
@@ -116,19 +121,17 @@ def _heat(
     ops: Sequence[str],
     table: Array,
     epochs: int,
+    theme: Theme,
     colours: Colormap | None = None,
     low: float = 0,
     high: float = STRONGEST,
 ) -> AxesImage:
     """A row an operation; no operation: one row without values."""
-    if colours is None:
-        # The palest blue is left out, so that what is in force at level 0 is not white.
-        colours = ListedColormap(mpl.colormaps["Blues"](np.linspace(0.1, 1, 256)))
     rows = max(1, len(ops))
     image = axes.imshow(
         table if ops else np.full((1, 1), np.nan),
         aspect="auto",
-        cmap=colours.with_extremes(bad="white"),
+        cmap=colours or theme.colours,
         vmin=low,
         vmax=high,
         extent=(0, epochs, rows, 0),
@@ -136,7 +139,7 @@ def _heat(
     )
     axes.set_yticks(np.arange(rows) + 0.5, ops or ["no operation"])
     axes.set_yticks(np.arange(1, rows), minor=True)
-    axes.grid(which="minor", color="#d0d7de", linewidth=0.6)
+    axes.grid(which="minor", color=theme.line, linewidth=0.6)
     axes.tick_params(which="both", length=0)
     return image
 
@@ -147,11 +150,11 @@ def _epochs(axes: Axes) -> None:
     axes.xaxis.set_major_formatter("{x:,.0f}")
 
 
-def _draw_mean(axes: Axes, strengths: Strengths) -> None:
+def _draw_mean(axes: Axes, strengths: Strengths, colour: str) -> None:
     columns = min(strengths.epochs, COLUMNS)
     mean = strengths.binned(strengths.mean, columns)
     edges = np.arange(columns + 1) * float(strengths.epochs) / columns
-    axes.stairs(mean, edges, color="#08306b", linewidth=1.6 if columns <= 100 else 0.9, baseline=None)
+    axes.stairs(mean, edges, color=colour, linewidth=1.6 if columns <= 100 else 0.9, baseline=None)
     axes.set_ylim(0, max(1.0, 1.15 * float(mean.max())))
     axes.set_ylabel("mean")
     _epochs(axes)

@@ -11,11 +11,60 @@ from rich.table import Table
 
 from results.pareto import Candidate, lines
 from results.statistics import interval, paired_difference
+from spaces.errors import RequestError
 
 POLICY = "policy"
 """The arm that was trained with the schedule found; the others are baselines."""
 
 _HEADINGS = {POLICY: "with policy", "none": "no augmentation", "random": "random control"}
+
+
+def heading(arm: str) -> str:
+    """What an arm is called."""
+    return _HEADINGS.get(arm, arm)
+
+
+@dataclass(frozen=True)
+class Gain:
+    """The policy minus another arm in test accuracy, paired by seed.
+
+    Args:
+        role: whose.
+        arm: the other, as it is called.
+        mean: of the differences, −1 … 1.
+        half: half width of its 95 % interval; None: there is one seed.
+    """
+
+    role: str
+    arm: str
+    mean: float
+    half: float | None
+
+    @property
+    def shown(self) -> str:
+        """What the interval shows: `better`, `worse`, or `open`."""
+        if self.half is None or abs(self.mean) <= self.half:
+            return "open"
+        return "better" if self.mean > 0 else "worse"
+
+    @property
+    def points(self) -> str:
+        """The difference in points of a hundred."""
+        mean = f"{100 * self.mean:+.2f}"
+        return f"{mean} points" if self.half is None else f"{mean} ± {100 * self.half:.2f} points"
+
+    @property
+    def verdict(self) -> str:
+        """What may be claimed."""
+        if self.half is None:
+            return "one seed, so no interval; set full.seeds to 3 or more"
+        if self.shown == "open":
+            return "the 95 % interval holds 0, so no difference is shown"
+        return f"{self.shown}, by the 95 % interval"
+
+    def __str__(self) -> str:
+        """In a sentence."""
+        return f"{self.role}: policy − {self.arm} = {self.points}: {self.verdict}."
 
 
 @dataclass(frozen=True)
@@ -51,6 +100,25 @@ class RoleResult:
         pairs = zip(self.test.get(POLICY, ()), self.test.get(arm, ()), strict=False)
         whole = [(ours, theirs) for ours, theirs in pairs if ours is not None and theirs is not None]
         return paired_difference(*zip(*whole, strict=True)) if whole else None
+
+    def comparisons(self) -> list[Gain]:
+        """The policy against every other arm whose trainings have a partner."""
+        gains = {arm: self.gain(arm) for arm in self.test if arm != POLICY}
+        return [Gain(self.role, heading(arm), *gain) for arm, gain in gains.items() if gain is not None]
+
+    @classmethod
+    def from_json(cls, role: str, data: Mapping[str, Any]) -> RoleResult:
+        """The result that `to_json` of its sweep wrote; what an older version did not write keeps its default."""
+        best = data["best_validation"]
+        return cls(
+            role=role,
+            best_validation=math.nan if best is None else float(best),
+            test={arm: tuple(each["by_seed"]) for arm, each in data["test"].items()},
+            exploits=data["exploits"],
+            policy_file=data["policy_file"],
+            size_in_bits=data.get("size_in_bits", 0),
+            pareto=tuple(Candidate.from_json(each) for each in data.get("pareto", ())),
+        )
 
 
 @dataclass(frozen=True)
@@ -88,30 +156,39 @@ class SweepResult:
             del roles[role.role]["role"]
         return {**asdict(self), "roles": roles}
 
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> SweepResult:
+        """The result that `to_json` wrote.
+
+        Raises:
+            RequestError: these are other data.
+        """
+        try:
+            plain = {key: data[key] for key in ("name", "folder", "report", "tracking_uri", "experiment", "seconds")}
+            roles = tuple(RoleResult.from_json(role, each) for role, each in data["roles"].items())
+            return cls(**plain, failed=dict(data["failed"]), roles=roles)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise RequestError(f"this is no result of a sweep: {error!r}", mend="is it a whole result.json?") from error
+
     def table(self) -> Table:
         """The summary for a terminal."""
         table = Table(header_style="bold", show_edge=False, pad_edge=False)
-        for index, heading in enumerate(self._headings()):
-            table.add_column(heading, justify="right" if index else "left")
-        for row in self._rows():
+        for index, name in enumerate(self.headings()):
+            table.add_column(name, justify="right" if index else "left")
+        for row in self.rows():
             table.add_row(*row)
         return table
 
     def markdown(self) -> str:
         """The summary as a Markdown table, with what it may be taken for."""
-        headings = self._headings()
-        lines = [headings, ["---"] + ["---:"] * (len(headings) - 1), *self._rows()]
+        headings = self.headings()
+        lines = [headings, ["---"] + ["---:"] * (len(headings) - 1), *self.rows()]
         table = ["| " + " | ".join(line) + " |" for line in lines]
         return "\n".join([*table, "", *(f"- {note}" for note in self.notes())]) + "\n"
 
     def notes(self) -> list[str]:
         """What the figures do and do not say."""
-        notes = []
-        for role in self.roles:
-            for arm in role.test:
-                if arm == POLICY or (gain := role.gain(arm)) is None:
-                    continue
-                notes.append(f"{role.role}: policy − {_HEADINGS.get(arm, arm)} = {_points(gain)}: {_verdict(gain)}.")
+        notes = [str(each) for role in self.roles for each in role.comparisons()]
         notes += [f"{role.role}, best of its size: {line}." for role in self.roles for line in lines(role.pareto)]
         notes += [f"{name} failed: {why}" for name, why in self.failed.items()]
         return notes
@@ -123,15 +200,17 @@ class SweepResult:
         """`cell` in a column of its own, where any size is known."""
         return [cell] if any(role.size_in_bits for role in self.roles) else []
 
-    def _headings(self) -> list[str]:
+    def headings(self) -> list[str]:
+        """Of the table."""
         return [
             "role",
             *self._sizes("size, kB"),
             "best validation",
-            *(f"test, {_HEADINGS.get(arm, arm)}" for arm in self._arms()),
+            *(f"test, {heading(arm)}" for arm in self._arms()),
         ]
 
-    def _rows(self) -> list[list[str]]:
+    def rows(self) -> list[list[str]]:
+        """Of the table, one a role."""
         rows = []
         for role in self.roles:
             best = "–" if math.isnan(role.best_validation) else f"{100 * role.best_validation:.2f}"
@@ -151,17 +230,3 @@ def _cell(value: tuple[float, float | None] | None) -> str:
         return "failed"
     mean, half = value
     return f"{100 * mean:.2f}" if half is None else f"{100 * mean:.2f} ± {100 * half:.2f}"
-
-
-def _points(gain: tuple[float, float | None]) -> str:
-    mean, half = gain
-    return f"{100 * mean:+.2f} points" if half is None else f"{100 * mean:+.2f} ± {100 * half:.2f} points"
-
-
-def _verdict(gain: tuple[float, float | None]) -> str:
-    mean, half = gain
-    if half is None:
-        return "one seed, so no interval; set full.seeds to 3 or more"
-    if abs(mean) <= half:
-        return "the 95 % interval holds 0, so no difference is shown"
-    return "better, by the 95 % interval" if mean > 0 else "worse, by the 95 % interval"

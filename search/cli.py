@@ -249,6 +249,37 @@ def show(
         console.print(f"{kind}: {escape(path)}", highlight=False, soft_wrap=True)
 
 
+@app.command(epilog="Example: roletune report runs/digits-001 -o digits.html")
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="SWEEP", help="a sweep's folder, finished or not")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE.html", help="default: SWEEP/report/index.html")
+    ] = None,
+    own: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="data or augmentation of yours that the sweep names; repeatable"),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write one self-contained HTML page on a sweep: the answer, the schedules, the curves, the cost."""
+    from results.folder import Folder
+    from results.report import write
+    from search.samples import samples_of
+    from spaces.errors import RoletuneError
+
+    sweep, images, why = Folder.read(folder, own or ()), None, ""
+    try:
+        images = samples_of(sweep, own or ())
+    except RoletuneError as error:
+        why = str(error)
+    path = write(sweep, output, images=images, no_images=why)
+    if as_json:
+        typer.echo(json.dumps({"report": str(path), "sweep": sweep.name, "finished": sweep.result is not None}))
+        return
+    partly = "" if sweep.result else "  (partial: the sweep has no result yet)"
+    Console().print(f"{escape(str(path))}{partly}", highlight=False, soft_wrap=True)
+
+
 @app.command(epilog="Example: roletune diff runs/digits-001/policy.teacher.json runs/digits-001/policy.student.json")
 def diff(
     a: Annotated[Path, typer.Argument(metavar="A.json", help="a policy file")],
@@ -454,7 +485,8 @@ def _show(result: SweepResult, as_json: bool) -> None:
     for role in result.roles:
         if role.policy_file:
             console.print(f"{role.role}'s policy   {role.policy_file}", highlight=False, soft_wrap=True)
-    console.print(f"report           {result.report}", highlight=False, soft_wrap=True)
+    drawn = Path(result.report) / "index.html"
+    console.print(f"report           {drawn if drawn.is_file() else result.report}", highlight=False, soft_wrap=True)
     page = f"roletune ui {result.folder}" if (Path(result.folder) / "mlflow.db").is_file() else result.tracking_uri
     console.print(f"every curve      {page}", highlight=False, soft_wrap=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,16 +16,22 @@ from results.family import plot_family
 from results.hard import plot_game
 from results.history import History
 from results.plots import plot_schedule
+from results.report import report
+from results.store import one_line
 from results.summary import RoleResult, SweepResult
 from results.tracking import Run, Tracker
 from search.config import COPYING, SweepConfig
+from search.samples import samples
 from search.stage import Stage
 from search.trials import Outcome
 from spaces import Genome, Schedule
 from spaces.files import write_atomic
 from spaces.schedule import weights_file
+from trainables.data import DataSet
 from trainables.task import Task
 from trainables.weights import save_weights
+
+_log = logging.getLogger("roletune.report")
 
 
 class Records:
@@ -129,8 +136,19 @@ class Records:
             "versions": {name: importlib.metadata.version(name) for name in ("roletune", "torch", "ray")},
         }
 
-    def close(self, roles: tuple[RoleResult, ...], failed: Mapping[str, str], seconds: float) -> SweepResult:
-        """Write the summary, and close the sweep's run."""
+    def page(self, data: DataSet) -> None:
+        """Draw the report. A sweep that has found its answer does not fail over a picture: it is noted, and told."""
+        try:
+            self.artifacts(report(self.folder, images=samples(data), own=self.config.space.own))
+        except Exception as error:  # from a full disk to a user's own data that cannot be read any more
+            why = one_line(f"{type(error).__name__}: {error}", 500)
+            self.tracker.tag(self.parent, {"report.error": why})
+            _log.warning("the report could not be drawn (%s); roletune report %s tries again", why, self.folder)
+
+    def close(
+        self, roles: tuple[RoleResult, ...], failed: Mapping[str, str], seconds: float, data: DataSet
+    ) -> SweepResult:
+        """Write the summary and the report, which shows some images of `data`, and close the sweep's run."""
         result = SweepResult(
             name=self.config.name,
             folder=str(self.folder),
@@ -142,8 +160,9 @@ class Records:
             roles=roles,
         )
         summary = write_atomic(self.folder / "report" / "summary.md", f"# {self.folder.name}\n\n{result.markdown()}")
-        data = write_atomic(self.folder / "result.json", json.dumps(result.to_json(), indent=2) + "\n")
-        self.artifacts(summary, data)
+        figures = write_atomic(self.folder / "result.json", json.dumps(result.to_json(), indent=2) + "\n")
+        self.artifacts(summary, figures)
+        self.page(data)
         self.tracker.log(self.parent, {"seconds": seconds, "failed_trials": float(len(failed)), **_figures(roles)})
         self.tracker.finish(self.parent)
         return result

@@ -135,6 +135,7 @@ def _started(
         preflight(config, old or Path(config.storage))
         folder, tracker = opened(config, name, old)
         with tracker, Journal(folder) as journal, Ticker(console, total) as ticker:
+            journal.note("placed", slots=fits)
             tracker.recall(journal.ticket, folder.name)
             again = f"  ·  start {journal.life}" if journal.life > 1 else ""
             ticker.say(f"{escape(str(folder))}  ·  {fits} trial{'s' if fits != 1 else ''} at once{again}")
@@ -189,7 +190,8 @@ class _Sweep:
                 self.records.network(trained[role].task, weights)
         self.ticker.stage("test")
         results = tuple(self._tested(role, result) for role, result in trained.items())
-        return self.records.close(results, self.failed, self.journal.seconds + time.perf_counter() - started)
+        seconds = self.journal.seconds + time.perf_counter() - started
+        return self.records.close(results, self.failed, seconds, self.data)
 
     # One role -------------------------------------------------------------------------------------------------------
 

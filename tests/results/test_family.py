@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from results.family import LINE, family_png, plot_family
+from results.family import family_png, plot_family
 from results.lineage import Exploit, Family, Slice
+from results.theme import PAPER
 from spaces import Genome, RequestError
 
-ORANGE = np.array([int(LINE[place : place + 2], 16) for place in (1, 3, 5)])
+ORANGE = np.array([int(PAPER.control[place : place + 2], 16) for place in (1, 3, 5)])
 
 
 def copy(epoch, target, donor):

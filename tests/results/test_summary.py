@@ -10,6 +10,7 @@ from rich.console import Console
 from results.pareto import Candidate
 from results.statistics import interval, paired_difference
 from results.summary import RoleResult, SweepResult
+from spaces import RequestError
 
 T2 = math.sqrt(2 * 0.95**2 / (1 - 0.95**2))
 """4.3027: the 97.5 % quantile of Student's t with 2 degrees of freedom, from t / √(2 + t²) = 0.95."""
@@ -25,6 +26,27 @@ def sweep(*roles, failed=None):
 
 
 SEVERAL = {"policy": (0.80, 0.90, 1.00), "none": (0.70, 0.75, 0.80), "random": (0.82, 0.91, 0.97)}
+
+
+def test_a_result_survives_being_written_down():
+    front = (Candidate("student-tpe-00", 0.9, 8000, {"bits.weights": 2}),)
+    whole = sweep(
+        replace(role(SEVERAL), pareto=front, size_in_bits=8000), role({"policy": (0.5, None)}, name="teacher")
+    )
+    whole = replace(whole, failed={"x": "why"})
+    data = json.loads(json.dumps(whole.to_json()))
+    assert SweepResult.from_json(data) == whole
+    nothing = sweep(role({"policy": (0.5,)}, best=math.nan))
+    assert math.isnan(SweepResult.from_json(nothing.to_json()).roles[0].best_validation)
+
+
+def test_results_of_earlier_versions_are_read_and_other_data_refused():
+    data = sweep(role(SEVERAL)).to_json()
+    del data["roles"]["student"]["size_in_bits"], data["roles"]["student"]["pareto"]
+    assert SweepResult.from_json(data) == sweep(role(SEVERAL))
+    for other in ([], {}, {**data, "roles": {"student": 3}}):
+        with pytest.raises(RequestError, match="this is no result of a sweep"):
+            SweepResult.from_json(other)
 
 
 # Statistics -----------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from sweep_folder import sweep_folder
 
 from results.tracking import Tracker
 from search.cli import main
@@ -38,7 +39,10 @@ def policy(path, role="student", channels=1):
     return Schedule((Phase(2, genome),), role, ImageSpec(8, channels, (0,) * channels)).save(path)
 
 
-@pytest.mark.parametrize("command", ["", "search", "screen", "train", "export", "show", "diff", "ui", "sync", "doctor"])
+@pytest.mark.parametrize(
+    "command",
+    ["", "search", "screen", "train", "evaluate", "export", "show", "report", "diff", "ui", "sync", "doctor"],
+)
 def test_every_command_explains_itself(roletune, command):
     status, out, _ = roletune(*command.split(), "--help")
     assert status == 0 and "Usage" in out
@@ -337,6 +341,40 @@ def test_the_doctor_looks_at_everything_and_says_what_is_wrong(roletune, marks, 
     assert status == 1
     assert [check["name"] for check in json.loads(out) if not check["ok"]] == ["cluster"]
     assert [path.name for path in tmp_path.iterdir()] == ["sweep.yaml"]
+
+
+def test_a_report_is_one_file_and_says_where_it_lies(roletune, tmp_path):
+    folder = sweep_folder(tmp_path / "runs" / "digits-001")
+    status, out, _ = roletune("report", "runs/digits-001")
+    assert (status, out) == (0, "runs/digits-001/report/index.html\n")
+    page = (folder / "report" / "index.html").read_text()
+    assert page.count("at epoch 2") == 12, "six images of the sweep's own data, for each role"
+
+    (folder / "result.json").unlink()
+    status, out, _ = roletune("report", "runs/digits-001", "-o", "p.html")
+    assert (status, out) == (0, "p.html  (partial: the sweep has no result yet)\n")
+    status, out, _ = roletune("report", "runs/digits-001", "-o", "p.html", "--json")
+    assert json.loads(out) == {"report": "p.html", "sweep": "digits-001", "finished": False}
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [("cifar10", "cifar10"), ("mine:data", "its data are a factory of your own, mine:data; say --own mine:data")],
+)
+def test_a_report_on_data_that_are_not_here_goes_without_images(roletune, tmp_path, name, why):
+    folder = sweep_folder(tmp_path / "digits-001")
+    settings = (folder / "sweep.yaml").read_text().replace("data: {name: digits,", f"data: {{name: {name!r},")
+    (folder / "sweep.yaml").write_text(settings)
+    assert roletune("report", "digits-001")[0] == 0
+    page = (folder / "report" / "index.html").read_text()
+    assert "No images are shown: " in page and why in page.split("No images are shown: ")[1][:200]
+
+
+def test_a_folder_of_something_else_has_no_report(roletune, tmp_path):
+    (tmp_path / "photos").mkdir()
+    status, out, err = roletune("report", "photos")
+    assert status == 2 and out == "" and err.count("\n") == 1
+    assert "photos is no sweep's folder: it has no sweep.yaml; give a sweep's folder" in err
 
 
 def test_help_imports_neither_ray_nor_torch_nor_mlflow():

@@ -90,6 +90,7 @@ def test_the_store_opens_with_plain_mlflow_calls(finished):
         "sweep.yaml",
         "result.json",
         "summary.md",
+        "index.html",
         *(f"policy.{role}.json" for role in ("teacher", "student")),
         *(f"{picture}.{role}.png" for picture in ("schedule", "lineage") for role in ("teacher", "student")),
     }

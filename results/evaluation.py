@@ -293,6 +293,10 @@ def evaluation_png(evaluation: Evaluation) -> bytes:
         )  # fmt: skip
     if (best := evaluation.best_baseline) is not None:
         axes.axvline(100 * best.mean, color=BASELINE_COLOUR, ls="--", lw=1, zorder=0)
+    seen = [100 * value for arm in arms for value in _known(arm.accuracy)]
+    if seen:  # a wide interval must not hide how far the arms are apart, nor reach beyond what there can be
+        room = max(1.0, 0.35 * (max(seen) - min(seen)))
+        axes.set_xlim(max(0.0, min(seen) - room), min(100.0, max(seen) + room))
     axes.set_yticks(range(len(arms)), [arm.name for arm in arms])
     axes.invert_yaxis()
     axes.set_xlabel(f"test accuracy, %  (mean, 95 % interval, {evaluation.seeds} seeds)")

@@ -29,7 +29,7 @@ GRACE_DOWN, GRACE_UP = 10.0, 60.0
 TRIES = 6
 """Of an upload: an artifact store that stays away must not hold back the metrics for ever."""
 
-UPLOADS = ("artifact", "text")
+UPLOADS = ("artifact", "text", "model")
 
 _log = logging.getLogger("roletune.tracking")
 
@@ -58,7 +58,7 @@ class Run:
 
 @dataclass
 class Job:
-    """One thing to tell MLflow: `op` is start, reopen, params, log, artifact, text or finish."""
+    """One thing to tell MLflow: `op` is start, reopen, params, log, artifact, text, model or finish."""
 
     op: str
     run: Run

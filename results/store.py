@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import unquote, urlsplit
 
+from results import views
 from spaces.errors import RequestError
 
 if TYPE_CHECKING:  # importing MLflow takes seconds
@@ -154,8 +155,7 @@ def _experiment_id(client: MlflowClient, name: str, artifacts: str | None) -> st
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            kind = {"mlflow.experimentKind": "custom_model_development"}  # not the chat traces that MLflow expects
-            return str(client.create_experiment(name, artifact_location=artifacts, tags=kind))
+            return str(client.create_experiment(name, artifact_location=artifacts, tags=views.tags()))
         except Exception as error:
             if _code(error) != "RESOURCE_ALREADY_EXISTS" or not (found := client.get_experiment_by_name(name)):
                 raise  # else another sweep was faster

@@ -16,11 +16,12 @@ import os
 import posixpath
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from results.registry import register
 from results.sender import BATCH, Job, Run, Sender
 from results.store import BRISK, answer, connect, cut, mask, one_line, reason, sqlite_uri
 from spaces.errors import RequestError
@@ -171,6 +172,28 @@ class Tracker:
         """Upload `text` as the artifact `name`."""
         self._sender.add(Job("text", run, {"text": text, "name": name}))
 
+    def model(
+        self,
+        run: Run,
+        path: Path,
+        name: str,
+        tags: Mapping[str, str],
+        description: str,
+        metrics: Sequence[tuple[str, float, int, int]] = (),
+    ) -> None:
+        """Make the MLflow model in the folder `path` a version of the registered model `name`, once for each run.
+
+        Args:
+            run: that trained it.
+            path: it must be there until it is sent.
+            name: of the registered model, made if it is new.
+            tags: of the version.
+            description: of the version, in Markdown.
+            metrics: of the model: name, value, time in milliseconds, step.
+        """
+        told = {"name": name, "tags": _tags(tags), "description": description, "metrics": [list(m) for m in metrics]}
+        self._sender.add(Job("model", run, {"path": str(Path(path).absolute()), **told}))
+
     def finish(self, run: Run, status: str = "FINISHED", error: str = "") -> None:
         """End a run, once; the error goes to the tag `error`, on one line of at most 500 characters.
 
@@ -267,6 +290,8 @@ class Tracker:
                 client.log_artifact(run_id, data["path"])
             elif job.op == "text":
                 client.log_text(run_id, data["text"], data["name"])
+            elif job.op == "model":
+                register(client, self.experiment_id, run_id, data)
             else:
                 client.set_terminated(run_id, data["status"], data["at"])
 

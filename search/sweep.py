@@ -189,6 +189,8 @@ class _Sweep:
                 self.records.network(trained[role].task, weights)
         self.ticker.stage("test")
         results = tuple(self._tested(role, result) for role, result in trained.items())
+        for role, result in trained.items():
+            self._model(role, result)
         return self.records.close(results, self.failed, self.journal.seconds + time.perf_counter() - started)
 
     # One role -------------------------------------------------------------------------------------------------------
@@ -201,6 +203,7 @@ class _Sweep:
             self.records.schedule(self.replayed[role])
         else:
             found, arms = self._search(task, config)
+        self.records.arms(role, arms)
         data = replace(task.data, train=full_images(self.config, role, task.data))
         full = replace(task, data=data, validation=None, epochs=config.full_epochs)
         return self._full(full, config.full.seeds, arms, found)
@@ -387,6 +390,19 @@ class _Sweep:
             size_in_bits=size_in_bits(trained.task.network()),
             pareto=self.pareto.get(role, ()),
         )
+
+    def _model(self, role: str, trained: _Trained) -> None:
+        """Register the first training with the policy that did not fail."""
+        for seed, weights in enumerate(trained.weights[POLICY]):
+            if weights is None:
+                continue
+            name = full_name(role, POLICY, seed)
+            tested = next((event for event in self.journal.notes("tested") if event["training"] == name), None)
+            try:
+                self.records.model(trained.task, weights, trained.schedule, trained.runs[name], tested)
+            except WorkError as error:  # its weights are kept all the same
+                self.ticker.say(f"  [yellow]{escape(str(error))}[/yellow]")
+            return
 
     # Small things ---------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import json
 import shutil
 import warnings
 from collections.abc import Mapping
@@ -48,8 +49,8 @@ def save_model(folder: Path, network: nn.Module, images: NDArray[np.float32], cl
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    inputs = TensorSpec(np.dtype("float32"), (-1, *images.shape[1:]), "images")
-    outputs = TensorSpec(np.dtype("float32"), (-1, classes), "logits")
+    inputs = TensorSpec(np.dtype("float32"), (-1, *images.shape[1:]))
+    outputs = TensorSpec(np.dtype("float32"), (-1, classes))
     fresh = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     try:
@@ -112,7 +113,7 @@ def _register(client: MlflowClient, experiment_id: str, run_id: str, job: Mappin
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    client.create_model_version(
+    version = client.create_model_version(
         name,
         model.artifact_location,  # not models:/ID, which MLflow would look up in its global store
         run_id,
@@ -121,6 +122,8 @@ def _register(client: MlflowClient, experiment_id: str, run_id: str, job: Mappin
         await_creation_for=0,
         model_id=model.model_id,
     )
+    place = json.dumps([{"name": name, "version": str(version.version)}])
+    client.set_logged_model_tags(model.model_id, {"mlflow.modelVersions": place})  # the page's link to it
 
 
 def sha256(path: Path) -> str:
@@ -130,15 +133,15 @@ def sha256(path: Path) -> str:
 
 def describe(name: str, tags: Mapping[str, str], shape: tuple[int, ...]) -> str:
     """A version's description, in Markdown."""
-    rows = "".join(f"| {key.replace('_', ' ')} | {value} |\n" for key, value in tags.items())
+    accuracy = f" Accuracy on the test images: {100 * float(tags['accuracy']):.2f} %." if "accuracy" in tags else ""
     return (
-        f"The {tags['role']} of sweep {tags['sweep']}, trained in full with the policy found for it "
-        f"(`policy.{tags['role']}.json` among the files).\n\n| | |\n|---|---|\n{rows}\n"
+        f"The {tags['role']} of sweep {tags['sweep']}, trained in full with the policy found for it, which lies among "
+        f"the files as `policy.{tags['role']}.json`.{accuracy}\n\n"
         "```python\n"
         f'model = mlflow.pytorch.load_model("models:/{name}/VERSION")\n'
         f"logits = model(images)  # float32 in [0, 1], (B, {', '.join(map(str, shape))}); normalised inside\n"
-        "```\n"
-        "It is in evaluation mode as it is, and an exported graph: it cannot be put into another.\n"
+        "```\n\n"
+        "It is an exported graph, in evaluation mode as it is: `eval()` and `train()` are refused.\n"
     )
 
 

@@ -21,6 +21,7 @@ NOTE = """One run a sweep; below it, one run for each member of a search and for
 - **Runs** (under *Views*): sweeps, with the test accuracy of what they found; + opens one.
 - **Results**: the full trainings by their accuracy on the test set.
 - **Schedules**: what each member of a search saw, operation by operation. Open it with the chart symbol.
+- **Policies side by side**: choose trainings in *Results*, then the table symbol and `policy.json`.
 - **Model registry**: the networks trained with the policies found.
 """
 
@@ -32,11 +33,16 @@ _WIDTHS = {
     "tags.`generation`": 110,
     "tags.`exploited_from`": 150,
 }
-"""The columns that matter, in their order, with their widths in pixels."""
+"""Columns of the table of runs, in their order, with their widths in pixels."""
 
-_COLUMNS = {"selectedColumns": list(_WIDTHS), "columnOrder": list(_WIDTHS), "columnWidths": _WIDTHS}
 _BY_SCORE = {"orderByKey": "metrics.`best_validation_accuracy`", "orderByAsc": False}
 _BY_TEST = {"orderByKey": "metrics.`final_test_accuracy`", "orderByAsc": False}
+
+
+def _columns(number: int) -> dict[str, Any]:
+    """The first of the columns."""
+    widths = dict(list(_WIDTHS.items())[:number])
+    return {"selectedColumns": list(widths), "columnOrder": list(widths), "columnWidths": widths}
 
 
 def tags() -> dict[str, str]:
@@ -50,9 +56,11 @@ def tags() -> dict[str, str]:
     return {
         "mlflow.experimentKind": "custom_model_development",  # not the chat traces that MLflow expects
         "mlflow.note.content": NOTE,
-        **_view(RUNS, "Runs", 3, **_COLUMNS),
-        **_view(RESULTS, "Results", 2, searchFilter="tags.stage = 'full training'", **_BY_TEST, **_COLUMNS),
-        **_view(SCHEDULES, "Schedules", 1, searchFilter="tags.stage != 'sweep'", **_BY_SCORE, **_COLUMNS, **schedules),
+        **_view(RUNS, "Runs", 3, **_columns(6)),
+        **_view(RESULTS, "Results", 2, searchFilter="tags.stage = 'full training'", **_BY_TEST, **_columns(3)),
+        **_view(
+            SCHEDULES, "Schedules", 1, searchFilter="tags.stage != 'sweep'", **_BY_SCORE, **_columns(6), **schedules
+        ),
     }
 
 

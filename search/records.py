@@ -15,7 +15,7 @@ from results import pareto
 from results.choices import Chosen, free, markdown, plot, told
 from results.hard import plot_game
 from results.plots import plot_schedule
-from results.policies import TABLE, policies, table_tag
+from results.policies import ONE, TABLE, policies, policy, table_tag
 from results.registry import EXAMPLES, describe, save_model, sha256
 from results.summary import POLICY, RoleResult, SweepResult
 from results.tracking import Run, Tracker
@@ -69,11 +69,22 @@ class Records:
         picture = plot_schedule(schedule, self.folder / "report" / f"schedule.{schedule.role}.png")
         self.artifacts(policy, *((weights_file(policy),) if schedule.weights else ()), picture)
 
-    def arms(self, role: str, schedules: Mapping[str, Schedule]) -> None:
-        """Put what the full trainings of a role saw beside what those of other roles did, in a table."""
+    def arms(self, role: str, schedules: Mapping[str, Schedule], runs: Mapping[str, Run]) -> None:
+        """What the full trainings of a role saw, in tables: each in its run, and all of the sweep's side by side.
+
+        Args:
+            role: whose.
+            schedules: by arm.
+            runs: of the arms' first trainings, by arm.
+        """
         self._schedules |= {(role, arm): schedule for arm, schedule in schedules.items()}
-        self.tracker.text(self.parent, policies(self._schedules), TABLE)
-        self.tracker.tag(self.parent, table_tag())
+        self._table(self.parent, TABLE, policies(self._schedules))
+        for arm, run in runs.items():
+            self._table(run, ONE, policy(schedules[arm]))
+
+    def _table(self, run: Run, name: str, table: str) -> None:
+        self.tracker.text(run, table, name)
+        self.tracker.tag(run, table_tag(name))
 
     def network(self, task: Task, weights: Mapping[str, Any]) -> None:
         """Write a trained network, as anybody can load it."""

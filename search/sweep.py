@@ -203,10 +203,11 @@ class _Sweep:
             self.records.schedule(self.replayed[role])
         else:
             found, arms = self._search(task, config)
-        self.records.arms(role, arms)
         data = replace(task.data, train=full_images(self.config, role, task.data))
         full = replace(task, data=data, validation=None, epochs=config.full_epochs)
-        return self._full(full, config.full.seeds, arms, found)
+        trained = self._full(full, config.full.seeds, arms, found)
+        self.records.arms(role, arms, {arm: trained.runs[full_name(role, arm, 0)] for arm in arms})
+        return trained
 
     def _search(self, task: Task, config: RoleConfig) -> tuple[Found | None, dict[str, Schedule]]:
         """The search, and the random control beside it, which runs in the gaps that the population leaves.

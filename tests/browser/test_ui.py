@@ -51,7 +51,7 @@ def view(page, name):
 
 
 def test_the_address_that_it_prints_shows_the_sweep_and_opens_on_its_trials(look, page):
-    browser = look(page.address, "digits-001", "final_test_accuracy", "exploited_from")
+    browser = look(page.address, "digits-001", "final_test_accuracy", "best_validation_accuracy")
     assert "student-pbt-00" not in browser.page_source
     click(browser, By.CSS_SELECTOR, "[aria-label*='xpand'], [data-testid='expander-button']")
     look.see("student-pbt-00", "student-pbt-01")
@@ -85,4 +85,4 @@ def test_the_sweeps_own_page_reads_as_markdown_and_shows_picture_and_table(look,
     look(f"{run}/artifacts/schedule.student.png", "schedule.student.png")
     drawn = "return [...document.images].some(image => image.naturalWidth > 400)"
     WebDriverWait(browser, 40).until(lambda _: browser.execute_script(drawn), "no picture")
-    look(f"{run}/artifacts/policies.json", "strength, quarter 4", "student, policy", "Rotate")
+    look(f"{run}/artifacts/policies.json", "strength, quarter 4", "student, policy: Rotate")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from results.policies import COLUMNS, TABLE, policies, table_tag
+from results.policies import COLUMNS, ONE, policies, policy, table_tag
 from results.tracking import Tracker
 from spaces import Entry, Genome, ImageSpec, Phase, Policy, Schedule
 
@@ -17,36 +17,44 @@ def schedule(role, *phases):
 TWO = schedule("student", (2, (Entry("Rotate", 0, 0),)), (2, (Entry("Rotate", 5, 8), Entry("Invert", 10, 3))))
 
 
-def rows(schedules):
-    table = json.loads(policies(schedules))
-    assert table["columns"] == list(COLUMNS)
-    return [dict(zip(COLUMNS, row, strict=True)) for row in table["data"]]
+def rows(table):
+    table = json.loads(table)
+    return [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
 
 
 def test_means_and_quarters_are_those_of_the_epochs():
-    invert, rotate = sorted(rows({("student", "policy"): TWO}), key=lambda row: row["operation"])
-    assert (rotate["policy"], rotate["role"], rotate["arm"]) == ("student, policy", "student", "policy")
+    invert, rotate = sorted(rows(policy(TWO)), key=lambda row: row["operation"])
     assert (rotate["probability"], rotate["level"], rotate["strength"]) == (0.25, 8.0, 2.0)
     assert [rotate[f"strength, quarter {part}"] for part in (1, 2, 3, 4)] == [0.0, 0.0, 4.0, 4.0]
+    assert rotate["strength by quarter"] == "0.0  0.0  4.0  4.0"
     assert invert["level"] is None  # it takes none
     assert invert["probability"] == 0.5
 
 
-def test_a_schedule_without_operations_has_a_row_that_says_so():
+def test_all_of_a_sweep_say_whose_they_are():
     nothing = schedule("teacher", (3, ()))
-    both = rows({("teacher", "none"): nothing, ("student", "policy"): TWO})
-    assert (both[0]["operation"], both[0]["strength"]) == ("none", 0.0)
-    assert {row["policy"] for row in both} == {"teacher, none", "student, policy"}
+    both = rows(policies({("teacher", "none"): nothing, ("student", "policy"): TWO}))
+    assert (both[0]["operation"], both[0]["strength"], both[0]["policy: operation"]) == (
+        "none",
+        0.0,
+        "teacher, none: none",
+    )
+    assert {(row["role"], row["arm"]) for row in both} == {("teacher", "none"), ("student", "policy")}
+    assert [row["policy: operation"] for row in both[1:]] == [
+        f"student, policy: {row['operation']}" for row in both[1:]
+    ]
+    alone = rows(policy(TWO))
+    assert [{key: row[key] for key in alone[0]} for row in both[1:]] == alone
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning")
 def test_mlflow_reads_it_back_as_a_table(place, store, client):
     with Tracker.open(store, "tables") as tracker:
-        run = tracker.start("sweep")
-        tracker.text(run, policies({("student", "policy"): TWO}), TABLE)
-        tracker.tag(run, table_tag())
+        run = tracker.start("student-full-policy-0")
+        tracker.text(run, policy(TWO), ONE)
+        tracker.tag(run, table_tag(ONE))
     with pytest.MonkeyPatch.context() as patch:  # MLflow's own reader asks its global store
         patch.setenv("MLFLOW_TRACKING_URI", client.tracking_uri)
-        frame = client.load_table(tracker.experiment_id, TABLE, [run.id()])
-    assert list(frame.columns) == list(COLUMNS) and set(frame["operation"]) == {"Rotate", "Invert"}
+        frame = client.load_table(tracker.experiment_id, ONE, [run.id()])
+    assert list(frame.columns) == ["operation", *COLUMNS] and set(frame["operation"]) == {"Rotate", "Invert"}

@@ -60,13 +60,14 @@ def test_a_version_has_its_files_and_loads_as_plain_mlflow_loads_it(store, clien
     assert capfd.readouterr() == ("", "")
     (version,) = client.search_model_versions("name = 'plain-student'")
     assert (int(version.version), version.run_id, version.status) == (1, run.id(), "READY")
-    assert version.tags == TAGS and "| accuracy | 0.9000 |" in version.description
+    assert version.tags == TAGS and "90.00 %" in version.description
     monkeypatch.setenv("MLFLOW_TRACKING_URI", client.tracking_uri)
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     address = f"models:/plain-student/{version.version}"
     loaded = mlflow.pytorch.load_model(address)
     images = torch.rand(5, 1, 4, 4)
     assert isinstance(loaded, nn.Module) and torch.equal(loaded(images), net(images))
+    assert mlflow.pyfunc.load_model(address).predict(IMAGES) == pytest.approx(net(torch.from_numpy(IMAGES)).numpy())
     info = mlflow.models.get_model_info(address)
     assert [spec.shape for spec in (*info.signature.inputs, *info.signature.outputs)] == [(-1, 1, 4, 4), (-1, 3)]
     files = mlflow.artifacts.download_artifacts(address)
@@ -75,6 +76,7 @@ def test_a_version_has_its_files_and_loads_as_plain_mlflow_loads_it(store, clien
     assert np.array_equal(example, IMAGES)
     (model,) = client.search_logged_models([version_experiment(client, run)])
     assert [(metric.key, metric.value) for metric in model.metrics] == [("final_test_accuracy", 0.9)]
+    assert json.loads(model.tags["mlflow.modelVersions"]) == [{"name": "plain-student", "version": "1"}]
     assert model.source_run_id == run.id() and client.get_run(run.id()).data.metrics == {"final_test_accuracy": 0.9}
 
 

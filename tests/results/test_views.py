@@ -23,6 +23,7 @@ def test_each_view_shows_the_columns_that_matter():
         shown = state(key)
         assert shown["selectedColumns"] == shown["columnOrder"] == list(shown["columnWidths"])
         assert {"tags.`stage`", "tags.`role`", "metrics.`final_test_accuracy`"} <= set(shown["selectedColumns"])
+    assert "tags.`exploited_from`" in state(RUNS)["selectedColumns"]
 
 
 def test_the_schedules_have_one_chart_an_operation_in_one_section():

@@ -113,6 +113,17 @@ def test_the_sweeps_run_describes_itself(finished):
     assert parent.data.metrics["final_test_accuracy"] == result.roles[1].accuracy("policy")[0]
 
 
+def test_what_the_arms_saw_can_be_put_side_by_side(finished, monkeypatch):
+    _, result, _ = finished
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", result.tracking_uri)  # MLflow's own reader asks its global store
+    client = MlflowClient(result.tracking_uri)
+    experiment = client.get_experiment_by_name("small").experiment_id
+    each = client.load_table(experiment, "policy.json", extra_columns=["run_id"])
+    assert each["run_id"].nunique() == 6  # the first training of each arm of each role
+    together = client.load_table(experiment, "policies.json")
+    assert len(together) == len(each) and together["policy: operation"].is_unique
+
+
 def test_each_roles_network_is_a_version_of_a_registered_model(finished, monkeypatch):
     """Loaded as anybody would, it answers on the test images as the sweep said that it does."""
     config, result, folder = finished

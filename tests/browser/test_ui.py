@@ -53,7 +53,7 @@ def view(page, name):
 def test_the_address_that_it_prints_shows_the_sweep_and_opens_on_its_trials(look, page):
     browser = look(page.address, "digits-001", "final_test_accuracy", "best_validation_accuracy")
     assert "student-pbt-00" not in browser.page_source
-    click(browser, By.CSS_SELECTOR, "[aria-label*='xpand'], [data-testid='expander-button']")
+    click(browser, By.XPATH, "//a[. = 'digits-001']/ancestor::*[contains(@class, 'ag-cell')][1]//button")  # its +
     look.see("student-pbt-00", "student-pbt-01")
 
 

@@ -54,7 +54,7 @@ def _rows(schedule: Schedule) -> list[list[Any]]:
         told = "  ".join(f"{part:.1f}" for part in parts)
         rows.append([row.op, told, round(row.probability, 3), level, round(row.strength, 3)])
         rows[-1] += [round(part, 3) for part in parts]
-    return rows or [["none", "", 0.0, None, 0.0, *[0.0] * QUARTERS]]
+    return rows or [["none", "no image is changed", 0.0, None, 0.0, *[0.0] * QUARTERS]]
 
 
 def _table(columns: Sequence[str], rows: list[list[Any]]) -> str:

@@ -23,17 +23,18 @@ def about(
     data = config.data
     parts = f"{data.train or 'all'} to search on, {data.validation or 'the rest'} to score on"
     rows = {"data": f"{data.name}: {parts}", **{role: _role(settings) for role, settings in config.roles.items()}}
-    told = [f"{what}, seed {config.search.seed}, on {data.name}.", "", "| | |", "|---|---|"]
-    told += [f"| **{name}** | {value} |" for name, value in rows.items()]
-    told += ["", "The same again, with `sweep.yaml` from the artifacts: " + _command(what)]
+    told = [f"{what}, seed {config.search.seed}, on {data.name}.", ""]
     if result is None:
-        return "\n".join([*told, "", "It is running, or was stopped before its end: no result yet.", ""])
-    told += ["", "### Test accuracy, %", "", result.markdown()]
-    files = [f"`policy.{role.role}.json`" for role in result.roles]
-    told += ["### Where it is", "", f"- policies: {', '.join(files)} in the artifacts, side by side in `{TABLE}`"]
-    told += ["- pictures of the schedules: `schedule.….png`; every figure: `result.json`"]
-    told += [f"- {role}: model `{name}` in the registry" for role, name in (models or {}).items()]
-    return "\n".join([*told, ""])
+        told += ["It is running, or was stopped before its end: no result yet.", ""]
+    else:
+        files = [f"`policy.{role.role}.json`" for role in result.roles]
+        told += ["Accuracy in %:", "", result.markdown()]
+        told += [f"- policies: {', '.join(files)} in the artifacts, side by side in `{TABLE}`"]
+        told += ["- pictures of the schedules: `schedule.….png`; every figure: `result.json`"]
+        told += [f"- {role}: model `{name}` in the registry" for role, name in (models or {}).items()]
+        told += [""]
+    told += ["| | |", "|---|---|", *(f"| **{name}** | {value} |" for name, value in rows.items()), ""]
+    return "\n".join([*told, f"The same again, with `sweep.yaml` from the artifacts: {_command(what)}", ""])
 
 
 def _role(settings: RoleConfig) -> str:

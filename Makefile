@@ -4,13 +4,16 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check fmt clean
+.PHONY: demo test test-browser check fmt clean
 
 demo: $(STAMP)  ## a role-wise search on real digits
 	$(BIN)/roletune search examples/digits.yaml
 
 test: $(STAMP)  ## all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+test-browser: $(STAMP)  ## the tests that look at MLflow's page; they need Chromium and chromedriver
+	$(BIN)/python -m pytest -m browser -rs tests/browser
 
 check: $(STAMP)  ## style, types, direction of imports
 	$(BIN)/ruff check .

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from results.brisk import BRISK
+from results.registry import register
 from results.sender import Job
 
 if TYPE_CHECKING:  # importing MLflow takes seconds
@@ -47,6 +48,8 @@ class Calls:
                 client.log_artifact(run_id, data["path"])
             elif job.op == "text":
                 client.log_text(run_id, data["text"], data["name"])
+            elif job.op == "model":
+                register(client, self._experiment_id, run_id, data)
             else:
                 client.set_terminated(run_id, data["status"], data["at"])
 

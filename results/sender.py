@@ -29,9 +29,9 @@ GRACE_DOWN, GRACE_UP = 10.0, 60.0
 TRIES = 6
 """Of an upload: an artifact store that stays away must not hold back the metrics for ever."""
 
-OPS = ("start", "reopen", "params", "log", "artifact", "text", "finish")
+OPS = ("start", "reopen", "params", "log", "artifact", "text", "model", "finish")
 
-UPLOADS = ("artifact", "text")
+UPLOADS = ("artifact", "text", "model")
 
 _log = logging.getLogger("roletune.tracking")
 

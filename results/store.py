@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import unquote, urlsplit
 
+from results import views
 from results.brisk import BRISK
 from spaces.credentials import mask
 from spaces.errors import RequestError
@@ -173,8 +174,7 @@ def _experiment_id(client: MlflowClient, name: str, artifacts: str | None) -> st
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            kind = {"mlflow.experimentKind": "custom_model_development"}  # not the chat traces that MLflow expects
-            return str(client.create_experiment(name, artifact_location=artifacts, tags=kind))
+            return str(client.create_experiment(name, artifact_location=artifacts, tags=views.tags()))
         except Exception as error:
             if _code(error) != "RESOURCE_ALREADY_EXISTS" or not (found := client.get_experiment_by_name(name)):
                 raise  # else another sweep was faster

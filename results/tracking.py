@@ -15,7 +15,7 @@ import posixpath
 import re
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -176,6 +176,28 @@ class Tracker:
     def text(self, run: Run, text: str, name: str) -> None:
         """Upload `text` as the artifact `name`."""
         self._sender.add(Job("text", run, {"text": mask(text), "name": name}))
+
+    def model(
+        self,
+        run: Run,
+        path: Path,
+        name: str,
+        tags: Mapping[str, str],
+        description: str,
+        metrics: Sequence[tuple[str, float, int, int]] = (),
+    ) -> None:
+        """Make the MLflow model in the folder `path` a version of the registered model `name`, once for each run.
+
+        Args:
+            run: that trained it.
+            path: it must be there until it is sent.
+            name: of the registered model, made if it is new.
+            tags: of the version.
+            description: of the version, in Markdown.
+            metrics: of the model: name, value, time in milliseconds, step.
+        """
+        told = {"name": name, "tags": _tags(tags), "description": description, "metrics": [list(m) for m in metrics]}
+        self._sender.add(Job("model", run, {"path": str(Path(path).absolute()), **told}))
 
     def finish(self, run: Run, status: str = "FINISHED", error: str = "") -> None:
         """End a run, once; the error goes to the tag `error`, on one line of at most 500 characters.

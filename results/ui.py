@@ -11,13 +11,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from results.database import page
 from results.store import sqlite_uri
 from spaces import RequestError
 
 DEFAULT_STORAGE = Path("runs")
-
-RUNS = "#/experiments/1/runs?workflowType=machine_learning"
-"""Straight to the run table: a sweep's store is new, so its experiment is the first; MLflow opens on chat traces."""
+STORE = "mlflow.db"
 
 
 def serve(folder: Path | None, *, host: str, port: int, say: Callable[[str], None]) -> int:
@@ -30,14 +29,15 @@ def serve(folder: Path | None, *, host: str, port: int, say: Callable[[str], Non
         say: is told the page's address before the server starts.
 
     Raises:
-        RequestError: no such sweep, or the port is taken.
+        RequestError: no such sweep, its store is none that MLflow can open, or the port is taken.
     """
     folder = folder or newest(DEFAULT_STORAGE)
     command = [sys.executable, "-m", "mlflow", "server", *store_arguments(folder)]
     command += ["--host", host, "--port", str(port), "--workers", "1"]  # one reader; each worker is a process of 250 MB
     _check_free(host, port)
-    say(f"http://{host}:{port}/{RUNS}  ·  {folder}  ·  Ctrl-C stops it")
-    environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    say(f"http://{host}:{port}/{page(folder / STORE)}  ·  {folder}  ·  Ctrl-C stops it")
+    elsewhere = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
+    environment = {key: value for key, value in os.environ.items() if key not in elsewhere}
     environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # nine more processes, seven of which survive Ctrl-C
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, or the server would stay behind
     with subprocess.Popen(command, env=environment) as server:
@@ -66,7 +66,7 @@ def store_arguments(folder: Path) -> list[str]:
     Raises:
         RequestError: the sweep keeps no store of its own.
     """
-    store = folder / "mlflow.db"
+    store = folder / STORE
     if not store.is_file():
         elsewhere = _tracked_elsewhere(folder)
         mend = f"its tracking is at {elsewhere}" if elsewhere else "is this a sweep's folder?"

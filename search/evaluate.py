@@ -16,6 +16,7 @@ from rich.markup import escape
 
 from results.evaluation import Arm, Evaluation, evaluation_png
 from results.history import History
+from results.policies import TABLE, policies, table_tag
 from results.tracking import Run, Tracker
 from search.cluster import connected, slots
 from search.config import StudentConfig, SweepConfig
@@ -278,6 +279,9 @@ class _Work:
             write_atomic(report / f"{stem}.png", evaluation_png(evaluation)),
         ):
             self.tracker.artifact(parent, path)
+        seen = {(evaluation.role, arm.name): arm.mover(0) for arm in self.arms if arm.kind != "baseline"}
+        self.tracker.text(parent, policies(seen), TABLE)
+        self.tracker.tag(parent, table_tag(TABLE))
         means = {f"accuracy/{arm.name}": arm.mean for arm in evaluation.arms if arm.mean == arm.mean}
         self.tracker.log(parent, {**means, "seconds": evaluation.seconds, "failed_trials": float(len(self.failed))})
         self.tracker.tag(parent, {"mlflow.note.content": text})

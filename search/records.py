@@ -10,16 +10,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from results import pareto
 from results.choices import Chosen, free, markdown, plot, told
 from results.family import plot_family
 from results.hard import plot_game
 from results.history import History
 from results.plots import plot_schedule
+from results.policies import ONE, TABLE, policies, policy, table_tag
+from results.registry import EXAMPLES, describe, save_model, sha256
 from results.report import report
 from results.store import one_line
-from results.summary import RoleResult, SweepResult
+from results.summary import POLICY, RoleResult, SweepResult
 from results.tracking import Run, Tracker
+from search.about import about
 from search.config import COPYING, SweepConfig
 from search.samples import samples
 from search.stage import Stage
@@ -28,6 +33,8 @@ from spaces import Genome, Schedule
 from spaces.files import write_atomic
 from spaces.schedule import weights_file
 from trainables.data import DataSet
+from trainables.low_bit import size_in_bits
+from trainables.portable import portable
 from trainables.task import Task
 from trainables.weights import save_weights
 
@@ -47,11 +54,13 @@ class Records:
     def __init__(self, config: SweepConfig, folder: Path, tracker: Tracker, what: str) -> None:
         """Open the sweep's run."""
         self.config, self.folder, self.tracker = config, folder, tracker
-        about = f"{what}, seed {config.search.seed}, on {config.data.name}."
+        self._what = what
+        self._schedules: dict[tuple[str, str], Schedule] = {}
+        self._models: dict[str, str] = {}
         tags = {"stage": "sweep", "folder": folder.name}
         # Where it runs is not what it is: storage and tracking would differ from machine to machine.
         parameters = json.loads(config.model_dump_json(by_alias=True, exclude={"storage", "tracking"}))
-        self.parent = tracker.start(folder.name, tags=tags, params=parameters, description=about)
+        self.parent = tracker.start(folder.name, tags=tags, params=parameters, description=about(config, what))
         self.artifacts(folder / "sweep.yaml")
 
     def artifacts(self, *paths: Path) -> None:
@@ -75,9 +84,59 @@ class Records:
             family = History.read(self.folder).stage(stage.name).family()
             self.artifacts(plot_family(family, self.folder / "report" / f"lineage.{stage.task.role}.png"))
 
+    def arms(self, role: str, schedules: Mapping[str, Schedule], runs: Mapping[str, Run]) -> None:
+        """What the full trainings of a role saw, in tables: each in its run, and all of the sweep's side by side.
+
+        Args:
+            role: whose.
+            schedules: by arm.
+            runs: of the arms' first trainings, by arm.
+        """
+        self._schedules |= {(role, arm): schedule for arm, schedule in schedules.items()}
+        self._table(self.parent, TABLE, policies(self._schedules))
+        for arm, run in runs.items():
+            self._table(run, ONE, policy(schedules[arm]))
+
+    def _table(self, run: Run, name: str, table: str) -> None:
+        self.tracker.text(run, table, name)
+        self.tracker.tag(run, table_tag(name))
+
     def network(self, task: Task, weights: Mapping[str, Any]) -> None:
         """Write a trained network, as anybody can load it."""
         save_weights(self.folder / "models" / f"{task.role}.safetensors", task.exported(weights))
+
+    def model(
+        self, task: Task, weights: Mapping[str, Tensor], policy: Schedule, run: Run, tested: Mapping[str, Any] | None
+    ) -> None:
+        """Make a trained network a version of the registered model of its role, linked to its training's run.
+
+        Args:
+            task: that it was trained on.
+            weights: as the learner had them.
+            policy: that it was trained with.
+            run: of the training.
+            tested: what the journal noted of its test.
+
+        Raises:
+            WorkError: PyTorch cannot export the network.
+        """
+        name = f"{self.config.name}-{task.role}"
+        images, _ = next(iter(task.data.train.batches(EXAMPLES)))
+        example = (images.float() / 255).cpu().numpy()
+        folder = self.folder / "models" / task.role
+        save_model(folder, portable(task, weights), example, task.data.classes, policy)
+        score, at = (tested["score"], tested["at"]) if tested else ({}, 0)
+        tags = {
+            "sweep": self.folder.name,
+            "role": task.role,
+            "run": run.name,
+            **({"accuracy": f"{score['accuracy']:.4f}"} if score else {}),
+            "size_in_bits": str(size_in_bits(task.network())),
+            "policy_sha256": sha256(self.policy_file(task.role)),
+        }
+        metrics = [(f"final_test_{key}", value, at, task.epochs) for key, value in score.items()]
+        self.tracker.model(run, folder, name, tags, describe(name, tags, example.shape[1:]), metrics)
+        self._models[task.role] = name
 
     def choices(self, stage: Stage, outcomes: Sequence[Outcome]) -> None:
         """What suits this pair, where members kept a genome from end to end and these differ in more than policies."""
@@ -163,14 +222,15 @@ class Records:
         figures = write_atomic(self.folder / "result.json", json.dumps(result.to_json(), indent=2) + "\n")
         self.artifacts(summary, figures)
         self.page(data)
+        self.tracker.tag(self.parent, {"mlflow.note.content": about(self.config, self._what, result, self._models)})
         self.tracker.log(self.parent, {"seconds": seconds, "failed_trials": float(len(failed)), **_figures(roles)})
         self.tracker.finish(self.parent)
         return result
 
 
 def _figures(roles: Sequence[RoleResult]) -> dict[str, float]:
-    """The sweep's own metrics in MLflow."""
-    figures = {}
+    """The sweep's own metrics in MLflow; the last role's also under the names that its trainings have."""
+    figures: dict[str, float] = {}
     for role in roles:
         if not math.isnan(role.best_validation):
             figures[f"best_{role.role}_validation_accuracy"] = role.best_validation
@@ -178,4 +238,8 @@ def _figures(roles: Sequence[RoleResult]) -> dict[str, float]:
         for arm in role.test:
             if (accuracy := role.accuracy(arm)) is not None:
                 figures[f"final_{role.role}_test_accuracy/{arm}"] = accuracy[0]
+    if roles and (headline := roles[-1].accuracy(POLICY)) is not None:
+        figures["final_test_accuracy"] = headline[0]
+    if roles and not math.isnan(roles[-1].best_validation):
+        figures["best_validation_accuracy"] = roles[-1].best_validation
     return figures

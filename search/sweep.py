@@ -12,13 +12,13 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from torch import Tensor
 
 from results.pareto import Candidate
 from results.summary import POLICY, RoleResult, SweepResult
-from results.tracking import Run, Tracker
+from results.tracking import Tracker
 from search.cluster import connected, slots
 from search.config import RoleConfig, StudentConfig, SweepConfig
+from search.full import Trained, full_name
 from search.grid import Grid
 from search.journal import Journal
 from search.plan import (
@@ -46,7 +46,7 @@ from search.trials import Member, Outcome, outcome, run_trials
 from search.watch import Watch
 from spaces import Genome, Phase, Policy, RequestError, Schedule, Space, WorkError
 from trainables.data import DataSet
-from trainables.low_bit import Bits, size_in_bits
+from trainables.low_bit import size_in_bits
 from trainables.screening import check_request
 from trainables.task import Task, TrainedTeacher
 
@@ -145,22 +145,6 @@ def _started(
 
 
 @dataclass
-class _Trained:
-    """A role's full trainings by arm, one a seed, and each arm's bits."""
-
-    task: Task
-    found: Found | None
-    schedule: Schedule
-    outcomes: dict[str, list[Outcome]]
-    bits: dict[str, Bits]
-    runs: dict[str, Run]
-
-    def policy_weights(self) -> dict[str, Tensor] | None:
-        """Of the first training with the policy that did not fail."""
-        return next((outcome.state()["model"] for outcome in self.outcomes[POLICY] if not outcome.error), None)
-
-
-@dataclass
 class _Sweep:
     config: SweepConfig
     data: DataSet
@@ -180,7 +164,7 @@ class _Sweep:
         started = time.perf_counter()
         what = "Replay" if self.replayed else f"Search {self.config.search.kind}"
         self.records = Records(self.config, self.folder, self.tracker, what)
-        trained: dict[str, _Trained] = {}
+        trained: dict[str, Trained] = {}
         for role, settings in self.config.roles.items():
             if self.replayed and role not in self.replayed:
                 continue
@@ -190,12 +174,14 @@ class _Sweep:
                 self.records.network(trained[role].task, weights)
         self.ticker.stage("test")
         results = tuple(self._tested(role, result) for role, result in trained.items())
+        for role, result in trained.items():
+            self._model(role, result)
         seconds = self.journal.seconds + time.perf_counter() - started
         return self.records.close(results, self.failed, seconds, self.data)
 
     # One role -------------------------------------------------------------------------------------------------------
 
-    def _role(self, role: str, config: RoleConfig, teacher: TrainedTeacher | None) -> _Trained:
+    def _role(self, role: str, config: RoleConfig, teacher: TrainedTeacher | None) -> Trained:
         task = self._task(role, config, teacher)
         found = None
         if self.replayed:
@@ -205,7 +191,9 @@ class _Sweep:
             found, arms = self._search(task, config)
         data = replace(task.data, train=full_images(self.config, role, task.data))
         full = replace(task, data=data, validation=None, epochs=config.full_epochs)
-        return self._full(full, config.full.seeds, arms, found)
+        trained = self._full(full, config.full.seeds, arms, found)
+        self.records.arms(role, arms, {arm: trained.runs[full_name(role, arm, 0)] for arm in arms})
+        return trained
 
     def _search(self, task: Task, config: RoleConfig) -> tuple[Found | None, dict[str, Schedule]]:
         """The search, and the random control beside it, which runs in the gaps that the population leaves.
@@ -296,7 +284,7 @@ class _Sweep:
         self.records.artifacts(*files)
         return task, space
 
-    def _full(self, task: Task, seeds: int, arms: dict[str, Schedule], found: Found | None) -> _Trained:
+    def _full(self, task: Task, seeds: int, arms: dict[str, Schedule], found: Found | None) -> Trained:
         learned = {key: part for schedule in arms.values() for key, part in schedule.weights.items()}
         task = replace(task.under(arms[POLICY]), weights={**task.weights, **learned})
         bits = {arm: task.under(schedule).bits for arm, schedule in arms.items()}
@@ -318,7 +306,7 @@ class _Sweep:
         outcomes = self._trials(members, task, f"{task.role}-full", watch, max(1, task.epochs // 10))
         by_name = {outcome.name: outcome for outcome in outcomes}
         by_arm = {arm: [by_name[full_name(task.role, arm, seed)] for seed in range(seeds)] for arm in arms}
-        return _Trained(task, found, arms[POLICY], by_arm, bits, watch.runs)
+        return Trained(task, found, arms[POLICY], by_arm, bits, watch.runs)
 
     def _watch(self, task: Task) -> Watch:
         limit = self.config.resources.epoch_limit
@@ -346,7 +334,7 @@ class _Sweep:
         self.failed |= {outcome.name: outcome.error for outcome in outcomes if outcome.error}
         return outcomes
 
-    def _teacher(self, trained: dict[str, _Trained]) -> TrainedTeacher | None:
+    def _teacher(self, trained: dict[str, Trained]) -> TrainedTeacher | None:
         """The one that the sweep was given, or the one that it trained; None: there is none."""
         if self.config.teacher is None:
             return None
@@ -363,7 +351,7 @@ class _Sweep:
 
     # The test -------------------------------------------------------------------------------------------------------
 
-    def _tested(self, role: str, trained: _Trained) -> RoleResult:
+    def _tested(self, role: str, trained: Trained) -> RoleResult:
         """Open the test set, once for each training, after everything was chosen."""
         bits = {each.name: trained.bits[arm] for arm, by_seed in trained.outcomes.items() for each in by_seed}
         every = [outcome for by_seed in trained.outcomes.values() for outcome in by_seed]
@@ -383,6 +371,17 @@ class _Sweep:
             pareto=self.pareto.get(role, ()),
         )
 
+    def _model(self, role: str, trained: Trained) -> None:
+        """Register the first training with the policy that did not fail."""
+        if (first := trained.first) is None:
+            return
+        tested = next((event for event in self.journal.notes("tested") if event["training"] == first.name), None)
+        try:
+            weights = first.state()["model"]
+            self.records.model(trained.task, weights, trained.schedule, trained.runs[first.name], tested)
+        except WorkError as error:  # its weights are kept all the same
+            self.ticker.say(f"  [yellow]{escape(str(error))}[/yellow]")
+
     # Small things ---------------------------------------------------------------------------------------------------
 
     def _task(self, role: str, config: RoleConfig, teacher: TrainedTeacher | None) -> Task:
@@ -398,8 +397,3 @@ class _Sweep:
             teacher=teacher,
         )
         return replace(task, distill=config.distill, bits=config.bits) if isinstance(config, StudentConfig) else task
-
-
-def full_name(role: str, arm: str, seed: int) -> str:
-    """What a full training is called, everywhere."""
-    return f"{role}-full-{arm}-{seed}"

@@ -13,8 +13,9 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+from results.database import page as shown_at
 from results.tracking import Tracker
-from results.ui import RUNS, newest, serve, store_arguments
+from results.ui import newest, serve, store_arguments
 from spaces import RequestError
 
 pytestmark = [
@@ -152,7 +153,8 @@ sys.exit(serve(Path({str(store)!r}), host="127.0.0.1", port={port}, say=lambda t
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    assert log.read_text().startswith(f"http://127.0.0.1:{port}/{RUNS}  ·  {store}  ·  Ctrl-C stops it\n")
+    told = f"http://127.0.0.1:{port}/{shown_at(store / 'mlflow.db')}  ·  {store}  ·  Ctrl-C stops it\n"
+    assert log.read_text().startswith(told) and told.count("viewStateShareKey") == 1
     assert "<title>MLflow</title>" in page
     assert "shown" in [experiment["name"] for experiment in json.loads(listed)["experiments"]]
     assert policy == '{"of": "the sweep"}'

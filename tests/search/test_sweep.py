@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -10,11 +11,13 @@ import sys
 import time
 from pathlib import Path
 
+import mlflow.pytorch
 import pytest
 from mlflow.tracking import MlflowClient
 
 from results.export import export
 from search import SweepConfig, replay, run
+from search.plan import checked_data
 from spaces import Schedule
 
 pytestmark = pytest.mark.slow
@@ -91,12 +94,55 @@ def test_the_store_opens_with_plain_mlflow_calls(finished):
         "result.json",
         "summary.md",
         "index.html",
+        "policies.json",
         *(f"policy.{role}.json" for role in ("teacher", "student")),
         *(f"{picture}.{role}.png" for picture in ("schedule", "lineage") for role in ("teacher", "student")),
     }
     assert result.roles[0].policy_file.endswith("policy.teacher.json")
     policy = export(parent.info.run_id, "teacher", result.tracking_uri)
     assert policy == export(result.folder, "teacher") if Path(result.folder).is_dir() else policy.epochs == 4
+
+
+def test_the_sweeps_run_describes_itself(finished):
+    _, result, _ = finished
+    client = MlflowClient(result.tracking_uri)
+    experiment = client.get_experiment_by_name("small")
+    (parent,) = client.search_runs([experiment.experiment_id], "tags.stage = 'sweep'")
+    note = parent.data.tags["mlflow.note.content"]
+    assert note.startswith("Search pbt, seed 0, on digits.\n") and result.markdown() in note
+    assert "60 to search on, 60 to score on" in note and "| **teacher** | cnn; search: 3 members × 4 epochs" in note
+    assert "`policy.student.json`" in note and "model `small-student` in the registry" in note
+    assert parent.data.metrics["final_test_accuracy"] == result.roles[1].accuracy("policy")[0]
+
+
+def test_what_the_arms_saw_can_be_put_side_by_side(finished, monkeypatch):
+    _, result, _ = finished
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", result.tracking_uri)  # MLflow's own reader asks its global store
+    client = MlflowClient(result.tracking_uri)
+    experiment = client.get_experiment_by_name("small").experiment_id
+    each = client.load_table(experiment, "policy.json", extra_columns=["run_id"])
+    assert each["run_id"].nunique() == 6  # the first training of each arm of each role
+    together = client.load_table(experiment, "policies.json")
+    assert len(together) == len(each) and together["policy: operation"].is_unique
+
+
+def test_each_roles_network_is_a_version_of_a_registered_model(finished, monkeypatch):
+    """Loaded as anybody would, it answers on the test images as the sweep said that it does."""
+    config, result, folder = finished
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", result.tracking_uri)
+    client = MlflowClient(result.tracking_uri)
+    images, labels = next(iter(checked_data(config).test.batches(10_000)))
+    for role in result.roles:
+        (version,) = client.search_model_versions(f"name = 'small-{role.role}'")
+        assert client.get_run(version.run_id).data.tags["mlflow.runName"] == f"{role.role}-full-policy-0"
+        address = f"models:/small-{role.role}/{version.version}"
+        right = mlflow.pytorch.load_model(address)(images.float() / 255).argmax(1) == labels
+        assert right.float().mean().item() == pytest.approx(role.test["policy"][0], abs=1e-6)
+        assert version.tags["accuracy"] == f"{role.test['policy'][0]:.4f}"
+        policy = Path(mlflow.artifacts.download_artifacts(address), f"policy.{role.role}.json").read_bytes()
+        assert policy == Path(role.policy_file).read_bytes()
+        assert version.tags["policy_sha256"] == hashlib.sha256(policy).hexdigest()
 
 
 def test_each_trial_can_be_followed_over_its_epochs(finished):

@@ -115,7 +115,7 @@ class Halving(FIFOScheduler):
         on_rung: Callable[[int, dict[str, float], tuple[str, ...]], None] = lambda epoch, scores, kept: None,
     ) -> None:
         """Nobody has arrived anywhere."""
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # Ray has no types there
         self._size, self._reduction, self._together, self._tie_break = size, reduction, synch, tie_break
         self._on_rung = on_rung
         self._rungs: dict[int, dict[str, Standing]] = {rung: {} for rung in rungs(interval, reduction, epochs)}

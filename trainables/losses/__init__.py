@@ -2,7 +2,7 @@
 
 from trainables.losses.attention import Attention
 from trainables.losses.base import Criterion, Loss, Pair, Seen
-from trainables.losses.catalogue import LOSSES, Term, described, label, terms
+from trainables.losses.catalogue import LOSSES, Term, described, terms
 from trainables.losses.crd import Crd
 from trainables.losses.dist import Dist
 from trainables.losses.dkd import Dkd
@@ -38,7 +38,6 @@ __all__ = [
     "described",
     "divergence",
     "kd_loss",
-    "label",
     "pooled",
     "terms",
 ]

@@ -96,23 +96,6 @@ def described(sum_of_losses: tuple[Term, ...]) -> Any:
     return next(iter(content)) if [*content.values()] == [1.0] else content
 
 
-def label(sum_of_losses: tuple[Term, ...]) -> str:
-    """A short name, as in `kd + 50·hint(projection=inverted)`."""
-    return " + ".join(map(_label, sum_of_losses))
-
-
-def _label(term: Term) -> str:
-    options = ", ".join(f"{name}={_short(value)}" for name, value in term.to_json().items())
-    weight = "" if term.weight == 1 else f"{term.weight:g}·"
-    return f"{weight}{term.name}({options})" if options else f"{weight}{term.name}"
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, list):
-        return "+".join(map(_short, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
 def _term(name: str, content: Any) -> Term:
     options = {"weight": content} if not isinstance(content, Mapping) else dict(content)
     weight = options.pop("weight", 1)

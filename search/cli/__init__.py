@@ -1,0 +1,22 @@
+"""The command line: each command is one call in Python, told in words, with an exit status.
+
+0 done, 1 the work failed, 2 the request was wrong, 130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from search.cli import training, viewing
+from search.cli.app import app
+
+__all__ = ["app", "main", "training", "viewing"]
+
+
+def main() -> None:
+    """Run a command; a user's mistake is one line, never a traceback."""
+    # A user's own models lie where they work, and the command's script would hide that folder.
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    app()

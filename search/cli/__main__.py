@@ -1,0 +1,5 @@
+"""`python -m search.cli` is `roletune`."""
+
+from search.cli import main
+
+main()

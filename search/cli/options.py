@@ -1,0 +1,50 @@
+"""What several commands take, and how they tell what came out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+if TYPE_CHECKING:
+    from results.evaluation import Evaluation
+    from results.screening import ScreeningResult
+    from results.summary import SweepResult
+    from search.config import SweepConfig
+
+SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP.yaml", help="the sweep file")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override one value; may be repeated")
+]
+Own = Annotated[
+    list[str] | None, typer.Option(metavar="NAME", help="augmentation of yours that the policy may hold; repeatable")
+]
+Address = Annotated[str | None, typer.Option(help="of a Ray cluster; default: RAY_ADDRESS, else this machine")]
+Storage = Annotated[str | None, typer.Option(help="folder that the sweep's folder is made in")]
+Json = Annotated[bool, typer.Option("--json", help="print one JSON object on standard output")]
+
+
+def read_config(path: Path, overrides: list[str] | None, storage: str | None) -> SweepConfig:
+    """The sweep file with what the command line overrides."""
+    from search.config import SweepConfig
+
+    extra = [f"storage={json.dumps(storage)}"] if storage is not None else []
+    return SweepConfig.load(path, [*(overrides or []), *extra])
+
+
+def show_table(result: SweepResult | ScreeningResult | Evaluation, as_json: bool) -> Console:
+    """Print the table and what is to be said of it; with `--json` one object, and nothing of what follows."""
+    if as_json:
+        typer.echo(json.dumps(result.to_json()))
+        return Console(quiet=True)
+    console = Console()
+    console.print()
+    console.print(result.table())
+    console.print()
+    for note in result.notes():
+        console.print(escape(note), highlight=False, soft_wrap=True)
+    return console

@@ -191,8 +191,12 @@ def start(folder):
 
 
 def wait_for_generations(driver, folder, count):
-    lineage = folder / "runs" / "killed-001" / "teacher-pbt.lineage.jsonl"
-    while driver.poll() is None and not (lineage.is_file() and len(lineage.read_text().splitlines()) >= count):
+    population = folder / "runs" / "killed-001" / "teacher-pbt.population.json"  # written after who copied whom
+
+    def epochs():
+        return [member["epoch"] for member in json.loads(population.read_text())["members"]]
+
+    while driver.poll() is None and not (population.is_file() and min(epochs()) >= 2 * count):
         time.sleep(0.1)
     assert driver.poll() is None, driver.stderr.read().decode()
 

@@ -225,6 +225,7 @@ class _Sweep:
         ]
         self.ticker.stage(f"{task.role} search" + (" and random control" if len(stages) > 1 else ""))
         drawn = [member for stage in stages for member in stage.members]
+        self.journal.forgive([member.name for member in drawn])
         watch.recall(drawn, stages[0].exploits)
         moves: dict[str, Any] = {"scheduler": stages[0].scheduler()}
         if isinstance(stages[0], Tpe):
@@ -302,6 +303,7 @@ class _Sweep:
             for index, (seed, arm) in enumerate(places)
         ]
         self.ticker.stage(f"{task.role} full training")
+        self.journal.forgive([member.name for member in members])
         watch.recall(members)
         outcomes = self._trials(members, task, f"{task.role}-full", watch, max(1, task.epochs // 10))
         by_name = {outcome.name: outcome for outcome in outcomes}
@@ -321,7 +323,6 @@ class _Sweep:
         save_every: int,
         **moves: Any,
     ) -> list[Outcome]:
-        self.journal.forgive([member.name for member in members])
         outcomes = run_trials(
             members,
             task,

@@ -50,6 +50,10 @@ def raises_once(classes, channels, size):
     return OncePerFolder(classes, channels, size, _raise)
 
 
+def raises_for_two(classes, channels, size):
+    return OncePerFolder(classes, channels, size, _raise, times=2)
+
+
 def dies_once(classes, channels, size):
     return OncePerFolder(classes, channels, size, lambda logits: os._exit(1))
 

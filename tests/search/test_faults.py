@@ -289,6 +289,20 @@ def test_a_full_disk_stops_the_sweep_with_one_line_and_it_goes_on_when_there_is_
     assert (tmp_path / "runs" / "small-001" / "result.json").is_file()
 
 
+def test_a_search_that_failed_as_a_whole_is_tried_again(roletune, tmp_path):
+    words = ("--set", "student.model=faulty:raises_for_two", "--set", "resources.retries=0")
+    status, err = roletune(*words)
+    assert status == 1 and "every member of student-pbt failed; the first: RuntimeError: a cable was pulled" in err
+    assert roletune("--resume", *words) == (0, "")
+    folder = tmp_path / "runs" / "small-001"
+    assert [event["epoch"] for event in events(folder, "perturbed")] == [2], "what went well is not done again"
+    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    runs = client.search_runs([client.get_experiment_by_name("small").experiment_id])
+    assert {run.info.run_name: run.info.status for run in runs} == {
+        name: "FINISHED" for name in ("small-001", "student-pbt-00", "student-pbt-01", "student-full-policy-0")
+    }
+
+
 def test_a_disk_that_is_full_for_a_worker_costs_no_member(task, marks, tmp_path):
     task = replace(task, model="faulty:fills_up_twice")
     with pytest.raises(

@@ -12,7 +12,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import ENDPOINT_NOT_FOUND
 from torch import nn
 
-from results import tracking
+from results import spool
 from results.registry import describe, save_model, sha256
 from results.tracking import Tracker
 from spaces import Entry, Genome, ImageSpec, Phase, Policy, Schedule, WorkError
@@ -56,7 +56,7 @@ def test_a_version_has_its_files_and_loads_as_plain_mlflow_loads_it(store, clien
 
     net, folder = saved
     run = registered(store, "plain-student", folder)
-    assert not (store / tracking.UNSENT).exists()
+    assert not (store / spool.UNSENT).exists()
     assert capfd.readouterr() == ("", "")
     (version,) = client.search_model_versions("name = 'plain-student'")
     assert (int(version.version), version.run_id, version.status) == (1, run.id(), "READY")
@@ -127,10 +127,10 @@ def test_a_server_without_a_registry_is_told_once_and_nothing_else_is_lost(store
         told = [record.getMessage() for record in caplog.records]
         assert told[0] == f"MLflow refused 'model' of run 'none': {ANSWER}" and len(told) == 2  # and that it is kept
         assert client.get_run(run.id()).data.metrics == {"loss": 1.0}
-        (kept,) = map(json.loads, (store / tracking.UNSENT).read_text().splitlines())
+        (kept,) = map(json.loads, (store / spool.UNSENT).read_text().splitlines())
         assert (kept["op"], kept["path"], kept["name"]) == ("model", str(saved[1]), "none-student")
     finally:
-        (store / tracking.UNSENT).unlink(missing_ok=True)
+        (store / spool.UNSENT).unlink(missing_ok=True)
 
 
 def test_a_network_that_cannot_be_exported_is_refused_in_one_line_and_leaves_nothing(tmp_path):

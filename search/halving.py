@@ -128,7 +128,9 @@ class Halving(FIFOScheduler):
         self._cohorts: dict[int, list[Trial]] = {}  # by index
         self._seen: dict[int, tuple[float, Trial | None]] = {}
         self._losers: list[Trial] = []
-        self._idle: list[tuple[bool, float, int, str, Trial]] = []  # a heap; who has been started since is still in it
+        self._idle: list[
+            tuple[bool, float, int, str]
+        ] = []  # a heap of names; who has been started since is still in it
         self._warm = False
 
     def __getstate__(self) -> dict[str, Any]:
@@ -158,11 +160,11 @@ class Halving(FIFOScheduler):
         if is_moved(trial):
             if name not in self._trials:  # else it is retried
                 insort(self._cohorts.setdefault(_cohort(trial), []), trial, key=member_index)
-            self._trials[name] = trial
             self._losers += [trial] if name in self._lost else []
             if before and before["epoch"] >= self._next(name):
                 self._arrive(trial, before["metrics"].get(METRIC, math.nan), before["metrics"])
                 trial.set_status(Trial.PAUSED)  # else Ray would start it: it starts whatever is pending
+        self._trials[name] = trial
         self._seen.clear()
         self._push(trial)
 
@@ -202,7 +204,8 @@ class Halving(FIFOScheduler):
                 tune_controller.stop_trial(trial)
         self._losers = [trial for trial in self._losers if not trial.is_finished()]
         while self._idle:
-            _, rung, _, name, trial = self._idle[0]
+            _, rung, _, name = self._idle[0]
+            trial = self._trials[name]
             idle = trial.status in (Trial.PENDING, Trial.PAUSED) and name not in self._arrived
             if idle and rung == self._next(name):
                 return trial
@@ -212,7 +215,7 @@ class Halving(FIFOScheduler):
     def _push(self, trial: Trial) -> None:
         """It is to be started, if it does not wait."""
         name = member_name(trial)
-        heapq.heappush(self._idle, (not is_moved(trial), self._next(name), member_index(trial), name, trial))
+        heapq.heappush(self._idle, (not is_moved(trial), self._next(name), member_index(trial), name))
 
     # The decision ---------------------------------------------------------------------------------------------------
 

@@ -98,7 +98,8 @@ class Population(PopulationBasedTraining):
         self._turns: Counter[str] = Counter()
         self._moved: list[Trial] = []  # by index; the first `_standing` of them stand still, or have ended
         self._standing = 0
-        self._idle: list[tuple[bool, int, int, str, Trial]] = []  # a heap; who has been started since is still in it
+        self._trials: dict[str, Trial] = {}
+        self._idle: list[tuple[bool, int, int, str]] = []  # a heap of ids; who has been started since is still in it
         self._warm = False
         self._place = (0, 0)
 
@@ -121,6 +122,7 @@ class Population(PopulationBasedTraining):
             insort(self._moved, trial, key=member_index)
             if before := trial.config["member"].get("before"):
                 self._take_up(trial, before)
+        self._trials[trial.trial_id] = trial
         self._standing = 0
         self._push(trial)
 
@@ -138,7 +140,6 @@ class Population(PopulationBasedTraining):
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Train on until the boundary, then pause, which saves."""
-        del tune_controller
         if not is_moved(trial):
             return TrialScheduler.CONTINUE
         state, epoch = self._trial_state[trial], result[EPOCH]
@@ -155,32 +156,31 @@ class Population(PopulationBasedTraining):
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
         """Keep the final score."""
-        del tune_controller
         self._trial_state[trial].last_score = result.get(METRIC, math.nan)
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         """Perturb if it is time, then name the member that had the fewest turns."""
-        if not self._warm and self._trial_state:
+        if not self._warm and self._trials:
             self._warm = True
-            keep_actors_warm(tune_controller, next(iter(self._trial_state)), self._size)
+            keep_actors_warm(tune_controller, next(iter(self._trials.values())), self._size)
         if self._waiting and (not self._together or self._all_stand()):
             ready = sorted(filter(self._stands, self._waiting.values()), key=member_index)
             if ready:
                 alive = [trial for trial in self._moved if not trial.is_finished()]
                 self._perturb(tune_controller, ready, alive)
         while self._idle:
-            *_, turns, _, trial_id, trial = self._idle[0]
-            idle = trial.status in (Trial.PENDING, Trial.PAUSED) and trial_id not in self._waiting
-            if idle and turns == self._turns[trial_id]:
-                return trial
+            _, turns, _, name = self._idle[0]
+            idle = self._trials[name].status in (Trial.PENDING, Trial.PAUSED) and name not in self._waiting
+            if idle and turns == self._turns[name]:
+                return self._trials[name]
             heapq.heappop(self._idle)
         return None
 
     def _push(self, trial: Trial) -> None:
         """It is to be started, if it does not wait."""
         # By turns, not by epochs: a copy of a donor that lags falls back, and would have all turns until it catches up.
-        place = (not is_moved(trial), self._turns[trial.trial_id], member_index(trial), trial.trial_id)
-        heapq.heappush(self._idle, (*place, trial))
+        name = trial.trial_id
+        heapq.heappush(self._idle, (not is_moved(trial), self._turns[name], member_index(trial), name))
 
     def _stands(self, trial: Trial) -> bool:
         """Whether it waits for its perturbation, with its checkpoint on disk."""

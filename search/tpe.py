@@ -172,7 +172,7 @@ class Suggestions(Searcher):
         """Nothing."""
 
 
-class _Told(FrozenTrial):  # type: ignore[misc]  # Optuna is untyped here
+class _Told(FrozenTrial):
     """A trial that is over: a study that is told it gets its own number for it, and all else is shared.
 
     Each suggestion has a study of its own, and Optuna copies each trial to its depths, which took longer than all else.

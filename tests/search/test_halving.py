@@ -313,6 +313,19 @@ def test_a_member_whose_save_failed_is_chosen_again():
     assert run.halving.choose_trial_to_run(run.controller) is trial
 
 
+def test_a_member_that_is_retried_before_its_turn_is_chosen_again():
+    run = Simulation([0, 1, 2], by_index).added()
+    first, second, third = run.trials
+    second.status = Trial.RUNNING  # as Ray does on its own, with whatever is pending
+    run.halving.on_trial_error(run.controller, second)
+    second.status = Trial.PENDING
+    run.halving.on_trial_add(run.controller, second)
+    for expected in (first, second, third):
+        assert run.halving.choose_trial_to_run(run.controller) is expected
+        expected.status = Trial.RUNNING
+    assert run.halving.choose_trial_to_run(run.controller) is None
+
+
 def cohorts(sizes):
     places = [(number, size) for number, size in enumerate(sizes) for _ in range(size)]
     return [FakeTrial(index, cohort=number, cohort_size=size) for index, (number, size) in enumerate(places)]

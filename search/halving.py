@@ -11,10 +11,11 @@ where the paper would leave it paused, to go on should it be among the best late
 
 from __future__ import annotations
 
+import heapq
 import math
+from bisect import insort
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 from ray.tune.experiment import Trial
@@ -123,6 +124,13 @@ class Halving(FIFOScheduler):
         self._recent: dict[str, list[tuple[int, float]]] = {}
         self._arrived: dict[str, Standing] = {}
         self._lost: set[str] = set()
+        self._trials: dict[str, Trial] = {}
+        self._cohorts: dict[int, list[Trial]] = {}  # by index
+        self._seen: dict[int, tuple[float, Trial | None]] = {}
+        self._losers: list[Trial] = []
+        self._idle: list[
+            tuple[bool, float, int, str]
+        ] = []  # a heap of names; who has been started since is still in it
         self._warm = False
 
     def __getstate__(self) -> dict[str, Any]:
@@ -148,15 +156,23 @@ class Halving(FIFOScheduler):
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         """Let a member of an earlier life wait where it waited."""
-        before = trial.config["member"].get("before")
-        if is_moved(trial) and before and before["epoch"] >= self._next(member_name(trial)):
-            self._arrive(trial, before["metrics"].get(METRIC, math.nan), before["metrics"])
-            trial.set_status(Trial.PAUSED)  # else Ray would start it: it starts whatever is pending
+        name, before = member_name(trial), trial.config["member"].get("before")
+        if is_moved(trial):
+            if name not in self._trials:  # else it is retried
+                insort(self._cohorts.setdefault(_cohort(trial), []), trial, key=member_index)
+            self._losers += [trial] if name in self._lost else []
+            if before and before["epoch"] >= self._next(name):
+                self._arrive(trial, before["metrics"].get(METRIC, math.nan), before["metrics"])
+                trial.set_status(Trial.PAUSED)  # else Ray would start it: it starts whatever is pending
+        self._trials[name] = trial
+        self._seen.clear()
+        self._push(trial)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         """Forget what was not saved; a member that is retried keeps the decisions made about it."""
         self._arrived.pop(member_name(trial), None)
         self._recent.pop(member_name(trial), None)
+        self._seen.clear()
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Train on until the next rung, then pause, which saves."""
@@ -178,50 +194,67 @@ class Halving(FIFOScheduler):
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         """Decide what can be decided, then name the member that had the fewest turns."""
-        trials = sorted(tune_controller.get_trials(), key=member_index)
-        moved = [trial for trial in trials if is_moved(trial)]
-        if moved and not self._warm:
+        if self._trials and not self._warm:
             self._warm = True
-            keep_actors_warm(tune_controller, moved[0], self._size)
+            keep_actors_warm(tune_controller, next(iter(self._trials.values())), self._size)
         if self._arrived:
-            (self._decide_together if self._together else self._decide_singly)(moved)
-        for trial in moved:
-            if member_name(trial) in self._lost and not trial.is_finished():
+            (self._decide_together if self._together else self._decide_singly)()
+        for trial in self._losers:
+            if not trial.is_finished():
                 tune_controller.stop_trial(trial)
-        idle = [
-            trial
-            for trial in trials
-            if trial.status in (Trial.PENDING, Trial.PAUSED) and member_name(trial) not in self._arrived
-        ]
-        return min(
-            idle,
-            key=lambda trial: (not is_moved(trial), self._next(member_name(trial)), member_index(trial)),
-            default=None,
-        )
+        self._losers = [trial for trial in self._losers if not trial.is_finished()]
+        while self._idle:
+            _, rung, _, name = self._idle[0]
+            trial = self._trials[name]
+            idle = trial.status in (Trial.PENDING, Trial.PAUSED) and name not in self._arrived
+            if idle and rung == self._next(name):
+                return trial
+            heapq.heappop(self._idle)
+        return None
+
+    def _push(self, trial: Trial) -> None:
+        """It is to be started, if it does not wait."""
+        name = member_name(trial)
+        heapq.heappush(self._idle, (not is_moved(trial), self._next(name), member_index(trial), name))
 
     # The decision ---------------------------------------------------------------------------------------------------
 
-    def _decide_together(self, moved: Sequence[Trial]) -> None:
+    def _decide_together(self) -> None:
         """Compare each cohort's members once all that live are there, and the cohorts before it are further on."""
         limit = math.inf  # the lowest rung that an earlier cohort has before it
-        for _, cohort in groupby(sorted(moved, key=_cohort), key=_cohort):
-            members = list(cohort)
+        for number, members in sorted(self._cohorts.items()):
             if len(members) < members[0].config["member"].get("cohort_size", self._size):
                 limit = 0  # whoever is still to come has every rung before it
                 continue
-            alive = [trial for trial in members if not trial.is_finished()]
-            rung = self._lowest(alive)
-            there = [trial for trial in alive if self._next(member_name(trial)) == rung]
-            if rung < limit and all(map(self._waits, there)):
-                self._decide(there)
-                rung = self._lowest(alive)
+            rung, late = self._stand(number)
+            if late is None and rung < limit:
+                self._decide(self._there(number, rung))
+                rung, _ = self._stand(number)
             limit = min(limit, rung)
 
-    def _decide_singly(self, moved: Sequence[Trial]) -> None:
+    def _stand(self, cohort: int) -> tuple[float, Trial | None]:
+        """The lowest rung that a cohort has before it, and who keeps it there; None: all who are there wait.
+
+        As long as the same member does not wait, nothing has changed, so nobody else is looked at.
+        """
+        known = self._seen.get(cohort)
+        if known is None or (known[1] is not None and (known[1].is_finished() or self._waits(known[1]))):
+            rung = self._lowest(trial for trial in self._cohorts[cohort] if not trial.is_finished())
+            there = self._there(cohort, rung)  # the last is started last, and so most often arrives last
+            known = rung, next((trial for trial in reversed(there) if not self._waits(trial)), None)
+            self._seen[cohort] = known
+        return known
+
+    def _there(self, cohort: int, rung: float) -> list[Trial]:
+        """Those of a cohort who live and have this rung before them."""
+        members = self._cohorts[cohort]
+        return [trial for trial in members if not trial.is_finished() and self._next(member_name(trial)) == rung]
+
+    def _decide_singly(self) -> None:
         """Compare each member that waits, in the order of their arrival."""
-        waiting = {member_name(trial): trial for trial in moved if self._waits(trial)}
-        for name in [name for name in self._arrived if name in waiting]:
-            self._decide([waiting[name]])
+        for trial in [self._trials[name] for name in self._arrived]:
+            if self._waits(trial):
+                self._decide([trial])
 
     def _decide(self, ready: Sequence[Trial]) -> None:
         """Enter those of `ready` on the rung that they have reached, and part them."""
@@ -232,6 +265,12 @@ class Halving(FIFOScheduler):
         best = self._best(standings.values())
         kept = tuple(name for name in names if name in best)
         self._lost |= set(names) - best
+        self._seen.clear()
+        for trial, name in zip(ready, names, strict=True):
+            if name in best:
+                self._push(trial)
+            else:
+                self._losers.append(trial)
         self._on_rung(rung, {name: standings[name].score for name in names}, kept)
 
     def _best(self, standings: Iterable[Standing]) -> set[str]:

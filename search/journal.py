@@ -15,6 +15,7 @@ import os
 import shutil
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,6 +86,7 @@ class Journal:
         self.life, self.ticket, self.seconds = 0, "", 0.0
         self._notes: dict[str, list[dict[str, Any]]] = {}
         self._births: list[tuple[int, int]] = []
+        self._users: Counter[Path] = Counter()
         path = self.folder / FILE
         try:
             self._file = path.open("a+b")
@@ -211,10 +213,9 @@ class Journal:
             if past:
                 progress.reports.append(progress.last)
         elif kind == "saved" and progress is not None:
-            before, progress.checkpoint = progress.checkpoint, self.folder / event["checkpoint"]
             progress.epoch = event["epoch"]
             progress.ahead.clear()
-            self._release(before, past)
+            self._goes_on_from(progress, self.folder / event["checkpoint"], past)
         elif kind == "ended" and progress is not None:
             progress.ended, progress.stopped, progress.error = True, event["stopped"], event["error"]
         elif kind == "retried" and progress is not None:
@@ -229,12 +230,11 @@ class Journal:
             self.members[name].boundary = self.members[name].epoch
         for copy in event["copies"]:
             target, donor = self.members[copy["target"]], self.members[copy["donor"]]
-            before, target.checkpoint = target.checkpoint, donor.checkpoint
             target.epoch = target.boundary = copy["epoch"]
             target.genome = copy["after"]
             target.scores = []
             target.ahead.clear()
-            self._release(before, past)
+            self._goes_on_from(target, donor.checkpoint, past)
 
     def _lock(self) -> None:
         """One writer; where the file system knows no locks, nobody is kept out."""
@@ -251,17 +251,23 @@ class Journal:
         """As it is written down: a sweep's folder may be moved."""
         return checkpoint.relative_to(self.folder).as_posix()
 
-    def _release(self, checkpoint: Path | None, past: bool) -> None:
-        """Remove a checkpoint that nobody goes on from any more."""
-        if past or checkpoint is None or any(other.checkpoint == checkpoint for other in self.members.values()):
+    def _goes_on_from(self, progress: Progress, checkpoint: Path | None, past: bool) -> None:
+        """Give a member another checkpoint, and remove the one that it had if nobody goes on from that any more."""
+        before, progress.checkpoint = progress.checkpoint, checkpoint
+        if checkpoint is not None:
+            self._users[checkpoint] += 1
+        if before is None:
             return
-        shutil.rmtree(checkpoint, ignore_errors=True)
+        self._users[before] -= 1
+        if not self._users[before]:
+            del self._users[before]
+            if not past:
+                shutil.rmtree(before, ignore_errors=True)
 
     def _tidy(self) -> None:
         """Remove what earlier lives left behind that nobody goes on from: written, and never heard of."""
-        used = {progress.checkpoint for progress in self.members.values()}
         for checkpoint in self._checkpoints():
-            if checkpoint not in used:
+            if checkpoint not in self._users:
                 shutil.rmtree(checkpoint, ignore_errors=True)
 
     def _checkpoints(self) -> Iterator[Path]:

@@ -17,7 +17,9 @@ https://arxiv.org/abs/1905.05393): the bottom quarter copies weights and genome 
 
 from __future__ import annotations
 
+import heapq
 import math
+from bisect import insort
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -92,8 +94,12 @@ class Population(PopulationBasedTraining):
         self._space, self._size, self._seed = space, size, seed
         self._on_generation, self._gains = on_generation, gains
         self._best: dict[str, float] = {}
-        self._waiting: set[str] = set()
+        self._waiting: dict[str, Trial] = {}
         self._turns: Counter[str] = Counter()
+        self._moved: list[Trial] = []  # by index; the first `_standing` of them stand still, or have ended
+        self._standing = 0
+        self._trials: dict[str, Trial] = {}
+        self._idle: list[tuple[bool, int, int, str]] = []  # a heap of ids; who has been started since is still in it
         self._warm = False
         self._place = (0, 0)
 
@@ -110,10 +116,15 @@ class Population(PopulationBasedTraining):
         if known is not None:
             self._trial_state[trial] = known
             known.last_train_time = known.last_perturbation_time
-            self._waiting.discard(trial.trial_id)
+            self._waiting.pop(trial.trial_id, None)
             self._best.pop(trial.trial_id, None)
-        elif is_moved(trial) and (before := trial.config["member"].get("before")):
-            self._take_up(trial, before)
+        elif is_moved(trial):
+            insort(self._moved, trial, key=member_index)
+            if before := trial.config["member"].get("before"):
+                self._take_up(trial, before)
+        self._trials[trial.trial_id] = trial
+        self._standing = 0
+        self._push(trial)
 
     def _take_up(self, trial: Trial, before: dict[str, Any]) -> None:
         """Put a member of an earlier life where it stood."""
@@ -124,12 +135,11 @@ class Population(PopulationBasedTraining):
         if METRIC in before["metrics"]:
             state.last_score = before["metrics"][METRIC]
         if before["epoch"] - before["boundary"] >= self._perturbation_interval:
-            self._waiting.add(trial.trial_id)
+            self._waiting[trial.trial_id] = trial
             trial.set_status(Trial.PAUSED)  # else Ray would start it: it starts whatever is pending
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Train on until the boundary, then pause, which saves."""
-        del tune_controller
         if not is_moved(trial):
             return TrialScheduler.CONTINUE
         state, epoch = self._trial_state[trial], result[EPOCH]
@@ -140,36 +150,50 @@ class Population(PopulationBasedTraining):
         if epoch - state.last_perturbation_time < self._perturbation_interval:
             return TrialScheduler.CONTINUE
         state.last_result = {**result, METRIC: self._best.pop(trial.trial_id)}
-        self._waiting.add(trial.trial_id)
+        self._waiting[trial.trial_id] = trial
         self._turns[trial.trial_id] += 1
         return TrialScheduler.PAUSE
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
         """Keep the final score."""
-        del tune_controller
         self._trial_state[trial].last_score = result.get(METRIC, math.nan)
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         """Perturb if it is time, then name the member that had the fewest turns."""
-        trials = sorted(tune_controller.get_trials(), key=member_index)
-        if not self._warm and trials:
+        if not self._warm and self._trials:
             self._warm = True
-            keep_actors_warm(tune_controller, trials[0], self._size)
-        moved = [trial for trial in trials if is_moved(trial)]
-        ready = [trial for trial in moved if trial.trial_id in self._waiting and trial.status == Trial.PAUSED]
-        alive = [trial for trial in moved if not trial.is_finished()]
-        if self._together:
-            if len(moved) == self._size and alive and len(ready) == len(alive):
+            keep_actors_warm(tune_controller, next(iter(self._trials.values())), self._size)
+        if self._waiting and (not self._together or self._all_stand()):
+            ready = sorted(filter(self._stands, self._waiting.values()), key=member_index)
+            if ready:
+                alive = [trial for trial in self._moved if not trial.is_finished()]
                 self._perturb(tune_controller, ready, alive)
-        elif ready:
-            self._perturb(tune_controller, ready, alive)
-        idle = [t for t in trials if t.status in (Trial.PENDING, Trial.PAUSED) and t.trial_id not in self._waiting]
+        while self._idle:
+            _, turns, _, name = self._idle[0]
+            idle = self._trials[name].status in (Trial.PENDING, Trial.PAUSED) and name not in self._waiting
+            if idle and turns == self._turns[name]:
+                return self._trials[name]
+            heapq.heappop(self._idle)
+        return None
+
+    def _push(self, trial: Trial) -> None:
+        """It is to be started, if it does not wait."""
         # By turns, not by epochs: a copy of a donor that lags falls back, and would have all turns until it catches up.
-        return min(
-            idle,
-            key=lambda trial: (not is_moved(trial), self._turns[trial.trial_id], member_index(trial)),
-            default=None,
-        )
+        name = trial.trial_id
+        heapq.heappush(self._idle, (not is_moved(trial), self._turns[name], member_index(trial), name))
+
+    def _stands(self, trial: Trial) -> bool:
+        """Whether it waits for its perturbation, with its checkpoint on disk."""
+        return trial.trial_id in self._waiting and trial.status == Trial.PAUSED
+
+    def _all_stand(self) -> bool:
+        """Whether all members are there, and who lives stands still; goes on where it last met one that did not."""
+        while self._standing < len(self._moved):
+            trial = self._moved[self._standing]
+            if not self._stands(trial) and not trial.is_finished():
+                return False
+            self._standing += 1
+        return len(self._moved) == self._size
 
     # The perturbation -----------------------------------------------------------------------------------------------
 
@@ -191,8 +215,10 @@ class Population(PopulationBasedTraining):
         copies = [self._copy(tune_controller, trial, upper) for trial in copying]
         if self._gains is not None:
             self._gains.copied(copies)
+        self._standing = 0
         for trial in ready:
-            self._waiting.discard(trial.trial_id)
+            self._waiting.pop(trial.trial_id, None)
+            self._push(trial)
         self._on_generation(epoch, scores, copies)
 
     def _copy(self, tune_controller: Any, trial: Trial, donors: Sequence[Trial]) -> Exploit:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from copy import copy
 from typing import Any
 
 import optuna
@@ -112,13 +113,15 @@ class Tpe(Stage):
                 continue
             state, values = self._became(member, progress)
             scores = {epoch: score for epoch, score in progress.scores if not math.isnan(score)}
-            self._told[member.index] = create_trial(
+            told = create_trial(
                 state=state,
                 values=values,
                 params=params,
                 distributions=spaces,
                 intermediate_values={} if self._sized else scores,
             )
+            told.__class__ = _Told
+            self._told[member.index] = told
 
     def _became(self, member: Member, progress: Progress) -> tuple[TrialState, list[float] | None]:
         """What became of a member: its score, and where it counts the size; PRUNED where it was stopped early."""
@@ -167,6 +170,16 @@ class Suggestions(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing."""
+
+
+class _Told(FrozenTrial):
+    """A trial that is over: a study that is told it gets its own number for it, and all else is shared.
+
+    Each suggestion has a study of its own, and Optuna copies each trial to its depths, which took longer than all else.
+    """
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FrozenTrial:
+        return copy(self)
 
 
 class _Asked:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import time
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from itertools import takewhile
 from typing import Any
 
 import ray
@@ -128,7 +130,7 @@ class Watch(Keeper):
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """End the workers that hang."""
-        self._alarm.look(trials)
+        self._alarm.look()
 
     # What the stage calls -------------------------------------------------------------------------------------------
 
@@ -190,12 +192,13 @@ class Alarm:
     def __init__(self, limit: float | None) -> None:
         """Nobody runs."""
         self._limit, self._slowest = limit, 0.0
-        self._since: dict[str, float] = {}
+        self._since: OrderedDict[str, tuple[float, Trial]] = OrderedDict()  # whoever was silent for longest is first
         self._ended: dict[str, str] = {}
 
     def heard(self, trial: Trial, seconds: float = 0.0) -> None:
         """A trial gave a sign of life; of an epoch that took `seconds`, if that was what it said."""
-        self._since[trial.trial_id] = time.monotonic()
+        self._since[trial.trial_id] = time.monotonic(), trial
+        self._since.move_to_end(trial.trial_id)
         self._slowest = max(self._slowest, seconds)
         self._ended.pop(trial.trial_id, None)
 
@@ -203,14 +206,14 @@ class Alarm:
         """Why its worker was ended; empty: it was not ended here."""
         return self._ended.get(trial.trial_id, "")
 
-    def look(self, trials: Iterable[Trial]) -> None:
+    def look(self) -> None:
         """End the workers that have been silent for too long: the trial fails, or is started again."""
         limit = self._limit or (max(LEAST, SLOWER * self._slowest) if self._slowest else math.inf)
         now = time.monotonic()
-        for trial in trials:
-            silent = now - self._since.get(trial.trial_id, now)
-            actor = trial.temporary_state.ray_actor
-            if trial.status == Trial.RUNNING and silent > limit and actor is not None and not self.why(trial):
+        for _, trial in list(takewhile(lambda heard: now - heard[0] > limit, self._since.values())):
+            if trial.status != Trial.RUNNING or self.why(trial):  # it waits, is over, or has been ended
+                del self._since[trial.trial_id]
+            elif (actor := trial.temporary_state.ray_actor) is not None:
                 mend = "raise resources.epoch_limit if it was no hang"
                 self._ended[trial.trial_id] = f"an epoch took more than {limit:g} s, so its worker was ended; {mend}"
                 ray.kill(actor)

@@ -73,6 +73,13 @@ class Simulation:
             _tune_controller=SimpleNamespace(_actor_cache=self.cache),
         )
 
+    def added(self):
+        """With all trials in it at once."""
+        self.trials, self.coming = self.coming, []
+        for trial in self.trials:
+            self.halving.on_trial_add(self.controller, trial)
+        return self
+
     def run(self):
         for _ in range(20_000):
             while self.coming and sum(trial.status == Trial.PENDING for trial in self.trials) < 2:
@@ -297,13 +304,26 @@ def test_of_a_try_that_was_not_saved_nothing_counts():
 
 
 def test_a_member_whose_save_failed_is_chosen_again():
-    run = Simulation([0], by_index)
-    run.trials = run.coming
+    run = Simulation([0], by_index).added()
     (trial,) = run.trials
     run.halving.on_trial_result(run.controller, trial, {EPOCH: 1, METRIC: 1.0})
     assert run.halving.choose_trial_to_run(run.controller) is None
     run.halving.on_trial_error(run.controller, trial)
+    run.halving.on_trial_add(run.controller, trial)
     assert run.halving.choose_trial_to_run(run.controller) is trial
+
+
+def test_a_member_that_is_retried_before_its_turn_is_chosen_again():
+    run = Simulation([0, 1, 2], by_index).added()
+    first, second, third = run.trials
+    second.status = Trial.RUNNING  # as Ray does on its own, with whatever is pending
+    run.halving.on_trial_error(run.controller, second)
+    second.status = Trial.PENDING
+    run.halving.on_trial_add(run.controller, second)
+    for expected in (first, second, third):
+        assert run.halving.choose_trial_to_run(run.controller) is expected
+        expected.status = Trial.RUNNING
+    assert run.halving.choose_trial_to_run(run.controller) is None
 
 
 def cohorts(sizes):
@@ -379,8 +399,8 @@ def test_asynchronously_the_best_one_reaches_the_end_whatever_the_order(slots, o
 
 
 def test_asynchronously_two_that_wait_are_compared_in_the_order_of_their_arrival():
-    run = Simulation([0, 1], by_index, synch=False)
-    low, high = run.trials = run.coming
+    run = Simulation([0, 1], by_index, synch=False).added()
+    low, high = run.trials
     for trial in (high, low):
         run.halving.on_trial_result(run.controller, trial, {EPOCH: 1, METRIC: by_index(trial)})
         trial.status = Trial.PAUSED
@@ -390,9 +410,9 @@ def test_asynchronously_two_that_wait_are_compared_in_the_order_of_their_arrival
 
 def test_those_that_go_on_have_turns_by_how_few_they_had():
     run = Simulation(range(9), by_index, epochs=9)
-    run.trials, run.coming = run.coming, []
-    for trial in run.trials[:2]:
+    for trial in run.all[:2]:
         run.halving.recall(1, Standing(trial.name, trial.index, 1.0), went_on=True)
+    run.added()
     assert run.halving.choose_trial_to_run(run.controller).name == "m2"
 
 

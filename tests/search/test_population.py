@@ -278,6 +278,21 @@ def test_a_member_that_is_retried_keeps_what_was_known_of_it():
     assert run.population._trial_state[victim] is state
 
 
+def test_a_member_that_is_retried_before_its_turn_is_named_again():
+    run = Simulation(size=3)
+    for trial in run.trials:
+        run.population.on_trial_add(run.controller, trial)
+    first, second, third = run.trials
+    run.start(second)  # as Ray does on its own, with whatever is pending
+    run.population.on_trial_error(run.controller, second)
+    second.status = Trial.PENDING
+    run.population.on_trial_add(run.controller, second)
+    for expected in (first, second, third):
+        assert run.population.choose_trial_to_run(run.controller) is expected
+        run.start(expected)
+    assert run.population.choose_trial_to_run(run.controller) is None
+
+
 def test_actors_are_kept_while_the_population_waits():
     run = Simulation(size=4).run()
     assert run.cache.calls == [("one slot", 4)]

@@ -192,8 +192,8 @@ class _Work:
         members = {(arm.name, seed): self._member(arm, seed) for seed in range(self.seeds) for arm in self.arms}
         watch = Watch(self.journal, self.tracker, parent, role, self.ticker, self.task.epochs, resources.epoch_limit)
         self.ticker.stage(f"{role}: {len(self.arms)} arms, {self.seeds} seed{'s' if self.seeds > 1 else ''}")
-        for each in members.values():  # what failed is tried again
-            self.journal.forgive([each.name])
+        for member in members.values():  # what failed is tried again
+            self.journal.forgive([member.name])
         done = sum(self.journal.progress(each.name).over(self.task.epochs) for each in members.values())
         if done:
             self.ticker.say(f"  {done} of {len(members)} trainings were measured before")

@@ -25,6 +25,7 @@ from spaces.parameters import seeded
 from spaces.schedule import merge
 from trainables.losses import divergence
 from trainables.normalise import Normalise
+from trainables.optimizers import Adam
 from trainables.teacher import FrozenTeacher
 
 SHARE = 4
@@ -87,7 +88,7 @@ class Game:
         self._teacher, self._student, self._normalise, self._temperature = teacher, student, normalise, temperature
         self._colour, self._device = colour(normalise.fill, device), device
         self._learnable = [value for value in self.augmentor.parameters() if value.requires_grad]
-        self._optimizer = torch.optim.Adam(self._learnable, lr=augment.lr)
+        self._optimizer = Adam(self._learnable, lr=augment.lr)
         self._memory: list[dict[str, Tensor]] = []
         self._scale, self._clean, self._running = math.nan, math.nan, math.nan
         self._unread: list[tuple[Tensor, Tensor]] = []

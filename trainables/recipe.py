@@ -13,6 +13,7 @@ from torch import nn
 
 from spaces import RequestError
 from spaces.errors import unknown
+from trainables.optimizers import SGD, AdamW
 
 
 def check_range(name: str, value: Any, holds: Callable[[Any], bool], rule: str) -> None:
@@ -94,8 +95,8 @@ class Recipe:
         """An optimiser over the model's trainable parameters."""
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         if self.optimizer == "adam":
-            return torch.optim.AdamW(parameters, lr=self.lr, weight_decay=self.weight_decay)
-        return torch.optim.SGD(
+            return AdamW(parameters, lr=self.lr, weight_decay=self.weight_decay)
+        return SGD(
             parameters,
             lr=self.lr,
             momentum=self.momentum,

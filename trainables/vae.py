@@ -19,6 +19,7 @@ from spaces.hard import Vae
 from spaces.learned import Learned
 from spaces.parameters import seeded
 from trainables.data import Images
+from trainables.optimizers import Adam
 from trainables.weights import load_weights, save_weights
 
 BATCH, RATE = 128, 2e-3
@@ -41,7 +42,7 @@ def train_vae(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seeded(seed, 0, 8).initial_seed())
         vae = Vae(channels, latent=choice.latent, width=choice.width).to(device)
-    optimizer = torch.optim.Adam(vae.parameters(), lr=RATE)
+    optimizer = Adam(vae.parameters(), lr=RATE)
     generator = seeded(seed, 1, 8)
     for step in range(choice.vae_steps):
         for group in optimizer.param_groups:

@@ -117,12 +117,12 @@ def test_warm_up_is_linear():
 def test_optimisers_are_what_they_are_called():
     model = nn.Linear(2, 2)
     sgd = Recipe(lr=0.2, momentum=0.8, weight_decay=0.1).make_optimizer(model)
-    assert type(sgd) is torch.optim.SGD
+    assert isinstance(sgd, torch.optim.SGD)
     expected = {"lr": 0.2, "momentum": 0.8, "weight_decay": 0.1, "nesterov": True, "dampening": 0}
     assert expected.items() <= sgd.defaults.items()
     assert not Recipe(momentum=0.0).make_optimizer(model).defaults["nesterov"]
     adam = Recipe(optimizer="adam", lr=0.2, weight_decay=0.1).make_optimizer(model)
-    assert type(adam) is torch.optim.AdamW and (adam.defaults["lr"], adam.defaults["weight_decay"]) == (0.2, 0.1)
+    assert isinstance(adam, torch.optim.AdamW) and (adam.defaults["lr"], adam.defaults["weight_decay"]) == (0.2, 0.1)
 
 
 def test_nesterov_by_hand():

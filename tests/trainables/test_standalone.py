@@ -34,7 +34,8 @@ teacher.step()
 trained = TrainedTeacher("mlp", teacher.model.state_dict())
 task = Task("student", "cnn", data, recipe, epochs=1, validation=images, teacher=trained)
 metrics = task.train_epoch(task.learner(Genome(Policy((Entry("Rotate", 5, 5),))), seed=0))
-print(json.dumps({"imported": names, "loaded": loaded, "metrics": metrics}))
+heavy = [name for name in ("torch._dynamo", "sympy", "sklearn", "torchvision") if name in sys.modules]
+print(json.dumps({"imported": names, "loaded": loaded, "metrics": metrics, "heavy": heavy}))
 """
 
 
@@ -55,3 +56,7 @@ def test_imports_neither_ray_nor_mlflow(bare):
 
 def test_trains_without_them(bare):
     assert {"kd_loss", "validation_accuracy", "policy/Rotate/strength"} <= bare["metrics"].keys()
+
+
+def test_training_loads_nothing_that_takes_seconds(bare):
+    assert not bare["heavy"]

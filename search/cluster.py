@@ -6,14 +6,35 @@ import logging
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest.mock import patch
 
 import ray
 from ray._private import ray_constants
+from ray._private.node import Node
 
 from search.config import ResourceConfig
-from search.trials import ENVIRONMENT
 from spaces import RequestError
+
+# Tune's own loggers, its reporter and its directory change are in the way of ours.
+ENVIRONMENT = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a score is due at boundaries, not at every epoch
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours to report
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # so are failures: one line each, and the traceback is in MLflow
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+
+PRELOADED = "trainables.ray_trial"
+"""What every worker imports before it is given anything to do; where it cannot be found, nothing happens."""
+
+SPARED = ("start_monitor", "start_log_monitor", "start_api_server")
+"""Ray's autoscaler, its reader of logs and its dashboard: seconds of processor time, and no use to one sweep."""
 
 ANSWER = 10.0
 """Seconds that a cluster's head may take to accept a connection."""
@@ -34,15 +55,12 @@ def connected(address: str | None) -> Iterator[None]:
         return
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     try:
-        if address != "local":
+        if address == "local":
+            with _alone():
+                ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        else:
             _knock(address)
-        with _on_loopback() if address == "local" else nullcontext():
-            ray.init(
-                address=address,
-                include_dashboard=False if address == "local" else None,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except RequestError:
         raise
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -74,19 +92,24 @@ def slots(resources: ResourceConfig) -> int:
 
 
 @contextmanager
-def _on_loopback() -> Iterator[None]:
-    """A Ray that is started in this block can be reached from this machine alone.
+def _alone() -> Iterator[None]:
+    """A Ray that is started in this block can be reached from this machine alone, and does without what is `SPARED`.
 
     Ray's `_node_ip_address="127.0.0.1"` is replaced by the machine's own address, and its servers then listen on all
     interfaces. On macOS and Windows Ray keeps to loopback, by a switch that it reads from the environment
     (RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER) when it is imported, which was long ago; so the switch itself is turned.
     """
-    before = ray_constants.ENABLE_RAY_CLUSTER
-    ray_constants.ENABLE_RAY_CLUSTER = False
-    try:
+    with ExitStack() as stack:
+        stack.enter_context(patch.object(ray_constants, "ENABLE_RAY_CLUSTER", False))
+        stack.enter_context(patch.dict(os.environ, {"RAY_preload_python_modules": PRELOADED} | dict(os.environ)))
+        for name in SPARED:
+            if hasattr(Node, name):
+                stack.enter_context(patch.object(Node, name, _nothing))
         yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    """In place of what is spared."""
 
 
 def _knock(address: str) -> None:

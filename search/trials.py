@@ -30,20 +30,6 @@ from spaces.credentials import mask
 from trainables.ray_trial import RoleTrial, Worker, read_state
 from trainables.task import Task
 
-# Tune's own loggers, its reporter and its directory change are in the way of ours.
-ENVIRONMENT = {
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a score is due at boundaries, not at every epoch
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours to report
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # so are failures: one line each, and the traceback is in MLflow
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-}
-
-
 # Ray adds its own bookkeeping to every report; what is ours has one of these names, or is a loss, or a `part/…`.
 OURS = (
     "loss",

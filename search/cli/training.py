@@ -32,10 +32,13 @@ def search(
     if dry_run:
         _print_plan(config, as_json)
         return
-    from search.sweep import run
+    from search.cluster import connected
 
-    console = Console(stderr=as_json)
-    _show(run(config, resume=resume, address=address, console=console), as_json)
+    with connected(address):  # Ray's workers start while this process imports the rest
+        from search.sweep import run
+
+        console = Console(stderr=as_json)
+        _show(run(config, resume=resume, address=address, console=console), as_json)
 
 
 @app.command(epilog="Example: roletune screen examples/digits.yaml --only identity,cutmix,cutmixpick")

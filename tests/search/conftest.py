@@ -21,7 +21,7 @@ def _marks_folder(tmp_path_factory):
 def _ray(_marks_folder):
     import ray
 
-    from search.trials import ENVIRONMENT
+    from search.cluster import ENVIRONMENT
 
     # Workers inherit this process's environment, and import the modules beside the tests by their names.
     os.environ.update(ENVIRONMENT | {"ROLETUNE_TEST_MARKS": str(_marks_folder)})

@@ -290,6 +290,8 @@ def test_a_ray_of_our_own_listens_on_loopback_alone():
     found = scene("listening")
     assert len(found["processes"]) >= 3 and {"gcs_server", "raylet"} <= set(found["processes"])
     assert found["addresses"] and set(found["addresses"]) == {"127.0.0.1"}
+    assert found["preloaded"], "a worker has imported what it needs before it is asked for anything"
+    assert not {"dashboard.py", "monitor.py", "log_monitor.py"} & set(found["programs"])
     assert found["switch"] is True, "a cluster that is connected to later is none of our business"
     assert found["threads"] == "2", "Ray sets OMP_NUM_THREADS from the CPUs of a task, where nobody else has"
 
@@ -315,6 +317,8 @@ def listening():
         sockets = {socket for process in (psutil.Process(), *children) for socket in sockets_of(process.pid)}
         return {
             "processes": sorted({process.name() for process in children}),
+            "programs": sorted({Path(part).name for process in children for part in process.cmdline()[:4]}),
+            "preloaded": ray.get(ray.remote(lambda: "trainables.ray_trial" in sys.modules).remote()),
             "addresses": sorted(set(listeners(sockets))),
             "switch": ray_constants.ENABLE_RAY_CLUSTER,
             "threads": threads,

@@ -137,7 +137,7 @@ def test_the_commit_tells_whether_the_code_is_another(tmp_path, monkeypatch):
     assert record.commit().endswith("+dirty")
 
 
-BY_HAND = ("faults.py", "multi_host.py")
+BY_HAND = ("faults.py", "multi_host.py", "sweep.py")
 """Even a quick run starts several drivers or hosts of its own, and takes minutes."""
 
 

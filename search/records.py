@@ -57,6 +57,7 @@ class Records:
         self._what = what
         self._schedules: dict[tuple[str, str], Schedule] = {}
         self._models: dict[str, str] = {}
+        self._exported: dict[str, tuple[Path, tuple[int, ...]]] = {}
         tags = {"stage": "sweep", "folder": folder.name}
         # Where it runs is not what it is: storage and tracking would differ from machine to machine.
         parameters = json.loads(config.model_dump_json(by_alias=True, exclude={"storage", "tracking"}))
@@ -105,26 +106,35 @@ class Records:
         """Write a trained network, as anybody can load it."""
         save_weights(self.folder / "models" / f"{task.role}.safetensors", task.exported(weights))
 
-    def model(
-        self, task: Task, weights: Mapping[str, Tensor], policy: Schedule, run: Run, tested: Mapping[str, Any] | None
-    ) -> None:
-        """Make a trained network a version of the registered model of its role, linked to its training's run.
+    def export(self, task: Task, weights: Mapping[str, Tensor], policy: Schedule) -> None:
+        """Write a trained network as MLflow's own model, to be registered by `model`.
 
         Args:
             task: that it was trained on.
             weights: as the learner had them.
             policy: that it was trained with.
-            run: of the training.
-            tested: what the journal noted of its test.
 
         Raises:
             WorkError: PyTorch cannot export the network.
         """
-        name = f"{self.config.name}-{task.role}"
         images, _ = next(iter(task.data.train.batches(EXAMPLES)))
         example = (images.float() / 255).cpu().numpy()
-        folder = self.folder / "models" / task.role
-        save_model(folder, portable(task, weights), example, task.data.classes, policy)
+        folder = save_model(
+            self.folder / "models" / task.role, portable(task, weights), example, task.data.classes, policy
+        )
+        self._exported[task.role] = folder, example.shape[1:]
+
+    def model(self, task: Task, run: Run, tested: Mapping[str, Any] | None) -> None:
+        """Make the exported network, if there is one, a version of the registered model of its role.
+
+        Args:
+            task: that it was trained on.
+            run: of the training, which the version is linked to.
+            tested: what the journal noted of its test.
+        """
+        if task.role not in self._exported:
+            return
+        name, (folder, shape) = f"{self.config.name}-{task.role}", self._exported[task.role]
         score, at = (tested["score"], tested["at"]) if tested else ({}, 0)
         tags = {
             "sweep": self.folder.name,
@@ -135,7 +145,7 @@ class Records:
             "policy_sha256": sha256(self.policy_file(task.role)),
         }
         metrics = [(f"final_test_{key}", value, at, task.epochs) for key, value in score.items()]
-        self.tracker.model(run, folder, name, tags, describe(name, tags, example.shape[1:]), metrics)
+        self.tracker.model(run, folder, name, tags, describe(name, tags, shape), metrics)
         self._models[task.role] = name
 
     def choices(self, stage: Stage, outcomes: Sequence[Outcome]) -> None:

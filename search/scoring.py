@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.exceptions import RayError
@@ -31,7 +32,12 @@ class Tested:
 
 
 def score_once(
-    journal: Journal, task: Task, outcomes: Iterable[Outcome], bits: Mapping[str, Bits], resources: ResourceConfig
+    journal: Journal,
+    task: Task,
+    outcomes: Iterable[Outcome],
+    bits: Mapping[str, Bits],
+    resources: ResourceConfig,
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> tuple[dict[str, Tested], dict[str, str]]:
     """Score every training that came to its end, but those that the journal says were scored before.
 
@@ -41,6 +47,7 @@ def score_once(
         outcomes: of the trainings.
         bits: that each network has, by the training's name.
         resources: of one worker.
+        meanwhile: what this process may do while the workers score.
 
     Returns:
         The scores by the training's name, and name → why for what could not be scored.
@@ -49,7 +56,9 @@ def score_once(
     known = {note["training"] for note in journal.notes("tested")}
     failed: dict[str, str] = {}
     unknown = {name: checkpoint for name, checkpoint in whole.items() if name not in known}
-    for name, score, why in score_all(task, unknown, bits, resources):
+    scored = score_all(task, unknown, bits, resources)
+    meanwhile()
+    for name, score, why in scored:
         if score is None:
             failed[name] = why
         else:
@@ -61,10 +70,14 @@ def score_once(
 def score_all(
     task: Task, checkpoints: Mapping[str, Path], bits: Mapping[str, Bits], resources: ResourceConfig
 ) -> Iterator[tuple[str, dict[str, float] | None, str]]:
-    """The name, the score, and where there is none why, of one training after another."""
+    """Begin at once; then the name, the score, and where there is none why, of one training after another."""
     remote = ray.remote(num_cpus=resources.cpus_per_trial, num_gpus=resources.gpus_per_trial)(_remote_score)
     given, here = ray.put(task), worker(resources)
     pending = {name: remote.remote(given, place, bits[name], here) for name, place in checkpoints.items()}
+    return _answers(pending)
+
+
+def _answers(pending: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, float] | None, str]]:
     for name, answer in pending.items():
         try:
             yield name, ray.get(answer), ""

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -174,8 +175,8 @@ class _Sweep:
                 self.records.network(trained[role].task, weights)
         self.ticker.stage("test")
         results = tuple(self._tested(role, result) for role, result in trained.items())
-        for role, result in trained.items():
-            self._model(role, result)
+        for result in trained.values():
+            self._model(result)
         seconds = self.journal.seconds + time.perf_counter() - started
         return self.records.close(results, self.failed, seconds, self.data)
 
@@ -353,10 +354,12 @@ class _Sweep:
     # The test -------------------------------------------------------------------------------------------------------
 
     def _tested(self, role: str, trained: Trained) -> RoleResult:
-        """Open the test set, once for each training, after everything was chosen."""
+        """Open the test set, once for each training, after everything was chosen; write the model meanwhile."""
         bits = {each.name: trained.bits[arm] for arm, by_seed in trained.outcomes.items() for each in by_seed}
         every = [outcome for by_seed in trained.outcomes.values() for outcome in by_seed]
-        tested, failed = score_once(self.journal, trained.task, every, bits, self.config.resources)
+        tested, failed = score_once(
+            self.journal, trained.task, every, bits, self.config.resources, partial(self._export, trained)
+        )
         self.failed |= {f"{name} on the test set": why for name, why in failed.items()}
         for name, each in tested.items():
             final = {f"final_test_{key}": value for key, value in each.score.items()}
@@ -372,16 +375,20 @@ class _Sweep:
             pareto=self.pareto.get(role, ()),
         )
 
-    def _model(self, role: str, trained: Trained) -> None:
-        """Register the first training with the policy that did not fail."""
+    def _export(self, trained: Trained) -> None:
+        """Write the first training with the policy that did not fail as a model that anybody can load."""
         if (first := trained.first) is None:
             return
-        tested = next((event for event in self.journal.notes("tested") if event["training"] == first.name), None)
         try:
-            weights = first.state()["model"]
-            self.records.model(trained.task, weights, trained.schedule, trained.runs[first.name], tested)
+            self.records.export(trained.task, first.state()["model"], trained.schedule)
         except WorkError as error:  # its weights are kept all the same
             self.ticker.say(f"  [yellow]{escape(str(error))}[/yellow]")
+
+    def _model(self, trained: Trained) -> None:
+        """Register the model that was written, with what it scored."""
+        if (first := trained.first) is not None:
+            tested = next((event for event in self.journal.notes("tested") if event["training"] == first.name), None)
+            self.records.model(trained.task, trained.runs[first.name], tested)
 
     # Small things ---------------------------------------------------------------------------------------------------
 

@@ -1,8 +1,6 @@
 """`roletune ui` on a store that a sweep might have left, and a browser to look at it."""
 
-import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -13,6 +11,7 @@ from types import SimpleNamespace
 from urllib.request import urlopen
 
 import pytest
+from children import child
 
 from results.plots import plot_schedule
 from results.policies import TABLE, policies, table_tag
@@ -66,26 +65,17 @@ def page(tmp_path_factory):
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "search.cli", "ui", str(folder), "--port", str(port)]
     log = folder / "ui.log"
-    with log.open("w") as output:
-        server = subprocess.Popen(
-            command, cwd=Path(__file__).parents[2], stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-        )
-    home = f"http://127.0.0.1:{port}/"
-    try:
+    with (
+        log.open("w") as output,
+        child(command, cwd=Path(__file__).parents[2], stdout=output, stderr=subprocess.STDOUT) as server,
+    ):
+        home = f"http://127.0.0.1:{port}/"
         while True:
             assert server.poll() is None, log.read_text()
             with suppress(OSError), urlopen(f"{home}health", timeout=10):
                 break
             time.sleep(0.1)
         yield SimpleNamespace(address=log.read_text().split()[0], home=home, runs=runs)
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(server.pid, signal.SIGINT)
-        with suppress(subprocess.TimeoutExpired):
-            server.wait(30)
-        with suppress(ProcessLookupError):
-            os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
 
 
 @pytest.fixture(scope="session")

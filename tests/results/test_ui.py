@@ -1,17 +1,16 @@
 """MLflow's own page on a sweep's store."""
 
-import contextlib
 import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
 from urllib.request import Request, urlopen
 
 import pytest
+from children import child
 
 from results.database import page as shown_at
 from results.tracking import Tracker
@@ -132,16 +131,11 @@ sys.exit(serve(Path({str(store)!r}), host="127.0.0.1", port={port}, say=lambda t
 """
     environment = {**os.environ, "MLFLOW_TRACKING_URI": "http://127.0.0.1:1"}  # the sweep's own store counts
     root, log = Path(__file__).parents[2], tmp_path / "log"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-c", code],
-            env=environment,
-            cwd=root,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-    try:
+    command = [sys.executable, "-c", code]
+    with (
+        log.open("w") as output,
+        child(command, env=environment, cwd=root, stdout=output, stderr=output) as process,
+    ):
         page = fetch_when_it_is_up(process, f"http://127.0.0.1:{port}/")
         listed = fetch(f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/search", {"max_results": 100})
         policy = fetch(f"http://127.0.0.1:{port}/get-artifact?path=policy.json&run_uuid={run.id()}")
@@ -149,10 +143,6 @@ sys.exit(serve(Path({str(store)!r}), host="127.0.0.1", port={port}, say=lambda t
         assert process.wait(60) == 0
         with pytest.raises(ProcessLookupError):  # nobody of its process group is left
             os.killpg(process.pid, 0)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
     told = f"http://127.0.0.1:{port}/{shown_at(store / 'mlflow.db')}  ·  {store}  ·  Ctrl-C stops it\n"
     assert log.read_text().startswith(told) and told.count("viewStateShareKey") == 1
     assert "<title>MLflow</title>" in page

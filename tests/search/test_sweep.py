@@ -13,6 +13,7 @@ from pathlib import Path
 
 import mlflow.pytorch
 import pytest
+from children import child
 from mlflow.tracking import MlflowClient
 
 from results.export import export
@@ -187,7 +188,7 @@ def start(folder):
     (folder / "sweep.yaml").write_text(KILLED)
     environment = {key: value for key, value in os.environ.items() if key not in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS")}
     command = [sys.executable, "-m", "search.cli", "search", "sweep.yaml"]
-    return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return child(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def wait_for_generations(driver, folder, count):
@@ -203,13 +204,10 @@ def wait_for_generations(driver, folder, count):
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_what_was_found_outlives_the_driver(tmp_path, how):
-    driver = start(tmp_path)
-    try:
+    with start(tmp_path) as driver:
         wait_for_generations(driver, tmp_path, 4)
         driver.send_signal(how)
         _, err = driver.communicate(timeout=120)
-    finally:
-        driver.kill()
     folder = tmp_path / "runs" / "killed-001"
     for path in folder.glob("*.json"):
         json.loads(path.read_text())

@@ -47,8 +47,8 @@ from search.config import SearchConfig, StageConfig
 from search.halving import budget
 from search.journal import Journal
 from search.progress import Ticker
-from search.stage import Found, Kind, Stage
-from search.sweep import STAGES
+from search.stage import Found, Kind
+from search.sweep import stage_class
 from search.tpe import Suggestions, Tpe
 from search.trials import Keeper, outcome, trial_config
 from search.watch import Watch
@@ -125,7 +125,7 @@ class Search:
         journal, self._every = keeper.journal, every
         data = load("digits", train=100, validation=100)
         task = Task("teacher", "mlp", data, Recipe(), surface.epochs, data.validation, every)
-        self.stage = STAGES.get(kind, Stage)(
+        self.stage = stage_class(kind)(
             f"teacher-{kind}",
             kind,
             task,

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from statistics import fmean
-from typing import Any
-
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from spaces import Genome
 from spaces.files import write_atomic
+
+if TYPE_CHECKING:  # a search draws at its end, and should not wait for Matplotlib before
+    from matplotlib.axes import Axes
 
 FAINT, POINT, MEAN = "#57606a", "#6baed6", "#cb181d"
 SHOWN = 10
@@ -83,6 +82,9 @@ def markdown(rows: Sequence[Chosen]) -> str:
 
 def plot(rows: Sequence[Chosen], path: Path) -> Path:
     """A PNG: for each choice, the members' scores by its values; the best member's is marked."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     names = free(rows)
     across = min(WIDEST, max(1, len(names)))
     down = math.ceil(max(1, len(names)) / across)

@@ -6,15 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import Any
-
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
+from typing import TYPE_CHECKING, Any
 
 from results.choices import Chosen, free, short
 from spaces.files import write_atomic
+
+if TYPE_CHECKING:  # a search draws at its end, and should not wait for Matplotlib before
+    from matplotlib.axes import Axes
 
 FAINT, REST, FRONT = "#57606a", "#afb8c1", "#0072b2"
 
@@ -86,6 +84,9 @@ def plot(candidates: Sequence[Candidate], path: Path) -> Path:
     Raises:
         RequestError: the place cannot be written to.
     """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     best = front(candidates)
     figure = Figure(figsize=(7.2, 4.4), layout="constrained")
     FigureCanvasAgg(figure)
@@ -122,6 +123,8 @@ def lines(best: Sequence[Candidate]) -> list[str]:
 
 def _scale(axis: Axes, candidates: Sequence[Candidate]) -> None:
     """A logarithmic axis with a tick at each size that there is, as long as they can be read."""
+    from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
+
     sizes = sorted({each.kilobytes for each in candidates})
     low, high = sizes[0], sizes[-1]
     span = max(high / low, 1.5)

@@ -9,8 +9,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from rich.markup import escape
 from rich.table import Table
 
@@ -94,6 +92,9 @@ class ScreeningResult:
 
     def plot(self, path: Path | str) -> Path:
         """The ratios as bars with their intervals, best at the top; grey: the teacher no longer knows what it sees."""
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
         rows = self.rows[::-1]
         figure = Figure(figsize=(7.5, 0.34 * len(rows) + 1.3), layout="constrained")
         FigureCanvasAgg(figure)

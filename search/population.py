@@ -22,7 +22,7 @@ import math
 from bisect import insort
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ray.tune import Checkpoint
@@ -32,9 +32,11 @@ from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from results.lineage import Exploit
 from results.members import METRIC
-from search.bandit import Gains
 from search.members import EPOCH, is_moved, keep_actors_warm, member_index, member_name, rank, rankable
 from spaces import Genome, Space
+
+if TYPE_CHECKING:
+    from search.bandit import Gains
 
 TIE_BREAKS = {"none": "", "t_stddev": "t_stddev_ratio"}
 """What parts members of equal score, by the sweep file's name for it."""

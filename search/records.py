@@ -14,13 +14,9 @@ from torch import Tensor
 
 from results import pareto
 from results.choices import Chosen, free, markdown, plot, told
-from results.family import plot_family
-from results.hard import plot_game
 from results.history import History
-from results.plots import plot_schedule
 from results.policies import ONE, TABLE, policies, policy, table_tag
 from results.registry import EXAMPLES, describe, save_model, sha256
-from results.report import report
 from results.store import one_line
 from results.summary import POLICY, RoleResult, SweepResult
 from results.tracking import Run, Tracker
@@ -75,6 +71,8 @@ class Records:
 
     def schedule(self, schedule: Schedule) -> None:
         """Write a policy and its picture as soon as they are known."""
+        from results.plots import plot_schedule  # here, as below: nobody should wait for Matplotlib before a search
+
         policy = schedule.save(self.policy_file(schedule.role))
         picture = plot_schedule(schedule, self.folder / "report" / f"schedule.{schedule.role}.png")
         self.artifacts(policy, *((weights_file(policy),) if schedule.weights else ()), picture)
@@ -82,6 +80,8 @@ class Records:
     def family(self, stage: Stage) -> None:
         """Draw who copied whom, where members do."""
         if stage.kind in COPYING:
+            from results.family import plot_family
+
             family = History.read(self.folder).stage(stage.name).family()
             self.artifacts(plot_family(family, self.folder / "report" / f"lineage.{stage.task.role}.png"))
 
@@ -188,6 +188,8 @@ class Records:
         for outcome in outcomes:
             game = None if outcome.error else outcome.state().get("game")
             if game is not None:
+                from results.hard import plot_game
+
                 for picture in plot_game(game, self.folder / "report" / "hard" / outcome.name):
                     self.tracker.artifact(runs[outcome.name], picture)
 
@@ -207,6 +209,8 @@ class Records:
 
     def page(self, data: DataSet) -> None:
         """Draw the report. A sweep that has found its answer does not fail over a picture: it is noted, and told."""
+        from results.report import report
+
         try:
             self.artifacts(report(self.folder, images=samples(data), own=self.config.space.own))
         except Exception as error:  # from a full disk to a user's own data that cannot be read any more

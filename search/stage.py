@@ -6,12 +6,11 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from results.lineage import Ancestry, Exploit, ancestry
-from search.bandit import Bandit, Gains
 from search.config import COPYING, SearchConfig, StageConfig
 from search.halving import Halving, Standing
 from search.journal import Journal
@@ -23,6 +22,9 @@ from spaces.files import write_atomic
 from spaces.schedule import ROLES
 from trainables.game import replayable
 from trainables.task import Task
+
+if TYPE_CHECKING:
+    from search.bandit import Gains
 
 Kind = Literal["pbt", "pb2", "random", "asha", "tpe", "tpe+asha", "choice", "grid"]
 
@@ -129,6 +131,8 @@ class Stage:
         return halving
 
     def _gains(self) -> Gains:
+        from search.bandit import Bandit, Gains  # SciPy, which no other search needs
+
         starts = {member.name: member.mover for member in self.members if isinstance(member.mover, Genome)}
         gains = Gains(Bandit(self.space, self.stage.interval), starts)
         for event in self._journal.notes("perturbed"):

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from rich.console import Console
 from rich.markup import escape
@@ -18,7 +18,7 @@ from results.pareto import Candidate
 from results.summary import POLICY, RoleResult, SweepResult
 from results.tracking import Tracker
 from search.cluster import connected, slots
-from search.config import RoleConfig, StudentConfig, SweepConfig
+from search.config import GRIDS, RoleConfig, StudentConfig, SweepConfig
 from search.full import Trained, full_name
 from search.grid import Grid
 from search.journal import Journal
@@ -42,7 +42,6 @@ from search.resume import check_unchanged, newest
 from search.scoring import score_once
 from search.screen import contestants, figures, rankable, screened, write
 from search.stage import Found, Stage, member_seed
-from search.tpe import Suggestions, Tpe
 from search.trials import Member, Outcome, outcome, run_trials
 from search.watch import Watch
 from spaces import Genome, Phase, Policy, RequestError, Schedule, Space, WorkError
@@ -51,8 +50,17 @@ from trainables.low_bit import size_in_bits
 from trainables.screening import check_request
 from trainables.task import Task, TrainedTeacher
 
-STAGES: dict[str, type[Stage]] = {"choice": Grid, "grid": Grid, "tpe": Tpe, "tpe+asha": Tpe}
-"""The searches that are more than a `Stage`, by the sweep file's name for them."""
+if TYPE_CHECKING:
+    from search.tpe import Tpe
+
+
+def stage_class(kind: str) -> type[Stage]:
+    """What carries out a search, by the sweep file's name for it."""
+    if kind.startswith("tpe"):
+        from search.tpe import Tpe  # Optuna, which no other search needs
+
+        return Tpe
+    return Grid if kind in GRIDS else Stage
 
 
 def run(
@@ -212,7 +220,7 @@ class _Sweep:
         task, space = self._ready(task, self._space(task))
         watch = self._watch(task)
         stages = [
-            STAGES.get(kind, Stage)(
+            stage_class(kind)(
                 f"{task.role}-{kind}",
                 kind,
                 task,
@@ -229,12 +237,15 @@ class _Sweep:
         self.journal.forgive([member.name for member in drawn])
         watch.recall(drawn, stages[0].exploits)
         moves: dict[str, Any] = {"scheduler": stages[0].scheduler()}
-        if isinstance(stages[0], Tpe):
+        suggested = kinds[0].startswith("tpe")
+        if suggested:
+            from search.tpe import Suggestions
+
             others = [member for stage in stages[1:] for member in stage.members]
             if stages[0].missing or any(stage.pending for stage in stages):
-                moves["suggestions"] = Suggestions(stages[0], others, self.journal)
+                moves["suggestions"] = Suggestions(cast("Tpe", stages[0]), others, self.journal)
         outcomes = self._trials(drawn, task, f"{task.role}-search", watch, config.stage.interval, **moves)
-        if isinstance(stages[0], Tpe):
+        if suggested:
             outcomes = [
                 outcome(self.journal.progress(m.name), config.stage.interval) for s in stages for m in s.members
             ]

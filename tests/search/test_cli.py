@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -377,15 +379,33 @@ def test_a_folder_of_something_else_has_no_report(roletune, tmp_path):
     assert "photos is no sweep's folder: it has no sweep.yaml; give a sweep's folder" in err
 
 
-def test_help_imports_neither_ray_nor_torch_nor_mlflow():
-    import subprocess
+def imported(code, *names):
+    """Those of `names` that a new interpreter has imported after `code`."""
+    code += f"\nimport sys\nprint(sorted({set(names)!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return ast.literal_eval(done.stdout.splitlines()[-1])
 
+
+def test_help_imports_neither_ray_nor_torch_nor_mlflow():
     code = (
         "import sys; sys.argv = ['roletune', '--help']\n"
         "import search.cli\n"
         "try: search.cli.main()\n"
-        "except SystemExit: pass\n"
-        "print(sorted({'ray', 'torch', 'mlflow', 'pandas', 'matplotlib', 'PIL', 'sklearn'} & set(sys.modules)))"
+        "except SystemExit: pass"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip().endswith("[]"), done.stdout[-300:]
+    heavy = ("ray", "torch", "mlflow", "pandas", "numpy", "pydantic", "yaml", "matplotlib", "PIL", "sklearn")
+    assert imported(code, *heavy) == []
+
+
+def test_a_search_imports_nothing_before_it_starts_that_it_needs_at_its_end_or_never(tmp_path):
+    """Seconds of the driver's start: pictures, other searches' tools, and PyTorch's compiler."""
+    settings = "{data: {name: digits}, teacher: {model: cnn}, student: {model: mlp}}"
+    (tmp_path / "sweep.yaml").write_text(settings)
+    code = (
+        "import search.sweep\n"
+        "from search.config import SweepConfig\n"
+        "from search.plan import checked_data\n"
+        f"checked_data(SweepConfig.load({str(tmp_path / 'sweep.yaml')!r}))"
+    )
+    late = ("matplotlib", "scipy", "sklearn", "optuna", "jinja2", "mlflow", "torchvision", "torch._dynamo", "sympy")
+    assert imported(code, *late) == []

@@ -21,6 +21,7 @@ from trainables.models import build_model
 from trainables.recipe import Recipe
 from trainables.student import Student, start_from
 from trainables.teacher import FrozenTeacher, Renormalise, Statistics
+from trainables.travel import Sent, all_received, all_sent
 
 
 @dataclass(frozen=True)
@@ -41,15 +42,25 @@ class TrainedTeacher:
     classes: int | None = None
     statistics: Statistics | None = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled so that its weights are read where they lie, see `trainables.travel`."""
+        return _arrived, (self.model, all_sent(self.weights), self.schedule, self.classes, self.statistics)
+
     def frozen(self, data: DataSet) -> FrozenTeacher:
-        """The teacher at work on images that are normalised as those of `data`."""
+        """The teacher at work on images that are normalised as those of `data`; on the CPU it shares `weights`."""
         classes = data.classes if self.classes is None else self.classes
         model = build_model(self.model, seed=0, classes=classes, channels=data.channels, size=data.size)
-        model.load_state_dict(self.weights)
+        own = model.state_dict()
+        weights = {name: value.to(own[name]) if name in own else value for name, value in self.weights.items()}
+        model.load_state_dict(weights, assign=True)
         given = (data.mean, data.std)
         if self.statistics is not None and self.statistics != given:
             model.register_forward_pre_hook(Renormalise(given, self.statistics))
         return FrozenTeacher(model, classes)
+
+
+def _arrived(model: str, weights: dict[str, Sent], *rest: Any) -> TrainedTeacher:
+    return TrainedTeacher(model, all_received(weights), *rest)
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from spaces.errors import RequestError
+from trainables.travel import Sent, received, sent
 
 
 class Images(Protocol):
@@ -43,7 +44,7 @@ class Images(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class TensorImages:
-    """Images that lie on one device as one tensor.
+    """Images that lie on one device as one tensor, which nothing writes to: other processes may read the same memory.
 
     Args:
         images: (N, C, H, W) uint8, on any device.
@@ -61,6 +62,10 @@ class TensorImages:
         if self.images.ndim != 4 or self.images.dtype != torch.uint8:
             raise RequestError("images must be (N, C, H, W) torch.uint8", got=_form(self.images))
         check_labels(self.labels, len(self.images))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled so that it is read where it lies, see `trainables.travel`."""
+        return _arrived, (sent(self.images), sent(self.labels))
 
     def __len__(self) -> int:
         """N."""
@@ -87,6 +92,10 @@ class TensorImages:
     def to(self, device: torch.device | str) -> TensorImages:
         """The images on `device`; the labels stay on the CPU."""
         return TensorImages(self.images.to(device), self.labels)
+
+
+def _arrived(images: Sent, labels: Sent) -> TensorImages:
+    return TensorImages(received(images), received(labels))
 
 
 def batch_rows(

@@ -1,12 +1,15 @@
-"""Data and teacher lie once on a node, however many actors train on them."""
+"""Data and teacher lie once on a node, however many actors train on them; the driver keeps no report."""
 
 import re
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
 import torch
 
+from results.members import METRIC
+from search.journal import Journal
 from trainables import Recipe, Task, TrainedTeacher
 from trainables.data import DataSet, TensorImages
 
@@ -53,3 +56,23 @@ def test_actors_share_images_and_teacher(marks):
     for grew, read in ray.get([actor.took.remote(box) for actor in actors]):
         assert read == BYTES + BYTES // 4
         assert grew < BYTES / 4, f"{grew / 1e6:.0f} MB of its own, of {2 * BYTES / 1e6:.0f} MB that it read"
+
+
+def test_the_driver_keeps_a_member_s_scores_and_none_of_its_reports(tmp_path):
+    """Of 40 numbers an epoch one is kept, with its epoch."""
+    with Journal(tmp_path) as journal:
+
+        def train(first, last):
+            for epoch in range(first, last + 1):
+                metrics = {f"policy/{number}": epoch / 7 for number in range(40)} | {METRIC: epoch / 7}
+                journal.reported("student-pbt-00", epoch, metrics)
+                journal.saved("student-pbt-00", epoch, journal.trials / "s" / f"checkpoint_{epoch:06d}")
+
+        train(1, 5)
+        tracemalloc.start()
+        try:
+            train(6, 500)
+            grew, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert journal.progress("student-pbt-00").reports == [] and grew < 200 * 495 + 50_000

@@ -30,8 +30,12 @@ ENVIRONMENT = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 
-PRELOADED = "trainables.ray_trial"
-"""What every worker imports before it is given anything to do; where it cannot be found, nothing happens."""
+WARM = {
+    "RAY_preload_python_modules": "trainables.ray_trial",
+    "RAY_num_workers_soft_limit": str(os.cpu_count() or 1),
+}
+"""Workers import what a trial needs before they are given one, where it can be found. Those that Ray starts ahead, one
+a CPU, are kept: else they are ended as soon as trials reserve their CPUs, and others are started for these."""
 
 SPARED = ("start_monitor", "start_log_monitor", "start_api_server")
 """Ray's autoscaler, its reader of logs and its dashboard: seconds of processor time, and no use to one sweep."""
@@ -71,6 +75,12 @@ def connected(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
+def started_here() -> bool:
+    """Whether this process has started the Ray that it is connected to, so that its workers are of one installation."""
+    node = ray._private.worker._global_node
+    return node is not None and bool(node.is_head())
+
+
 def slots(resources: ResourceConfig) -> int:
     """How many trials fit at once on the connected cluster.
 
@@ -101,7 +111,7 @@ def _alone() -> Iterator[None]:
     """
     with ExitStack() as stack:
         stack.enter_context(patch.object(ray_constants, "ENABLE_RAY_CLUSTER", False))
-        stack.enter_context(patch.dict(os.environ, {"RAY_preload_python_modules": PRELOADED} | dict(os.environ)))
+        stack.enter_context(patch.dict(os.environ, WARM | dict(os.environ)))
         for name in SPARED:
             if hasattr(Node, name):
                 stack.enter_context(patch.object(Node, name, _nothing))

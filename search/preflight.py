@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from results.store import check_store
-from search.cluster import slots
+from search.cluster import slots, started_here
 from search.config import SweepConfig
 from spaces import RequestError
 from spaces.credentials import mask
@@ -136,10 +136,12 @@ def ask(place: Path, own: Iterable[str] = (), patience: float = PATIENCE) -> lis
         except OSError as error:
             rule = f"cannot write to {place}: {error.strerror or error}"
             raise RequestError(rule, mend="choose another --storage") from error
+        if started_here() and len(nodes) == 1:  # as installed here; and a worker that has run a task is no trial's
+            return [_answer(nodes[0], _look(nodes[0], meeting, token, modules), meeting, token)]
         tasks = {_task(node, meeting, token, modules): node for node in nodes}
         ready = _ready(tasks, patience)
         return [
-            _answer(node, task, meeting, token) if task in ready else _silence(node, task, patience)
+            _answer(node, partial(_told, task), meeting, token) if task in ready else _silence(node, task, patience)
             for task, node in tasks.items()
         ]
     finally:
@@ -158,15 +160,16 @@ def _name(node: dict[str, Any]) -> str:
 def _task(node: dict[str, Any], meeting: Path, token: str, modules: list[str]) -> Any:
     """Start looking around on `node`."""
     where = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-    look = _look(node["NodeID"], str(meeting), str(_session(node)), token, modules)
+    look = _look(node, meeting, token, modules)
     return ray.remote(look).options(num_cpus=0, max_retries=0, scheduling_strategy=where).remote()
 
 
-def _look(name: str, meeting: str, session: str, token: str, modules: list[str]) -> Callable[[], dict[str, Any]]:
+def _look(node: dict[str, Any], at: Path, token: str, modules: list[str]) -> Callable[[], dict[str, Any]]:
     """What a node does to answer.
 
     Ray sends a function that stands in another one as it is, with all that it needs: the node may lack roletune.
     """
+    name, meeting, session = node["NodeID"], str(at), str(_session(node))
     import_from = [str(Path(path or ".").resolve()) for path in sys.path]
 
     def look() -> dict[str, Any]:
@@ -217,6 +220,11 @@ def _look(name: str, meeting: str, session: str, token: str, modules: list[str])
     return look
 
 
+def _told(task: Any) -> dict[str, Any]:
+    said: dict[str, Any] = ray.get(task)
+    return said
+
+
 def _ready(tasks: dict[Any, dict[str, Any]], patience: float) -> set[Any]:
     """Those of the tasks that ended in time; one whose node died is not waited for, since Ray may not notice."""
     waiting, end = dict(tasks), time.monotonic() + patience
@@ -226,10 +234,10 @@ def _ready(tasks: dict[Any, dict[str, Any]], patience: float) -> set[Any]:
     return set(ray.wait([*tasks], num_returns=len(tasks), timeout=0)[0])
 
 
-def _answer(node: dict[str, Any], task: Any, meeting: Path, token: str) -> Answer:
-    """What the node said, and whether what it wrote can be read here."""
+def _answer(node: dict[str, Any], look: Callable[[], dict[str, Any]], meeting: Path, token: str) -> Answer:
+    """What the node says, and whether what it wrote can be read here."""
     try:
-        said = ray.get(task)
+        said = look()
     except RayError as error:
         why = next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
         return Answer(_name(node), silent="it died meanwhile" if _died(node) else f"it failed there: {why.strip()}")

@@ -81,7 +81,7 @@ WRONG_IMAGES = [
 
 
 def score_here(task, checkpoints, bits, resources):
-    """`score_all` in this process: to start workers for it takes longer than all the rest, and others test that."""
+    """`score_all` in this process; see `tests/search/conftest.py`."""
     from trainables.ray_trial import read_state
     from trainables.task import test_score
 

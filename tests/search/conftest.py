@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support import score_here
 
 HERE = Path(__file__).parent
 
@@ -21,12 +22,13 @@ def _marks_folder(tmp_path_factory):
 def _ray(_marks_folder):
     import ray
 
-    from search.cluster import ENVIRONMENT
+    from search.cluster import ENVIRONMENT, _alone
 
     # Workers inherit this process's environment, and import the modules beside the tests by their names.
     os.environ.update(ENVIRONMENT | {"ROLETUNE_TEST_MARKS": str(_marks_folder)})
     sys.path.append(str(HERE))
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    with _alone():  # as a sweep starts it
+        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     yield
     ray.shutdown()
     sys.path.remove(str(HERE))
@@ -38,6 +40,14 @@ def marks(_ray, _marks_folder):
     for mark in _marks_folder.iterdir():
         mark.unlink()
     return _marks_folder
+
+
+@pytest.fixture(scope="module")
+def scored_here():
+    """Tests the trained networks in this process: the workers for that take longer to start than all the rest."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("search.scoring.score_all", score_here)
+        yield
 
 
 @pytest.fixture

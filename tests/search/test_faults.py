@@ -236,7 +236,7 @@ baselines: []
 
 
 @pytest.fixture
-def roletune(sweep_file, marks, monkeypatch, capsys):
+def roletune(sweep_file, marks, scored_here, monkeypatch, capsys):
     """Runs `roletune search` on a small sweep; returns its status and standard error."""
     sweep_file(SWEEP)
 

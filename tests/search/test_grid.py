@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 from mlflow.tracking import MlflowClient
-from support import score_here
 
 from search import SweepConfig, replay, run
 from search.config import SearchConfig, StageConfig
@@ -201,7 +200,7 @@ student: {model: mlp, recipe: {lr: 0.05, batch_size: 20}, stage: {epochs: 2}}
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, _ray):
+def finished(tmp_path_factory, _ray, scored_here):
     """One sweep that ran to its end: its configuration, its result, its folder."""
     place = tmp_path_factory.mktemp("choice")
     (place / "sweep.yaml").write_text(SWEEP)
@@ -209,7 +208,6 @@ def finished(tmp_path_factory, _ray):
     store = f"tracking.uri=sqlite:///{tmp_path_factory.getbasetemp() / 'screening.db'}"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        patch.setattr("search.scoring.score_all", score_here)
         config = SweepConfig.load(place / "sweep.yaml", [store, f"storage={place / 'runs'}"])
         result = run(config)
     return config, result, Path(result.folder)
@@ -277,8 +275,7 @@ def test_the_policy_names_the_augmentation_with_the_best_mean(finished):
 
 
 @pytest.mark.slow
-def test_the_policy_is_replayed_as_the_sweep_trained_it(finished, monkeypatch):
-    monkeypatch.setattr("search.scoring.score_all", score_here)
+def test_the_policy_is_replayed_as_the_sweep_trained_it(finished):
     config, result, folder = finished
     given = {"weights": str(folder / "models" / "teacher.safetensors")}
     with_teacher = config.model_copy(update={"teacher": config.teacher.model_copy(update=given)})

@@ -66,7 +66,7 @@ def test_what_has_yet_to_learn_is_never_ranked(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def chosen(_ray, tmp_path_factory):
+def chosen(_ray, scored_here, tmp_path_factory):
     folder = tmp_path_factory.mktemp("hard_choice")
     config = config_of(folder, CHOICE)
     return config, run(config), folder
@@ -111,7 +111,7 @@ def test_the_vae_is_trained_once_for_all_sweeps(chosen, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def evolved(_ray, tmp_path_factory):
+def evolved(_ray, scored_here, tmp_path_factory):
     folder = tmp_path_factory.mktemp("hard_population")
     config = config_of(folder, POPULATION)
     return config, run(config)

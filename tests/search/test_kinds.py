@@ -8,7 +8,6 @@ from typing import get_args
 
 import pytest
 from mlflow.tracking import MlflowClient
-from support import score_here
 
 from results.export import export
 from search import SweepConfig, run
@@ -48,8 +47,7 @@ def test_each_kind_has_an_example_of_its_own():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_its_example_finds_a_policy(kind, store, tmp_path, monkeypatch, _ray):
-    monkeypatch.setattr("search.scoring.score_all", score_here)
+def test_its_example_finds_a_policy(kind, store, tmp_path, scored_here, _ray):
     config = SweepConfig.load(example(kind), [*SMALL, f"tracking.uri={store}", f"storage={tmp_path}"])
     result = run(config)
     folder = Path(result.folder)

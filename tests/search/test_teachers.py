@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 from mlflow.tracking import MlflowClient
-from support import score_here
 
 from search import SweepConfig, run
 from search.plan import checked_data, given_teacher, searches, teacher_data
@@ -126,13 +125,12 @@ def ran(config, place):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        patch.setattr("search.scoring.score_all", score_here)
         result = run(config)
         return replace(result, folder=str(place / result.folder)), place
 
 
 @pytest.fixture(scope="module")
-def across(tmp_path_factory, _ray):
+def across(tmp_path_factory, _ray, scored_here):
     """A student of two bits, from a teacher of another task, in a population that moves the loss's weight."""
     free = {"loss": {"hint": {"weight": {"low": 1.0, "high": 9.0}, "projection": ["inverted", "student"]}}}
     bits = {"weights": 2, "activations": 2}
@@ -182,7 +180,7 @@ def test_the_policy_carries_the_distillation_and_mlflow_its_curves(across):
 
 
 @pytest.mark.slow
-def test_a_student_without_a_teacher(tmp_path, _ray):
+def test_a_student_without_a_teacher(tmp_path, _ray, scored_here):
     config = sweep(None, {"spectral": {"weight": 1, "k": 4}}, baselines=[], search={"kind": "random"})
     result, _ = ran(config, tmp_path)
     (student,) = result.roles

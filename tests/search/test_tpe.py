@@ -202,7 +202,7 @@ student: {model: cnn, recipe: {lr: 0.05, batch_size: 20}, stage: {epochs: 2, pop
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, _ray):
+def finished(tmp_path_factory, _ray, scored_here):
     place = tmp_path_factory.mktemp("tpe")
     (place / "sweep.yaml").write_text(SWEEP)
     with pytest.MonkeyPatch.context() as patch:

@@ -123,12 +123,12 @@ class _Open:
     end: tuple[int | None, bool, str] = (None, False, "")
 
     def close(self, name: str, score: float | None = None) -> Iterator[Slice]:
-        """What it trained in this slice, if anything; `score`: as it was judged, or the best that it reported."""
+        """What it trained in this slice, if anything; `score`: as it was judged, or the last that it reported."""
         if self.slice:
             scores = [report.metrics.get(METRIC, math.nan) for report in self.slice]
-            best = max((each for each in scores if not math.isnan(each)), default=math.nan)
+            last = next((each for each in reversed(scores) if not math.isnan(each)), math.nan)
             end = self.slice[-1].epoch
-            yield Slice(name, self.start, end, best if score is None else score)
+            yield Slice(name, self.start, end, last if score is None else score)
             self.start = end
         self.slice = []
 

@@ -154,8 +154,14 @@ class ScreenConfig(Section):
 class ValidateConfig(Section):
     """What is scored, and when."""
 
-    images: Count | None = Field(2000, description="at most so many of the validation images, the same for all")
-    every: Literal["slice", "epoch"] = Field("slice", description="at each perturbation, or each epoch")
+    images: Count | Literal["auto"] | None = Field(
+        "auto",
+        description="at most so many of the validation images, the same for all; null: all; auto: 2,000, or one for "
+        "every 6 images trained on between two perturbations, if that is more",
+    )
+    every: Literal["slice", "epoch"] = Field(
+        "slice", description="at each perturbation, or each epoch, for curves: the last score counts"
+    )
 
 
 class ResourceConfig(Section):

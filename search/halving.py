@@ -22,7 +22,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from results.members import METRIC
-from search.members import EPOCH, is_moved, keep_actors_warm, member_index, member_name, rank, rankable
+from search.members import EPOCH, is_moved, keep_actors_warm, member_index, member_name, rank
 from spaces import RequestError
 
 
@@ -75,7 +75,7 @@ class Halving(FIFOScheduler):
     Every trial's `config["member"]` holds `index`, `name` and `moved`. Those that are `moved` are halved; the others,
     such as the random control, run to their end in the gaps.
 
-    A member is judged by its best score of the last `interval` epochs. On each rung, of n members that were ever
+    A member is judged by its last score, of the last `interval` epochs. On each rung, of n members that were ever
     compared there, those that arrive stay if they are among the best ⌈n / `reduction`⌉ of the n. No score counts as the
     worst, and does not go on where anybody has one; ties go by `tie_break`, then by index. A member that fails before
     its rung is decided is not one of the n.
@@ -183,7 +183,8 @@ class Halving(FIFOScheduler):
         recent.append((epoch, float(result.get(METRIC, math.nan))))
         if epoch < self._next(name):
             return TrialScheduler.CONTINUE
-        score = max((score for at, score in recent if at > epoch - self._window), key=rankable)
+        scored = (score for at, score in reversed(recent) if at > epoch - self._window and not math.isnan(score))
+        score = next(scored, math.nan)
         self._arrive(trial, score, result)
         return TrialScheduler.PAUSE
 

@@ -61,9 +61,12 @@ class Progress:
     """Epochs reported since the checkpoint: after a retry they come again."""
 
     def score(self, window: int) -> float:
-        """The best score of the last `window` epochs, NaN where there is none."""
-        recent = [score for epoch, score in self.scores if epoch > self.epoch - window and not math.isnan(score)]
-        return max(recent, default=math.nan)
+        """The last score, if it is of the last `window` epochs, else NaN.
+
+        Not the best: that is an epoch's luck, of weights that are gone (see `benchmarks/validation.py`).
+        """
+        recent = (score for epoch, score in reversed(self.scores) if epoch > self.epoch - window)
+        return next((score for score in recent if not math.isnan(score)), math.nan)
 
     def over(self, epochs: int) -> bool:
         """Whether nothing is left to do of a training of `epochs`."""

@@ -27,6 +27,9 @@ from trainables.weights import check_weights, load_weights
 SWEEP_FILE = "sweep.yaml"
 """The resolved sweep file in a sweep's folder."""
 
+LEAST_SCORED, TRAINED_A_SCORED = 2000, 6
+"""What `validate.images: auto` is: so many, or one for so many images of training, a few percent of the time."""
+
 
 def checked_data(config: SweepConfig) -> DataSet:
     """The sweep's images, split, after everything that has to fit them was held against them.
@@ -127,10 +130,16 @@ def _check_student(config: SweepConfig, student: StudentConfig, data: DataSet) -
 def scored_images(config: SweepConfig, data: DataSet) -> Images:
     """The validation images that members are scored on: balanced over the classes, the same ones for every member.
 
+    How many `auto` is, is what `benchmarks/validation.py` measured: more are always a better choice, so it is as many
+    as cost little.
+
     Raises:
         RequestError: fewer than one of each class are asked for.
     """
     most, held_out = config.validate_.images, data.validation
+    if most == "auto":
+        interval = min(role.stage.interval for role in config.roles.values())
+        most = max(LEAST_SCORED, interval * len(data.train) // TRAINED_A_SCORED)
     if most is None or most >= len(held_out):
         return held_out
     if most < data.classes:

@@ -32,7 +32,7 @@ from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from results.lineage import Exploit
 from results.members import METRIC
-from search.members import EPOCH, is_moved, keep_actors_warm, member_index, member_name, rank, rankable
+from search.members import EPOCH, is_moved, keep_actors_warm, member_index, member_name, rank
 from spaces import Genome, Space
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Population(PopulationBasedTraining):
     genomes of those that are `moved` are ever changed. The others, such as the random control, run to their end in
     the gaps: whenever a slot is free because the population waits. The draws of a perturbation follow from `seed`,
     the epoch and the member's index alone, so they do not depend on which worker was faster. A member is judged by the
-    best score since the last perturbation.
+    last score since the last perturbation.
 
     Args:
         space: where genomes may move.
@@ -95,7 +95,7 @@ class Population(PopulationBasedTraining):
         self._together, self._tie_break = synch, tie_break
         self._space, self._size, self._seed = space, size, seed
         self._on_generation, self._gains = on_generation, gains
-        self._best: dict[str, float] = {}
+        self._scored: dict[str, float] = {}
         self._waiting: dict[str, Trial] = {}
         self._turns: Counter[str] = Counter()
         self._moved: list[Trial] = []  # by index; the first `_standing` of them stand still, or have ended
@@ -119,7 +119,7 @@ class Population(PopulationBasedTraining):
             self._trial_state[trial] = known
             known.last_train_time = known.last_perturbation_time
             self._waiting.pop(trial.trial_id, None)
-            self._best.pop(trial.trial_id, None)
+            self._scored.pop(trial.trial_id, None)
         elif is_moved(trial):
             insort(self._moved, trial, key=member_index)
             if before := trial.config["member"].get("before"):
@@ -146,12 +146,11 @@ class Population(PopulationBasedTraining):
             return TrialScheduler.CONTINUE
         state, epoch = self._trial_state[trial], result[EPOCH]
         state.last_train_time = epoch
-        score = float(result.get(METRIC, math.nan))
-        best = max(score, self._best.get(trial.trial_id, math.nan), key=rankable)
-        self._best[trial.trial_id] = best
+        if not math.isnan(score := float(result.get(METRIC, math.nan))):
+            self._scored[trial.trial_id] = score
         if epoch - state.last_perturbation_time < self._perturbation_interval:
             return TrialScheduler.CONTINUE
-        state.last_result = {**result, METRIC: self._best.pop(trial.trial_id)}
+        state.last_result = {**result, METRIC: self._scored.pop(trial.trial_id, math.nan)}
         self._waiting[trial.trial_id] = trial
         self._turns[trial.trial_id] += 1
         return TrialScheduler.PAUSE

@@ -86,7 +86,7 @@ class Outcome:
     Args:
         name: the member's.
         epochs: trained.
-        score: the best validation accuracy of its last epochs, NaN where there is none.
+        score: the last validation accuracy, of its last epochs, NaN where there is none.
         checkpoint: folder of its last state, or None.
         error: one line, or empty.
         stopped: a scheduler ended it early.
@@ -191,8 +191,8 @@ def run_trials(
         resources: of one trial.
         keeper: of the journal of the sweep, in a folder that all nodes share.
         name: of these trials together.
-        save_every: epochs from one checkpoint to the next, for trials that are not paused meanwhile; and how many of
-            the last epochs the best score is taken from.
+        save_every: epochs from one checkpoint to the next, for trials that are not paused meanwhile; and of how
+            many of the last epochs the last score counts.
         scheduler: moves the members' genomes; None: each runs as it is.
         suggestions: makes members as they are wanted, until it says that it has finished.
 
@@ -252,7 +252,7 @@ def trial_config(member: Member, journal: Journal, save_every: int) -> dict[str,
 
 
 def outcome(progress: Progress, window: int) -> Outcome:
-    """What became of a member; the best score of its last `window` epochs counts."""
+    """What became of a member; its last score counts, if it is of the last `window` epochs."""
     return Outcome(
         name=progress.name,
         epochs=progress.epoch,

@@ -463,12 +463,12 @@ def test_an_interrupted_run_that_recalls_ends_as_one_that_was_not(reports, order
     assert again.ended == whole.ended
 
 
-def test_a_member_is_judged_by_its_best_score_of_the_last_interval():
-    """At epoch 9 that is 7 to 9: the first was best before, the second has no score at the rung itself."""
+def test_a_member_is_judged_by_its_last_score_of_the_last_interval():
+    """At epoch 9 that is 7 to 9: the first was best before, the second has no score at the rung itself, but at 8."""
     scores = {0: {3: 0.8, 5: 0.9}, 1: {2: 0.7, 8: 0.6, 9: math.nan}, 2: {}, 3: {3: math.nan}}
     run = Simulation(range(4), lambda trial: scores[trial.index].get(trial.epoch, 0.1), interval=3, epochs=12).run()
     assert run.decisions == [
-        (3, {"m0": 0.8, "m1": 0.7, "m2": 0.1, "m3": 0.1}, ("m0", "m1")),
+        (3, {"m0": 0.8, "m1": 0.1, "m2": 0.1, "m3": 0.1}, ("m0", "m1")),
         (9, {"m0": 0.1, "m1": 0.6}, ("m1",)),
     ]
 

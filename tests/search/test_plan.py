@@ -22,6 +22,7 @@ from search.plan import (
     spent,
 )
 from spaces import RequestError
+from trainables.data import DataSet, TensorImages
 from trainables.models import build_model
 from trainables.weights import save_weights
 
@@ -128,11 +129,34 @@ def test_members_are_scored_on_the_same_balanced_images():
     assert not torch.equal(scored_images(reseeded, data).images, one.images)
 
 
-@pytest.mark.parametrize("most", [None, 60, 2000])
+@pytest.mark.parametrize("most", [None, 60, 2000, "auto"])
 def test_all_are_scored_where_there_are_no_more(most):
     config = sweep(validate={"images": most})
     data = checked_data(config)
     assert scored_images(config, data) is data.validation
+
+
+@pytest.mark.parametrize(
+    ("trained", "intervals", "scored"),
+    [
+        (4000, (3, 3), 2000),  # PBA's reduced CIFAR-10
+        (45_000, (3, 3), 5000),  # the whole of it: all that there are
+        (8000, (3, 3), 4000),
+        (8000, (3, 2), 2666),  # the role that is scored more often counts
+        (100, (4, 4), 2000),
+        (9, (100, 100), 2000),
+    ],
+)
+def test_as_many_are_scored_as_cost_little(trained, intervals, scored):
+    """The labels are all that is looked at, so images may be one pixel."""
+
+    def images(count):
+        return TensorImages(torch.zeros(count, 1, 1, 1, dtype=torch.uint8), torch.arange(count) % 3)
+
+    data = DataSet("dots", 3, 1, 1, (0.5,), (0.5,), 0, False, images(trained), images(5000), images(3))
+    stages = [{"stage": {"epochs": 10, "interval": interval}} for interval in intervals]
+    config = sweep(teacher=stages[0], student=stages[1])
+    assert config.validate_.images == "auto" and len(scored_images(config, data)) == scored
 
 
 def test_fewer_than_one_of_each_class_are_refused_before_anything_starts():

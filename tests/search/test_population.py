@@ -216,6 +216,14 @@ def test_nan_and_a_missing_score_rank_last_and_are_never_copied():
     assert math.isnan(run.events[0].target_score)
 
 
+def test_a_member_is_judged_by_the_last_score_of_its_slice():
+    """The first is best in between; the second has no score at the boundary itself."""
+    given = {"m0": (0.99, 0.1), "m1": (0.8, math.nan), "m2": (0.0, 0.5), "m3": (0.2, 0.3)}
+    run = Simulation(epochs=4, score=lambda trial: given[trial.config["member"]["name"]][(trial.epoch - 1) % 2]).run()
+    assert run.generations[0] == (2, {"m0": 0.1, "m1": 0.8, "m2": 0.5, "m3": 0.3})
+    assert [(event.target, event.donor) for event in run.events] == [("m0", "m1")]
+
+
 def test_nobody_is_copied_where_nobody_has_a_score():
     run = Simulation(size=4, epochs=4, interval=2, score=lambda trial: math.nan).run()
     assert run.events == []

@@ -163,6 +163,13 @@ class ValidateConfig(Section):
         "slice", description="at each perturbation, or each epoch, for curves: the last score counts"
     )
 
+    @field_validator("images", mode="before")
+    @classmethod
+    def _images_are_counted(cls, images: Any) -> Any:
+        if images in (None, "auto") or (type(images) is int and images >= 1):
+            return images
+        raise ValueError("images is auto, a whole number from 1, or null for all")
+
 
 class ResourceConfig(Section):
     """What one trial gets."""

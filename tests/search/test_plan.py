@@ -159,6 +159,12 @@ def test_as_many_are_scored_as_cost_little(trained, intervals, scored):
     assert config.validate_.images == "auto" and len(scored_images(config, data)) == scored
 
 
+@pytest.mark.parametrize("images", [0, -1, 2.5, True, "all", [3]])
+def test_what_is_no_number_of_images_is_refused_with_what_may_be_said(images):
+    with pytest.raises(RequestError, match=r"validate\.images\b.* is auto, a whole number from 1, or null for all"):
+        sweep(validate={"images": images})
+
+
 def test_fewer_than_one_of_each_class_are_refused_before_anything_starts():
     with pytest.raises(RequestError, match=r"validate.images is at least 10, one of each class, but got 9"):
         checked_data(sweep(validate={"images": 9}))

@@ -47,7 +47,7 @@ from trainables.learner import Learner
 PICTURE = ROOT / "docs" / "validation.png"
 COLOURS = {"last": "#0072b2", "mean": "#009e73", "max": "#d55e00"}
 SIZES = (50, 150, 500, 1000, 2000, 5000, 10_000)
-TWINS = ("simulated", "independent")
+ROLES, TWINS = ("teacher", "student"), ("simulated", "independent")
 SHARE = 0.25
 """Of a population that copies, and that is copied."""
 INTERVAL = 3
@@ -88,18 +88,18 @@ def main() -> None:
     benchmark = start(__file__, arguments(__doc__))
     torch.set_num_threads(1)
     setting, first = (QUICK if benchmark.quick else FULL), 1000 * benchmark.seed
-    roles = ("teacher", "student")
-    measured = {
-        role: [right for seed in range(first, first + setting.seeds) for right in evolved(role, seed, setting)]
-        for role in roles
-    }
-    everything = [right for role in roles for right in measured[role]]
-    sources: dict[str, Sequence[Right]] = {**measured, "simulated": [], "independent": []}
-    sources["simulated"] = [twin(right, number) for number, right in enumerate(everything)]
-    sources["independent"] = [twin(right, number, alike=False) for number, right in enumerate(everything)]
-    sources["close"] = close(everything, setting)
+    everything: dict[str, Sequence[Right]] = {}
+    for role in ROLES:
+        measured = [right for seed in range(first, first + setting.seeds) for right in evolved(role, seed, setting)]
+        everything[role] = measured
+        for kind in TWINS:
+            alike = kind == "simulated"
+            everything[f"{role}, {kind}"] = [twin(right, seed, alike=alike) for seed, right in enumerate(measured)]
+    everything["close"] = close([right for role in ROLES for right in everything[role]], setting)
     rows = [
-        row for source, rights in sources.items() for row in (looks(source, rights), *chosen(source, rights, setting))
+        row
+        for source, rights in everything.items()
+        for row in (looks(source, rights), *chosen(source, rights, setting))
     ]
     times = {"digits": seconds(demo("student", benchmark.seed, setting.epochs), 20, setting, benchmark.seed)}
     times["cifar"] = seconds(shaped_task(256, 128, benchmark.seed), 128, setting, benchmark.seed)
@@ -190,7 +190,7 @@ def looks(source: str, rights: Sequence[Right]) -> Row:
 def chosen(source: str, rights: Sequence[Right], setting: Setting) -> Iterator[Row]:
     """What scores of each size, rule and number of epochs would have chosen; of twins the last epoch alone."""
     ways = [("last", 1)]
-    if source not in TWINS:
+    if not source.endswith(TWINS):
         ways += [(rule, epochs) for rule in RULES[1:] for epochs in sorted({2, setting.interval})]
     for size in SIZES:
         found: dict[tuple[str, int], list[Quality]] = {way: [] for way in ways}
@@ -243,7 +243,7 @@ def told(rows: Sequence[Row]) -> dict[str, Any]:
     """The figures that others read."""
 
     def choice(figure: str, size: int, rule: str = "last", *sources: str) -> float:
-        wanted = sources or ("teacher", "student")
+        wanted = sources or ROLES
         found = [row for row in rows if row["what"] == "choice" and row["source"] in wanted]
         found = [row for row in found if row["images"] == size and row["rule"] == rule]
         most = max(row["epochs_scored"] for row in found)
@@ -256,7 +256,9 @@ def told(rows: Sequence[Row]) -> dict[str, Any]:
     summary = {f"right_{size}": choice("right", size) for size in (150, 500, 2000, 5000)}
     summary |= {f"right_{size}_close": choice("right", size, "last", "close") for size in (500, 2000, 5000)}
     summary |= {f"right_2000_{rule}": choice("right", 2000, rule) for rule in RULES[1:]}
-    summary |= {f"right_2000_{twins}": choice("right", 2000, "last", twins) for twins in TWINS}
+    summary |= {
+        f"right_2000_{twins}": choice("right", 2000, "last", *(f"{role}, {twins}" for role in ROLES)) for twins in TWINS
+    }
     summary |= {f"regret_{size}": choice("regret", size) for size in (150, 500, 2000, 5000)}
     summary |= {"share_each_epoch": share(REDUCED, 2000, INTERVAL), "share_reduced": share(REDUCED, 2000, 1)}
     summary |= {"share_reduced_teacher": share(REDUCED, 2000, 1, "teacher")}
@@ -272,7 +274,7 @@ def plot(rows: Sequence[Row]) -> None:
     choices = [row for row in rows if row["what"] == "choice"]
     longest = max(row["epochs_scored"] for row in choices)
     lines = [
-        ("last", 1, "the last epoch"),
+        ("last", 1, "last epoch"),
         ("mean", longest, f"mean of {longest}"),
         ("max", longest, f"best of {longest}"),
     ]
@@ -286,16 +288,17 @@ def plot(rows: Sequence[Row]) -> None:
             axes.plot(
                 SIZES, [100 * row["right"] for row in found], "o-", color=COLOURS[rule], markersize=4, label=words
             )
-        for other, style, words in (
-            ("close", "--", "simulated, close members"),
-            ("independent", ":", "simulated, independent errors"),
+        for other, style, colour, words in (
+            (f"{source}, simulated", "--", COLOURS["last"], "last, simulated twins"),
+            (f"{source}, independent", ":", COLOURS["last"], "last, twins that err independently"),
+            ("close", "--", "#737373", "last, simulated: 0.5 points apart"),
         ):
             found = [row for row in choices if row["source"] == other and row["rule"] == "last"]
-            axes.plot(SIZES, [100 * row["right"] for row in found], style, color="#737373", linewidth=1.2, label=words)
+            axes.plot(SIZES, [100 * row["right"] for row in found], style, color=colour, linewidth=1.2, label=words)
         axes.set_title(title, loc="left", fontsize=11)
         axes.set_ylim(50, 100)
     panels["teacher"].set_ylabel("pairs of members in their right order, %")
-    panels["student"].legend(frameon=False, fontsize=9)
+    panels["student"].legend(frameon=False, fontsize=8, loc="lower right")
     for trained, epochs, style, words in (
         (REDUCED, INTERVAL, "-", "4,000 trained on, scored each epoch"),
         (REDUCED, 1, "--", "4,000, once in a slice of 3"),
@@ -306,8 +309,8 @@ def plot(rows: Sequence[Row]) -> None:
         panels["price"].plot(SIZES, [100 * row["share"] for row in found], style, color="#0072b2", label=words)
     panels["price"].set_title("resnet20 ← resnet56, CIFAR-10's size", loc="left", fontsize=11)
     panels["price"].set_ylabel("share of the time that goes into scores, %")
-    panels["price"].set_ylim(0, None)
-    panels["price"].legend(frameon=False, fontsize=9)
+    panels["price"].set_ylim(0, 40)
+    panels["price"].legend(frameon=False, fontsize=9, loc="upper left")
     for axes in panels.values():
         axes.set_xscale("log")
         axes.set_xticks(SIZES, [f"{size:,}" for size in SIZES], rotation=45)

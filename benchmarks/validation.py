@@ -296,7 +296,7 @@ def plot(rows: Sequence[Row]) -> None:
             found = [row for row in choices if row["source"] == other and row["rule"] == "last"]
             axes.plot(SIZES, [100 * row["right"] for row in found], style, color=colour, linewidth=1.2, label=words)
         axes.set_title(title, loc="left", fontsize=11)
-        axes.set_ylim(50, 100)
+        axes.set_ylim(35, 100)
     panels["teacher"].set_ylabel("pairs of members in their right order, %")
     panels["student"].legend(frameon=False, fontsize=8, loc="lower right")
     for trained, epochs, style, words in (

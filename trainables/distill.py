@@ -125,6 +125,8 @@ class Distillation(nn.Module):
                 criteria.append(term.loss.build(pair))
                 for names, more in zip(watched, term.loss.layers(pair), strict=True):
                     names.extend(more)
+        if teacher is not None:
+            teacher.show(watched[1])
         self.criteria = nn.ModuleList(criteria).to(device)
         self.student_features = Features(student, tuple(dict.fromkeys(watched[0])))
         self.teacher_features = Features(student if network is None else network, tuple(dict.fromkeys(watched[1])))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from copy import deepcopy
 from typing import Self, TypeAlias
 
 import torch
 from torch import Tensor, nn
+
+from trainables.folding import fold, unfold
 
 Statistics: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and deviation per channel, of pixels in [0, 1]."""
@@ -16,7 +19,8 @@ class FrozenTeacher(nn.Module):
     """A network that answers and never learns.
 
     Its parameters take no gradient, and `train()` leaves it in evaluation mode, so that neither an optimiser nor a
-    module that holds it can change its weights or its batch statistics.
+    module that holds it can change its weights or its batch statistics. So its batch normalisations are folded into the
+    convolutions before them (`trainables.folding`), which its state does not show.
 
     Args:
         model: the trained network; it is taken over, not copied.
@@ -27,7 +31,7 @@ class FrozenTeacher(nn.Module):
         """Freeze `model`."""
         super().__init__()
         self.classes = classes
-        self.model = model.eval().requires_grad_(False)
+        self.model = fold(model.eval().requires_grad_(False))
         self.training = False
 
     def train(self, mode: bool = True) -> Self:
@@ -37,7 +41,11 @@ class FrozenTeacher(nn.Module):
 
     def peer(self) -> nn.Module:
         """A copy of the network that learns."""
-        return deepcopy(self.model).requires_grad_(True).train()
+        return unfold(deepcopy(self.model)).requires_grad_(True).train()
+
+    def show(self, layers: Iterable[str]) -> None:
+        """From now on these layers of the network give what they are named for: their convolutions are not folded."""
+        unfold(self.model, layers)
 
     def through(self, images: Tensor) -> Tensor:
         """(B, C, H, W) → logits (B, classes), with a gradient to the images and none to the weights."""

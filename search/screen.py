@@ -130,7 +130,7 @@ def rank_with(
         precision=config.screen.precision,
         seed=config.search.seed,
         device=device,
-        channels_last=config.teacher is not None and config.teacher.recipe.channels_last,
+        channels_last=config.teacher.recipe.channels_last if config.teacher is not None else None,
         on_mean=on_mean,
     )
 

@@ -7,9 +7,8 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,12 +20,11 @@ from spaces.augmentations import Augmentation
 from spaces.parameters import seeded
 from trainables.data import DataSet, Images
 from trainables.data.images import batch_rows
+from trainables.layout import on_device
 from trainables.normalise import Normalise
-from trainables.recipe import Recipe
+from trainables.recipe import Recipe, restore_optimizer
 
 _STATE_VERSION = 1
-
-M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -77,12 +75,13 @@ class Learner(ABC):
     ) -> None:
         """Move the network to its device and make the optimiser."""
         self.device = torch.device(device)
-        self.model = on_device(model, self.device, recipe)
+        shape = (data.channels, data.size, data.size)
+        self.model, channels_last = on_device(model, self.device, recipe.channels_last, shape)
         self.data, self.recipe, self.agent = data, recipe, agent
         self.epochs, self.seed = epochs, seed
         self.optimizer = recipe.make_optimizer(self.model)
         self._base = BaseAugmentation(data.crop, data.flip)
-        self.normalise = Normalise(data, self.device, channels_last=recipe.channels_last)
+        self.normalise = Normalise(data, self.device, channels_last=channels_last)
         self.fill = self.normalise.fill
         self._shown = shown
 
@@ -204,8 +203,7 @@ class Learner(ABC):
             raise RequestError(f"this is a version {_STATE_VERSION} {self.role}'s checkpoint", got=got)
         self.seed = state["seed"]
         self.model.load_state_dict(state["model"])
-        # A copy, since torch keeps the very tensors it is given, and would go on to change them in `state`.
-        self.optimizer.load_state_dict(deepcopy(state["optimizer"]))
+        restore_optimizer(self.optimizer, state["optimizer"])
         self.agent.load_state_dict(state["history"])
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
@@ -234,12 +232,6 @@ class Learner(ABC):
         if self.recipe.precision == "bfloat16":
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
         return nullcontext()
-
-
-def on_device(model: M, device: torch.device, recipe: Recipe) -> M:
-    """Move `model` to `device`, in the memory layout that the recipe asks for."""
-    model = model.to(device)
-    return model.to(memory_format=torch.channels_last) if recipe.channels_last else model
 
 
 class Teacher(Learner):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -14,6 +15,9 @@ from torch import nn
 from spaces import RequestError
 from spaces.errors import unknown
 from trainables.optimizers import SGD, AdamW
+
+FUSED = ("cpu", "cuda")
+"""Devices with fused optimisers."""
 
 
 def check_range(name: str, value: Any, holds: Callable[[Any], bool], rule: str) -> None:
@@ -60,7 +64,9 @@ class Recipe:
         clip: the largest gradient norm, or None for no clipping.
         label_smoothing: in [0, 1), of the labels' cross-entropy only.
         precision: `float32`, or `bfloat16` for autocast.
-        channels_last: keep images and convolution weights in channels-last order.
+        channels_last: keep images and convolution weights in channels-last order; None: of networks with 2-d
+            convolutions that take it. Whatever is your own and sees maps in this order (a loss on features) takes
+            `Tensor.reshape` for `Tensor.view`.
     """
 
     __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012 - what a sweep file may not say; plain data
@@ -75,7 +81,7 @@ class Recipe:
     clip: float | None = None
     label_smoothing: float = 0.0
     precision: Literal["float32", "bfloat16"] = "float32"
-    channels_last: bool = False
+    channels_last: bool | None = None
 
     def __post_init__(self) -> None:
         """Refuse values that cannot train."""
@@ -94,14 +100,17 @@ class Recipe:
     def make_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         """An optimiser over the model's trainable parameters."""
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        # One kernel for all parameters. It looks at no strides: see `restore_optimizer`.
+        fused = all(parameter.is_floating_point() and parameter.device.type in FUSED for parameter in parameters)
         if self.optimizer == "adam":
-            return AdamW(parameters, lr=self.lr, weight_decay=self.weight_decay)
+            return AdamW(parameters, lr=self.lr, weight_decay=self.weight_decay, fused=fused)
         return SGD(
             parameters,
             lr=self.lr,
             momentum=self.momentum,
             nesterov=self.momentum > 0,
             weight_decay=self.weight_decay,
+            fused=fused,
         )
 
     def lr_at(self, epoch: float, epochs: int) -> float:
@@ -113,3 +122,16 @@ class Recipe:
         if self.lr_schedule == "cosine":
             scale *= 0.5 * (1 + math.cos(math.pi * min(epoch / epochs, 1.0)))
         return self.lr * scale
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Go on from `state`, of which copies are kept, each laid out in memory as its parameter is.
+
+    The fused optimisers go through parameter, gradient and momentum number by number, in whatever order these lie; a
+    state that comes from a network of another layout would be taken for another one, without a word (torch 2.15).
+    """
+    optimizer.load_state_dict(deepcopy(dict(state)))
+    for parameter, kept in optimizer.state.items():
+        for name, value in kept.items():
+            if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+                kept[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

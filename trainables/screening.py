@@ -19,6 +19,7 @@ from spaces import BaseAugmentation, RequestError
 from spaces.augmentations import Augmentation, Identity, View, entropy, resolve
 from spaces.parameters import seeded
 from trainables.data import DataSet, Images
+from trainables.layout import on_device
 from trainables.normalise import Normalise
 from trainables.t_stddev import BATCHES, TStddev, percentiles
 from trainables.teacher import FrozenTeacher
@@ -145,7 +146,7 @@ def screen(
     precision: Precision | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
-    channels_last: bool = False,
+    channels_last: bool | None = None,
     on_mean: Callable[[int, int], None] = lambda done, most: None,
 ) -> Screening:
     """Show the teacher the same images under every augmentation, side by side, and rank these.
@@ -158,7 +159,7 @@ def screen(
         precision: how long to look.
         seed: of every draw.
         device: where the teacher is asked.
-        channels_last: whether it wants its images in that layout.
+        channels_last: as in `Recipe`.
         on_mean: is told, after each mean, how many there are and how many there will be at most.
 
     Raises:
@@ -169,8 +170,8 @@ def screen(
     augmentations = tuple(dict.fromkeys((Identity(), *augmentations)))
     check_request(augmentations, precision, len(images))
     sizes = _batches(precision.images, len(images))
+    teacher, channels_last = on_device(teacher, device, channels_last, (data.channels, data.size, data.size))
     normalise = Normalise(data, device, channels_last=channels_last)
-    teacher = teacher.to(device)
 
     @torch.no_grad()
     def answers(shown: Tensor) -> Tensor:

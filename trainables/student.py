@@ -17,9 +17,11 @@ from spaces.augmentations.hard import with_tensors
 from spaces.parameters import seeded
 from trainables.distill import Distill, Distillation
 from trainables.game import SHOWN, Game, played
-from trainables.learner import Batch, Learner, on_device
+from trainables.layout import on_device
+from trainables.learner import Batch, Learner
 from trainables.losses import Seen, kd_loss
 from trainables.low_bit import Bits
+from trainables.recipe import restore_optimizer
 from trainables.t_stddev import RunningTStddev
 from trainables.teacher import FrozenTeacher
 
@@ -54,7 +56,10 @@ class Student(Learner):
     ) -> None:
         """Put the teacher on the student's device."""
         super().__init__(*args, **kwargs)
-        self.teacher = on_device(teacher, self.device, self.recipe) if teacher is not None else None
+        shape = (self.data.channels, self.data.size, self.data.size)
+        self.teacher = teacher
+        if teacher is not None:
+            self.teacher, _ = on_device(teacher, self.device, self.recipe.channels_last, shape)
         self._settings = self.distill = distill
         self.distillation: Distillation | None = None
         self._own: torch.optim.Optimizer | None = None
@@ -171,7 +176,7 @@ class Student(Learner):
             self._distil(replace(self._settings, loss=deepcopy(losses["losses"])), 0)
             self._at_work().load_state_dict(losses["parameters"])
             if self._own is not None:
-                self._own.load_state_dict(deepcopy(losses["optimizer"]))
+                restore_optimizer(self._own, losses["optimizer"])
         self.game = None
         if state.get("game") is not None:
             self.game = self._game(played(state["game"], self._weights))

@@ -12,7 +12,7 @@ from torch import nn
 
 from spaces import Genome, RequestError
 from trainables import Distill, Recipe
-from trainables.learner import Batch
+from trainables.learner import Batch, Learner
 
 NAN, INF = math.nan, math.inf
 unhurried = settings(derandomize=True, deadline=None, max_examples=100)
@@ -219,3 +219,92 @@ def test_channels_last_is_the_same_training_in_another_layout(make_task, make_da
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
     assert strides == {(3 * 64, 64, 8, 1), (3 * 64, 1, 3 * 8, 3)}
     assert learner.model[3].weight.is_contiguous(memory_format=torch.channels_last)
+
+
+class Viewing(nn.Module):
+    """A user's network that takes for granted how its maps lie in memory."""
+
+    def __init__(self, classes, channels):
+        super().__init__()
+        self.body, self.head = nn.Conv2d(channels, 6, 3, padding=1), nn.Linear(6 * 64, classes)
+
+    def forward(self, x):
+        maps = self.body(x)
+        return self.head(maps.view(len(maps), -1))
+
+
+@pytest.mark.parametrize(("model", "expected"), [("cnn", True), ("mlp", False), ("roletune_user_nets.viewing", False)])
+def test_channels_last_is_chosen_where_a_network_has_convolutions_and_takes_it(
+    make_task, make_data, user_nets, monkeypatch, model, expected
+):
+    monkeypatch.setattr(user_nets, "viewing", Viewing, raising=False)
+    task = make_task(model=model, data=make_data(channels=3), recipe=Recipe(lr=0.01, batch_size=16))
+    learner = task.learner(Genome(), seed=0)
+    weights = [p for p in learner.model.parameters() if p.dim() == 4]
+    assert all(p.is_contiguous(memory_format=torch.channels_last) == expected for p in weights)
+    seen = learner.normalise(task.data.train.images[:2])
+    assert seen.is_contiguous(memory_format=torch.channels_last) == expected
+    assert math.isfinite(learner.step()["loss"])
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("role", ["teacher", "student"])
+def test_a_state_goes_on_in_another_layout(make_task, make_data, through_file, role, optimizer):
+    """A fused optimiser would go through a momentum of another layout in the wrong order."""
+    data, losses = make_data(channels=3), []
+    for first, second in ((False, False), (False, True), (True, False)):
+        recipes = [Recipe(optimizer, lr=0.01, batch_size=16, channels_last=layout) for layout in (first, second)]
+        begun, resumed = (make_task(role, data=data, recipe=recipe).learner(Genome(), seed=0) for recipe in recipes)
+        begun.step()
+        resumed.load_state_dict(through_file(begun.state_dict()))
+        losses.append([resumed.step()["loss"] for _ in range(3)])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3) and losses[2] == pytest.approx(losses[0], rel=1e-3)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_the_optimiser_is_fused_where_it_can_be(optimizer):
+    model = nn.Linear(2, 2)
+    assert Recipe(optimizer).make_optimizer(model).defaults["fused"]
+    model.extra = nn.Parameter(torch.zeros(2, dtype=torch.complex64))
+    assert not Recipe(optimizer).make_optimizer(model).defaults["fused"]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_fused_optimiser_moves_as_the_plain_one(optimizer):
+    weights = []
+    for fused in (True, False):
+        model = nn.Linear(3, 2)
+        nn.init.ones_(model.weight)
+        found = Recipe(optimizer, lr=0.1).make_optimizer(model)
+        for group in found.param_groups:
+            group["fused"] = fused
+        for step in range(4):
+            model.weight.grad = torch.tensor([[1.0, -2, 0.5], [3, 0, step]])
+            found.step()
+        weights.append(model.weight.detach())
+    torch.testing.assert_close(*weights)
+
+
+@pytest.mark.parametrize("role", ["teacher", "student"])
+def test_a_step_waits_for_the_device_at_the_end_of_an_epoch_alone(make_task, monkeypatch, role):
+    """What fetches a number waits for all that was queued; so none is fetched between two batches."""
+    fetched, update = [], Learner._update
+
+    def spied(name, call):
+        def fetch(tensor, *given):
+            fetched.append(name)
+            return call(tensor, *given)
+
+        return fetch
+
+    def only_here(self, *given):
+        with monkeypatch.context() as patch:
+            for name in ("item", "tolist", "__float__", "__int__", "__bool__", "numpy"):
+                patch.setattr(torch.Tensor, name, spied(name, getattr(torch.Tensor, name)))
+            return update(self, *given)
+
+    monkeypatch.setattr(Learner, "_update", only_here)
+    learner = make_task(role).learner(Genome(), seed=0)
+    learner.step()
+    learner.step()
+    assert fetched == []

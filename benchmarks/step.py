@@ -1,75 +1,132 @@
-"""What a step costs: an epoch of distillation with a full policy, without one, and in a loop written by hand.
+"""What a training step costs, whole and in parts, and what of it the defaults save.
 
-Three cases on one thread: the demo's data and settings (examples/digits.yaml) with a resnet8 for a student, which the
-summary takes; the same with the demo's own student, a perceptron whose step is so short that all else shows; and
-resnet56 → resnet20 on random images of CIFAR-10's shape in batches of 128. The arms are whole epochs,
-`learner.step()` for ours.
-They take turns, so that an arm's ratio is the median of paired ratios, epoch against epoch of the same round.
+Cases: the demo's data and settings (examples/digits.yaml) with a resnet8 for a student, and with the demo's own, a
+perceptron whose step is so short that all else shows; and on random images of CIFAR-10's shape, in batches of 128, the
+pairs of the papers, resnet20 ← resnet56 and wrn_16_2 ← wrn_40_2. Each on one thread and on two, and on a GPU where
+there is one. The arms are whole epochs, `learner.step()` for ours, of the same distillation. They take turns, so that
+an arm's ratio is the median of paired ratios, epoch against epoch of the same round.
 
-- `plain`: the student's epoch with the identity for a policy. The arm that the policy is measured against.
+- `plain`: the student's epoch with the identity for a policy, all settings as they are by default. The arm that all
+  others are measured against.
 - `policy`: 30 entries that are all in force, drawn strong at random: probability 0.5 to 1, level 5 to 9.
-- `naive`: the same distillation as a user would write it: the teacher in evaluation mode under `no_grad`, the
-  student's answer, the same loss, the same optimiser and base augmentation, and the mean loss and accuracy at the end.
-
 - `hard`, on digits: the second view and the game of `hard_affine` at its default rules, with which `kd_loss` is asked
   for twice as many images; each turn is two cycles of the game, augmentor phases and all, shared out over its epochs.
+- `naive`: the loop of benchmarks/by_hand.py: float32, Pillow and a DataLoader, hooks on every layer.
+- `unfolded`, `contiguous`, `bfloat16`, `compiled`: as `plain`, but the teacher's batch normalisations not folded;
+  images and weights not in channels-last order; autocast; the teacher compiled by `torch.compile`, whose first epoch is
+  in `first_s`. Not every case has all of them: each costs minutes.
 
+`plain` and `policy` are taken apart too (benchmarks/apart.py): rows with a `part` say what share of a step it has.
 The teacher's weights are random, which costs the same.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from statistics import median
-from typing import Any
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
+from benchmarks.apart import apart
+from benchmarks.by_hand import naive
 from benchmarks.record import ROOT, Row, arguments, start
 from benchmarks.timing import Run, interleaved, spread
 from search.config import SweepConfig
-from spaces import OPERATIONS, BaseAugmentation, Entry, Genome, Policy
+from spaces import OPERATIONS, Entry, Genome, Policy
 from spaces.augmentations import HardAffine
 from spaces.operations import LEVELS
-from spaces.parameters import seeded
 from spaces.policy import TENTHS
 from trainables import data as datasets
 from trainables.data import DataSet, TensorImages
+from trainables.folding import unfold
 from trainables.models import build_model
 from trainables.recipe import Recipe
-from trainables.student import Distill
+from trainables.student import Distill, Student
 from trainables.task import Task, TrainedTeacher
 
-SUMMARISED = "digits, resnet8"
+DIGITS, PAPERS = "digits, resnet8", "resnet20 <- resnet56"
+"""The cases that the summary takes: of policy and HARD, and of the naive loop."""
 
 LONG = 1_000_000
 """Epochs that the learning rate is laid over, so that it hardly moves while we measure."""
 
+USUAL = ("plain", "policy", "naive")
+VARIANTS = ("unfolded", "contiguous", "bfloat16", "compiled")
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is measured together.
+
+    Args:
+        name: of the case.
+        task: the student's.
+        arms: which.
+        rounds: how often each is measured.
+        seconds: that a measurement takes at least.
+        apart: epochs that are taken apart.
+        threads: of torch.
+        device: where.
+    """
+
+    name: str
+    task: Task
+    arms: tuple[str, ...]
+    rounds: int
+    seconds: float
+    apart: int
+    threads: int = 1
+    device: str = "cpu"
+
 
 def main() -> None:
-    """Measure both cases."""
+    """Measure all cases."""
     benchmark = start(__file__, arguments(__doc__))
-    quick, seed = benchmark.quick, benchmark.seed
-    torch.set_num_threads(1)
-    torch.manual_seed(seed)
-    rows: list[Row] = []
-    for case, model in ((SUMMARISED, "resnet8"), ("digits, mlp", "mlp")):
-        task = digits_task(model, seed)
-        rows += of_case(case, task, rounds=3 if quick else 61, seconds=0.0 if quick else 0.05, seed=seed, game=True)
-    images = 32 if quick else 512
-    shaped = shaped_task(images, min(images, 128), seed)
-    rows += of_case("32 px, resnet20", shaped, rounds=1 if quick else 9, seconds=0.0, seed=seed)
-    ratios = {row["arm"]: row["over_plain"] for row in rows if row["case"] == SUMMARISED}
-    figures = {
-        "policy_over_plain": ratios["policy"],
-        "kd_over_naive": 1 / ratios["naive"],
-        "hard_over_kd": ratios["hard"],
+    gpu = torch.cuda.is_available()
+    torch.manual_seed(benchmark.seed)
+    rows = [row for case in cases(benchmark.quick, benchmark.seed, gpu) for row in of_case(case, benchmark.seed)]
+    benchmark.finish(rows, summary(rows), gpu=gpu)
+
+
+def cases(quick: bool, seed: int, gpu: bool) -> list[Case]:
+    """Everything that is measured, in its order."""
+    digits = {DIGITS: digits_task("resnet8", seed), "digits, mlp": digits_task("mlp", seed)}
+    images = 16 if quick else 128
+    shaped = {
+        PAPERS: shaped_task("resnet20", "resnet56", images, images, seed),
+        "wrn_16_2 <- wrn_40_2": shaped_task("wrn_16_2", "wrn_40_2", images, images, seed),
     }
-    benchmark.finish(rows, figures)
+    if quick:
+        both = (*USUAL, "hard"), USUAL
+        tasks = {DIGITS: digits[DIGITS], PAPERS: shaped[PAPERS]}
+        return [Case(name, task, arms, 1, 0.0, 1) for (name, task), arms in zip(tasks.items(), both, strict=True)]
+    found = []
+    for threads, device in [(1, "cpu"), (2, "cpu")] + [(1, "cuda")] * gpu:
+        first = (threads, device) == (1, "cpu")
+        for name, task in digits.items():
+            arms = (*USUAL, "hard", "unfolded", "contiguous") if first else USUAL
+            found.append(Case(name, task, arms, 31 if first else 15, 0.05, 40, threads, device))
+        for name, task in shaped.items():
+            arms = (*USUAL, "bfloat16") if device == "cuda" else USUAL
+            if first:
+                arms += VARIANTS if name == PAPERS else ("contiguous", "bfloat16")
+            found.append(Case(name, task, arms, 9 if name == PAPERS else 5, 0.0, 3, threads, device))
+    return found
+
+
+def summary(rows: Sequence[Row]) -> dict[str, float]:
+    """The figures that others read: one thread of the CPU."""
+    whole = [row for row in rows if row["part"] == "all" and (row["threads"], row["device"]) == (1, "cpu")]
+    ratios = {(row["case"], row["arm"]): row["over_plain"] for row in whole}
+    return {
+        "policy_over_plain": ratios[DIGITS, "policy"],
+        "kd_over_naive": 1 / ratios[PAPERS, "naive"],
+        "hard_over_kd": ratios[DIGITS, "hard"],
+    }
 
 
 def digits_task(model: str, seed: int) -> Task:
@@ -82,14 +139,14 @@ def digits_task(model: str, seed: int) -> Task:
     return _task(data, config.teacher.model, model, student.recipe, student.distill, seed)
 
 
-def shaped_task(images: int, batch: int, seed: int) -> Task:
+def shaped_task(student: str, teacher: str, images: int, batch: int, seed: int) -> Task:
     """A student of the CIFAR papers on random images, so many an epoch."""
     generator = torch.Generator().manual_seed(seed)
     pixels = torch.randint(0, 256, (images, 3, 32, 32), dtype=torch.uint8, generator=generator)
     part = TensorImages(pixels, torch.arange(images) % 10)
     mean, std = datasets.DATA["cifar10"].mean, datasets.DATA["cifar10"].std
     data = DataSet("random", 10, 3, 32, mean, std, 4, True, part, part, part)
-    return _task(data, "resnet56", "resnet20", Recipe(batch_size=batch, lr=0.01), Distill(), seed)
+    return _task(data, teacher, student, Recipe(batch_size=batch, lr=0.01), Distill(), seed)
 
 
 def _task(data: DataSet, teacher: str, student: str, recipe: Recipe, distill: Distill, seed: int) -> Task:
@@ -106,32 +163,58 @@ def strong_genome(seed: int) -> Genome:
     return Genome(Policy(tuple(map(Entry, ops, probabilities, levels))))
 
 
-def of_case(case: str, task: Task, *, rounds: int, seconds: float, seed: int, game: bool = False) -> list[Row]:
-    """One row for each arm."""
-    shares: dict[str, list[float]] = {"plain": [], "policy": []}
-    genomes = {"plain": Genome(), "policy": strong_genome(seed)}
-    arms: dict[str, Run] = {arm: _ours(task, genome, shares[arm], seed) for arm, genome in genomes.items()}
-    arms["naive"] = naive(task, seed)
-    epochs = 1
-    if game:
-        rules = HardAffine()
-        epochs = math.ceil(2 * rules.student_steps * task.recipe.batch_size / len(task.data.train))
-        shares["hard"] = []
-        arms["hard"] = _in_turns(_ours(task, Genome(augment=rules), shares["hard"], seed), epochs)
-    figures = interleaved(arms, rounds=rounds, seconds=seconds, seed=seed)
+def of_case(case: Case, seed: int) -> list[Row]:
+    """A row for each arm, and for each part of two of them."""
+    torch.set_num_threads(case.threads)
+    task, epochs = case.task.to(case.device), 1
+    arms: dict[str, Run] = {}
+    first: dict[str, float] = {}
+    for arm in case.arms:
+        if arm == "naive":
+            arms[arm] = naive(case.task, seed, torch.device(case.device))
+        elif arm == "hard":
+            rules = HardAffine()
+            epochs = math.ceil(2 * rules.student_steps * task.recipe.batch_size / len(task.data.train))
+            arms[arm] = _in_turns(_epoch(learner(task, arm, seed, case.device)), epochs)
+        else:
+            run = _epoch(learner(task, arm, seed, case.device))
+            if arm == "compiled":
+                begun = time.perf_counter()
+                try:
+                    run(0)
+                except Exception as error:  # whatever a compiler that is not there, or not understood, raises
+                    print(f"{case.name}: {arm} is left out, {type(error).__name__}: {str(error).splitlines()[0]}")
+                    continue
+                first[arm] = time.perf_counter() - begun
+            arms[arm] = run
+    figures = interleaved(arms, rounds=case.rounds, seconds=case.seconds, seed=seed)
     figures |= {arm: [turn / epochs for turn in figures[arm]] for arm in figures if arm == "hard"}
-    return [_row(case, task, arm, figures[arm], figures["plain"], shares.get(arm)) for arm in arms]
+    rows = [_row(case, arm, figures[arm], figures["plain"], first.get(arm)) for arm in arms]
+    for arm in ("plain", "policy"):
+        parts = apart(learner(task, arm, seed, case.device), case.apart)
+        rows += [_part(case, arm, part, seconds, sum(parts.values())) for part, seconds in parts.items()]
+    return rows
 
 
-def _ours(task: Task, genome: Genome, shares: list[float], seed: int) -> Run:
-    """Epochs of our learner; each notes the share of its time that went into augmentation."""
-    learner = task.learner(genome, seed=seed)
+def learner(task: Task, arm: str, seed: int, device: str) -> Student:
+    """The student of an arm."""
+    genomes: Mapping[str, Callable[[], Genome]] = {
+        "policy": lambda: strong_genome(seed),
+        "hard": lambda: Genome(augment=HardAffine()),
+    }
+    recipes = {"contiguous": {"channels_last": False}, "bfloat16": {"precision": "bfloat16"}}
+    task = replace(task, recipe=replace(task.recipe, **recipes.get(arm, {})))
+    found = cast(Student, task.learner(genomes.get(arm, Genome)(), seed=seed, device=device))
+    assert found.teacher is not None
+    if arm == "unfolded":
+        unfold(found.teacher.model)
+    if arm == "compiled":
+        found.teacher.model.compile()
+    return found
 
-    def epoch(_turn: int) -> None:
-        metrics = learner.step()
-        shares.append(metrics["seconds/augment"] / metrics["seconds/train"])
 
-    return epoch
+def _epoch(student: Student) -> Run:
+    return lambda _turn: student.step()
 
 
 def _in_turns(epoch: Run, count: int) -> Run:
@@ -144,73 +227,29 @@ def _in_turns(epoch: Run, count: int) -> Run:
     return turn
 
 
-def naive(task: Task, seed: int) -> Run:
-    """Epochs of a plain loop that does what the arm `plain` does, written for one task and nothing else."""
-    data, recipe, distill = task.data, task.recipe, task.distill
-    shape: dict[str, Any] = {"classes": data.classes, "channels": data.channels, "size": data.size}
-    assert task.teacher is not None
-    teacher = build_model(task.teacher.model, seed=seed, **shape)
-    teacher.load_state_dict(task.teacher.weights)
-    teacher.eval()
-    student = build_model(task.model, seed=seed, **shape)
-    optimizer = recipe.make_optimizer(student)
-    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, task.epochs)
-    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (data.mean, data.std))
-    loss_of = distillation(distill.temperature, distill.alpha)
-    base, fill = BaseAugmentation(data.crop, data.flip), tuple(round(255 * value) for value in data.mean)
-    generator = seeded(seed)
-
-    def epoch(_turn: int) -> tuple[float, float]:
-        student.train()
-        total, hits, seen = torch.zeros(()), torch.zeros(()), 0
-        for raw, labels in data.train.batches(recipe.batch_size, generator=generator, drop_last=True):
-            images = (base(raw, fill, generator).float() / 255 - mean) / std
-            with torch.no_grad():
-                answers = teacher(images)
-            logits = student(images)
-            loss = loss_of(logits, answers, labels)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            total += loss.detach() * len(labels)
-            hits += (logits.argmax(1) == labels).sum()
-            seen += len(labels)
-        scheduler.step()
-        return float(total) / seen, float(hits) / seen
-
-    return epoch
+def _about(case: Case, arm: str, part: str) -> Row:
+    where = {"case": case.name, "device": case.device, "threads": case.threads, "arm": arm, "part": part}
+    return {**where, "batch": case.task.recipe.batch_size}
 
 
-def distillation(temperature: float, alpha: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """The loss as a user would write it: (student's logits, teacher's, labels) → a number."""
-
-    def loss(logits: Tensor, answers: Tensor, labels: Tensor) -> Tensor:
-        soft, own = F.softmax(answers / temperature, dim=1), F.log_softmax(logits / temperature, dim=1)
-        distance = F.kl_div(own, soft, reduction="batchmean") * temperature**2
-        return (1 - alpha) * F.cross_entropy(logits, labels) + alpha * distance
-
-    return loss
-
-
-def _row(
-    case: str, task: Task, arm: str, taken: Sequence[float], plain: Sequence[float], shares: Sequence[float] | None
-) -> Row:
-    """Seconds an epoch, and their ratio to the plain arm's of the same round."""
+def _row(case: Case, arm: str, taken: Sequence[float], plain: Sequence[float], first: float | None) -> Row:
+    """Milliseconds a step, and their ratio to the plain arm's of the same round."""
     own, ratio = spread(taken), spread([mine / other for mine, other in zip(taken, plain, strict=True)])
-    return {
-        "case": case,
-        "arm": arm,
-        "images": len(task.data.train),
-        "batch": task.recipe.batch_size,
-        "seconds_an_epoch": own.median,
-        "lowest": own.low,
-        "highest": own.high,
+    steps = max(1, len(case.task.data.train) // case.task.recipe.batch_size)
+    return _about(case, arm, "all") | {
+        "ms": 1000 * own.median / steps,
+        "lowest": 1000 * own.low / steps,
+        "highest": 1000 * own.high / steps,
         "rounds": len(taken),
         "over_plain": ratio.median,
         "first_quartile": ratio.quartiles[0],
         "third_quartile": ratio.quartiles[1],
-        "augmentation_share": median(shares) if shares else None,
+        "first_s": first,
     }
+
+
+def _part(case: Case, arm: str, part: str, seconds: float, total: float) -> Row:
+    return _about(case, arm, part) | {"ms": 1000 * seconds, "share": seconds / total}
 
 
 if __name__ == "__main__":

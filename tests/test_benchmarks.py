@@ -19,12 +19,14 @@ from scipy import stats
 
 import benchmarks
 from benchmarks import hard_corrupted, projection, record, role_wise
+from benchmarks.apart import PARTS, apart, watch
 from benchmarks.augment import ratios
+from benchmarks.by_hand import Pictures, distillation, naive
 from benchmarks.contest import FILL, Case, photographs
 from benchmarks.lean_pillow import two_operations, variants
 from benchmarks.ours import policies, two_always
 from benchmarks.peers import peers
-from benchmarks.step import digits_task, distillation, strong_genome
+from benchmarks.step import digits_task, learner, shaped_task, strong_genome
 from benchmarks.timing import interleaved, spread
 from results.statistics import holm
 from spaces import OPERATIONS, Parameters, apply
@@ -266,6 +268,44 @@ def test_the_naive_loop_has_the_same_loss():
     labels = torch.arange(16) % 10
     expected = 0.1 * F.cross_entropy(logits, labels) + 0.9 * kd_loss(logits, answers, 4.0)
     torch.testing.assert_close(distillation(4.0, 0.9)(logits, answers, labels), expected)
+
+
+def test_the_naive_loop_trains_on_pictures_of_the_same_images():
+    task = shaped_task("resnet8", "resnet8", 8, 4, seed=0)
+    loss, accuracy = naive(task, 0, torch.device("cpu"))(0)
+    assert 0 < loss < 20 and 0 <= accuracy <= 1
+    for data in (task.data, digits_task("mlp", 0).data):
+        pictures = Pictures(replace(data, crop=0, flip=False))
+        images, labels = next(iter(data.train.batches(4)))
+        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (data.mean, data.std))
+        for index in range(4):
+            seen, label = pictures[index]
+            torch.testing.assert_close(seen, (images[index] / 255 - mean) / std)
+            assert label == labels[index]
+
+
+def test_clocks_leave_the_training_as_it_is_and_account_for_all_of_it():
+    task = shaped_task("resnet8", "resnet8", 8, 4, seed=0)
+    plain, timed = (learner(task, "policy", 0, "cpu") for _ in range(2))
+    clock = watch(timed)
+    clock.epoch(timed)
+    plain.step()
+    for one, other in zip(plain.model.parameters(), timed.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert tuple(clock.seconds) == PARTS and min(clock.seconds.values()) > 0
+    assert min(apart(learner(task, "plain", 0, "cpu"), 1).values()) > 0
+
+
+@pytest.mark.parametrize(
+    ("arm", "folded", "channels_last"),
+    [("plain", True, True), ("unfolded", False, True), ("contiguous", True, False), ("compiled", True, True)],
+)
+def test_the_variants_are_what_they_are_called(arm, folded, channels_last):
+    student = learner(shaped_task("resnet8", "resnet8", 8, 4, seed=0), arm, 0, "cpu")
+    teacher = student.teacher.model
+    assert (type(teacher.bn1) is not torch.nn.BatchNorm2d) == folded
+    assert student.model.conv1.weight.is_contiguous(memory_format=torch.channels_last) == channels_last
+    assert (teacher._compiled_call_impl is not None) == (arm == "compiled")
 
 
 def test_the_policy_is_a_full_and_strong_one():

@@ -2,44 +2,26 @@
 
 from __future__ import annotations
 
-import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spaces import BaseAugmentation, Genome, RequestError, Transform, WorkError
+from spaces import BaseAugmentation, Genome, RequestError, Transform
 from spaces.agent import Agent
 from spaces.augmentations import Augmentation
-from spaces.parameters import seeded
 from trainables.data import DataSet, Images
-from trainables.data.images import batch_rows
+from trainables.epoch import Batch, Epoch, Look, objective, private_randomness
 from trainables.layout import on_device
 from trainables.normalise import Normalise
 from trainables.recipe import Recipe, restore_optimizer
+from trainables.teacher import FrozenTeacher
 
 _STATE_VERSION = 1
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Some of the training images, as they are.
-
-    Args:
-        raw: before any augmentation, (B, C, H, W) uint8.
-        labels: (B,) int64, on the network's device.
-        rows: (B,) int64, on the CPU: which images of the training set these are.
-    """
-
-    raw: Tensor
-    labels: Tensor
-    rows: Tensor
 
 
 class Learner(ABC):
@@ -60,6 +42,7 @@ class Learner(ABC):
     """
 
     role: str
+    teacher: FrozenTeacher | None = None
 
     def __init__(
         self,
@@ -87,7 +70,7 @@ class Learner(ABC):
 
     @abstractmethod
     def losses(self, images: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """The named parts of the loss.
+        """The named parts of the loss: `look`, the network's answer, `judge`.
 
         `loss` is the one that is minimised, `logits` the network's answer; `own`, where there is one, is minimised
         beside it by what is not the network's.
@@ -96,6 +79,23 @@ class Learner(ABC):
             images: what this role sees of the batch: augmented and normalised, (B, C, H, W) float.
             batch: the same images as they are.
         """
+
+    def asked(self, images: Tensor, batch: Batch) -> Tensor:
+        """What the teacher, where there is one, is shown of a batch that the network sees as `images`."""
+        del batch
+        return images
+
+    def look(self, images: Tensor, batch: Batch, answers: Tensor | None = None) -> Look:
+        """All that comes before the network's answer, with the teacher's `answers` to what it is `asked`."""
+        return Look(images, batch, answers)
+
+    @abstractmethod
+    def judge(self, look: Look, logits: Tensor) -> dict[str, Tensor]:
+        """As `losses`, from the network's answer to what `look` has shown it."""
+
+    def alone(self) -> str | None:
+        """Why the next epoch cannot be one of a `trainables.stacked.Stack`; None: nothing speaks against it."""
+        return None
 
     @property
     def epoch(self) -> int:
@@ -118,41 +118,20 @@ class Learner(ABC):
             WorkError: the loss is no longer finite.
         """
         start = time.perf_counter()
-        epoch, size, total = self.epoch, self.recipe.batch_size, len(self.data.train)
-        generator = seeded(self.seed, epoch)
-        self.begin_epoch(epoch)
-        self.model.train()
-        steps = max(1, total // size)
-        sums: dict[str, Tensor] = {}
-        seen = 0
-        with _private_randomness(self.seed, epoch, self.device):
-            rows = batch_rows(total, size, generator=seeded(self.seed, epoch), drop_last=total >= size)
-            batches = self.data.train.batches(size, generator=generator, drop_last=total >= size)
-            for index, (raw, labels) in enumerate(batches):
-                rate = self.recipe.lr_at(epoch + (index + 0.5) / steps, self.epochs)
-                images = self.normalise(self.view(raw, generator))
-                batch = Batch(raw, labels.to(self.device), rows[index])
-                for name, value in self._update(images, batch, rate).items():
-                    sums[name] = sums.get(name, 0) + value * len(labels)
-                seen += len(labels)
-        metrics = {name: float(value) / seen for name, value in sums.items()}  # the epoch's only synchronisation
-        if not all(map(math.isfinite, metrics.values())):
-            bad = ", ".join(f"{name} = {value:g}" for name, value in metrics.items())
-            raise WorkError(f"the loss is not finite in epoch {epoch} ({bad}); a smaller lr, or clip, may help")
-        metrics |= self.end_epoch()
-        self.agent.advance()
-        seconds = time.perf_counter() - start
-        return metrics | {
-            "learning_rate": rate,
-            "images_per_s": seen / seconds,
-            "seconds/train": seconds,
-            "seconds/augment": self._augment_seconds,
-        }
+        epoch = Epoch(self)
+        with private_randomness(self.seed, epoch.number, self.device):
+            for images, batch in epoch:
+                with self.autocast():
+                    parts = self.losses(images, batch)
+                self.forget()
+                objective(parts).backward()
+                epoch.update(parts, batch)
+        return epoch.end(start)
 
     def begin_epoch(self, epoch: int) -> None:
         """Prepare the epoch's augmentation."""
         self._augment = Transform(self.agent.genome.policy, fill=self.fill, seed=(self.seed, epoch, 1))
-        self._augment_seconds = 0.0
+        self.augment_seconds = 0.0
 
     def end_epoch(self) -> dict[str, float]:
         """What else there is to report of the epoch."""
@@ -164,7 +143,7 @@ class Learner(ABC):
         if self._shown is not None:
             raw = self._shown(raw, self.fill, generator).images
         images = self._base(self._augment(raw), self.fill, generator)
-        self._augment_seconds += time.perf_counter() - start
+        self.augment_seconds += time.perf_counter() - start
         return images
 
     @torch.no_grad()
@@ -175,7 +154,7 @@ class Learner(ABC):
         loss = torch.zeros((), device=self.device)
         for batch, labels in images.batches(batch_size):
             labels = labels.to(self.device)
-            with self._autocast():
+            with self.autocast():
                 logits = self.model(self.normalise(batch)).float()
             right += (logits.argmax(1) == labels).sum()
             loss += F.cross_entropy(logits, labels, reduction="sum")
@@ -210,25 +189,23 @@ class Learner(ABC):
         """The network's, and of whatever else learns in a step."""
         return [self.optimizer]
 
-    def _update(self, images: Tensor, batch: Batch, rate: float) -> dict[str, Tensor]:
-        with self._autocast():
-            parts = self.losses(images, batch)
-        own = parts.pop("own", None)
-        optimizers = self.optimizers()
-        for optimizer in optimizers:
+    def forget(self) -> None:
+        """Drop all gradients."""
+        for optimizer in self.optimizers():
             optimizer.zero_grad(set_to_none=True)
-        (parts["loss"] if own is None else parts["loss"] + own).backward()
-        for optimizer in optimizers:
+
+    def descend(self, rate: float) -> None:
+        """One step of the optimisers along the gradients that are there."""
+        for optimizer in self.optimizers():
             for group in optimizer.param_groups:
                 group["lr"] = rate
             if self.recipe.clip is not None:
                 learning = (parameter for group in optimizer.param_groups for parameter in group["params"])
                 nn.utils.clip_grad_norm_(learning, self.recipe.clip)
             optimizer.step()
-        hits = (parts.pop("logits").argmax(1) == batch.labels).float().mean()
-        return {name: value.detach() for name, value in parts.items()} | {"train_accuracy": hits}
 
-    def _autocast(self) -> AbstractContextManager[Any]:
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The recipe's precision, for a forward pass."""
         if self.recipe.precision == "bfloat16":
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
         return nullcontext()
@@ -241,19 +218,9 @@ class Teacher(Learner):
 
     def losses(self, images: Tensor, batch: Batch) -> dict[str, Tensor]:
         """`loss`: cross-entropy, with the recipe's label smoothing."""
-        logits = self.model(images)
-        loss = F.cross_entropy(logits.float(), batch.labels, label_smoothing=self.recipe.label_smoothing)
+        return self.judge(self.look(images, batch), self.model(images))
+
+    def judge(self, look: Look, logits: Tensor) -> dict[str, Tensor]:
+        """As `losses`."""
+        loss = F.cross_entropy(logits.float(), look.batch.labels, label_smoothing=self.recipe.label_smoothing)
         return {"loss": loss, "logits": logits}
-
-
-@contextmanager
-def _private_randomness(seed: int, epoch: int, device: torch.device) -> Iterator[None]:
-    """Dropout and its like draw from the epoch's own stream; the caller's streams are put back, or never touched."""
-    stream = seeded(seed, epoch, 2).initial_seed()
-    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
-        devices = [torch.cuda.current_device()] if device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.default_generator.manual_seed(stream)  # `torch.manual_seed` would seed all other GPUs as well
-            if devices:
-                torch.cuda.manual_seed(stream)
-            yield

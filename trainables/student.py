@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -16,10 +17,12 @@ from spaces.augmentations import Answers, Augmentation, Hard, View
 from spaces.augmentations.hard import with_tensors
 from spaces.parameters import seeded
 from trainables.distill import Distill, Distillation
+from trainables.epoch import Batch, Look
 from trainables.game import SHOWN, Game, played
 from trainables.layout import on_device
-from trainables.learner import Batch, Learner
+from trainables.learner import Learner
 from trainables.losses import Seen, kd_loss
+from trainables.losses.logits import LogitLoss
 from trainables.low_bit import Bits
 from trainables.recipe import restore_optimizer
 from trainables.t_stddev import RunningTStddev
@@ -109,32 +112,63 @@ class Student(Learner):
         own answer is the only target there, as for CutMixPick (https://arxiv.org/abs/2012.02909).
         """
         distillation = self._at_work()
-        answers = None
         with distillation.teacher_features.recording() as known:
-            if self.teacher is not None:
-                answers = self.teacher(images if self.distill.view == "shared" else self._teacher_view(batch.raw))
+            answers = self.teacher(self.asked(images, batch)) if self.teacher is not None else None
+        look = self.look(images, batch, answers)
+        with distillation.student_features.recording() as learned:
+            logits = self.model(look.shown)
+        return self.judge(look, logits, learned, known)
+
+    def asked(self, images: Tensor, batch: Batch) -> Tensor:
+        """What the teacher is shown: the student's own images or, where the views are distinct, its own."""
+        return images if self.distill.view == "shared" else self._teacher_view(batch.raw)
+
+    def look(self, images: Tensor, batch: Batch, answers: Tensor | None = None) -> Look:
+        """Make the second view, where the genome has one, and note how far the teacher's answers spread."""
         view = self._second_view(batch.raw)
         if answers is not None and (view or self.distill.view == "shared"):
             # A teacher with a view of its own says nothing of what the student sees.
             self._t_stddev.add(answers, *([view[1]] if view else []))
-        with distillation.student_features.recording() as learned:
-            both = self.model(torch.cat((images, view[0])) if view else images)
-        size = len(images)
-        logits, view_logits = both[:size], both[size:]
+        return Look(images, batch, answers, view)
+
+    def judge(
+        self,
+        look: Look,
+        logits: Tensor,
+        learned: Mapping[str, Tensor] = MappingProxyType({}),
+        known: Mapping[str, Tensor] = MappingProxyType({}),
+    ) -> dict[str, Tensor]:
+        """As `losses`; `learned` and `known` are what layers of student and teacher gave, by name."""
+        batch, size = look.batch, len(look.images)
+        logits, view_logits = logits[:size], logits[size:]
         task = F.cross_entropy(logits.float(), batch.labels, label_smoothing=self.recipe.label_smoothing)
         features = {name: value[:size] for name, value in learned.items()}
-        parts: dict[str, Tensor] = distillation(
-            Seen(images, batch.labels, batch.rows, self.distill.temperature, logits, answers, features, known)
+        temperature, alpha = self.distill.temperature, self.distill.alpha
+        parts: dict[str, Tensor] = self._at_work()(
+            Seen(look.images, batch.labels, batch.rows, temperature, logits, look.answers, features, known)
         )
-        alpha, distilled = self.distill.alpha, parts.pop("distill")
+        distilled = parts.pop("distill")
         parts |= {"loss": (1 - alpha) * task + alpha * distilled, "task_loss": task, "logits": logits}
-        if view is None:
+        if look.view is None:
             return parts
-        parts["view_loss"] = kd_loss(view_logits, view[1], self.distill.temperature)
-        if self.game is not None and self._second.learns and answers is not None:
-            clean = parts["kd_loss"] if "kd_loss" in parts else kd_loss(logits, answers, self.distill.temperature)
+        parts["view_loss"] = kd_loss(view_logits, look.view[1], temperature)
+        if self.game is not None and self._second.learns and look.answers is not None:
+            clean = parts["kd_loss"] if "kd_loss" in parts else kd_loss(logits, look.answers, temperature)
             self.game.judge(clean.detach(), parts["view_loss"])
         return parts | {"loss": parts["loss"] + alpha * parts["view_loss"]}
+
+    def alone(self) -> str | None:
+        """Why the next epoch cannot be one of a stack."""
+        genome = self.agent.genome
+        if not self.bits.is_full:
+            return "a network of few bits"
+        if genome.augment.learns:
+            return f"the game of {genome.augment.kind} is played against one student"
+        terms = self._settings.under(genome.distill).terms if self.teacher is not None else ()
+        for term in terms:
+            if not isinstance(term.loss, LogitLoss):
+                return f"the loss {term.loss.kind} looks at features, or has parameters of its own"
+        return None
 
     def end_epoch(self) -> dict[str, float]:
         """What there is to say of the epoch beside its losses.

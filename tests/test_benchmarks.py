@@ -18,7 +18,7 @@ from PIL import Image
 from scipy import stats
 
 import benchmarks
-from benchmarks import hard_corrupted, projection, record, role_wise
+from benchmarks import hard_corrupted, projection, record, role_wise, stacked
 from benchmarks.apart import PARTS, apart, watch
 from benchmarks.augment import ratios
 from benchmarks.by_hand import Pictures, distillation, naive
@@ -258,6 +258,25 @@ def test_ratios_grant_more_processes_to_what_goes_image_by_image():
     singles = {"pillow", "slow", "one"}
     assert ratios(rows[0], rows, kinds, singles) == {"ratio_pillow": 8.0, "ratio_best_peer": 10.0}
     assert ratios(rows[1], rows, kinds, singles) == {"ratio_pillow": 6.0, "ratio_best_peer": 4.0}
+
+
+# ---- stacked ---------------------------------------------------------------------------------------
+
+
+def test_the_summary_is_of_whole_epochs():
+    rows = [
+        {"model": model, "members": members, "what": what, "stacked_over_separate": ratio}
+        for what, ratio in (("epoch", 0.5), ("network", 2.0))
+        for model, members in (("mlp", 2), ("resnet8", 4))
+    ]
+    assert stacked.summary(rows) == {"stacked_over_separate_mlp_2": 0.5, "stacked_over_separate_resnet8_4": 0.5}
+
+
+def test_members_differ_in_seed_and_policy_and_two_populations_in_nothing():
+    task = digits_task("mlp", 0)
+    some, others = (stacked.population(task, 2, 0) for _ in range(2))
+    assert stacked.apart(some, others) == 0 < stacked.apart(some[:1], some[1:])
+    assert some[0].agent.genome != some[1].agent.genome and some[0].seed != some[1].seed
 
 
 # ---- step ------------------------------------------------------------------------------------------

@@ -72,7 +72,7 @@ class Stack:
                     epoch.update(each, batch)
         return self._ends(epochs, start)
 
-    def _losses(self, turn: Turn, one: _Network) -> list[dict[str, Tensor]]:
+    def _losses(self, turn: Turn, one: Joined) -> list[dict[str, Tensor]]:
         """What `Learner.losses` gives, for each."""
         answers = self._answers(turn)
         looks = [
@@ -107,9 +107,10 @@ class Stack:
 def stackable(learners: Sequence[Learner]) -> str | None:
     """Why these learners cannot train as one; None: they can.
 
-    They are of one task: role, data, recipe and device, the same network, the same teacher. The network's weights lie in
-    the plain order, and it computes without drawing (dropout does draw) and with what `torch.vmap` knows. Losses look
-    at logits alone, no network is of few bits, no game is played, and all genomes have a second view or none has.
+    They are of one task: role, data, recipe and device, the same network, the same teacher. The network's weights lie
+    in the plain order (`channels_last: false`), and it computes without drawing (dropout does draw) and with what
+    `torch.vmap` knows. Losses look at logits alone, no network is of few bits, no game is played, and all genomes have
+    a second view or none has.
     """
     if not learners:
         return "there are none"
@@ -127,7 +128,7 @@ def stackable(learners: Sequence[Learner]) -> str | None:
         if not _same(first.teacher, learner.teacher):
             return "their teachers differ"
         if not all(parameter.is_contiguous() for parameter in learner.model.parameters()):
-            return "the weights of a network lie in channels-last order, which is lost in a stack"
+            return "weights in channels-last order are not stacked; `channels_last: false` keeps them in the plain one"
     return _apart(learners) or _misfit(learners)
 
 
@@ -174,7 +175,7 @@ def _same(one: nn.Module | None, other: nn.Module | None) -> bool:
     return mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
 
 
-class _Network:
+class Joined:
     """Networks of one form as one: images (M, B, C, H, W) → logits (M, B, classes), M learners.
 
     Args:
@@ -182,6 +183,7 @@ class _Network:
     """
 
     def __init__(self, networks: Sequence[nn.Module]) -> None:
+        """Stack what they have."""
         self._network = networks[0]
         self._members = [dict(chain(each.named_parameters(), each.named_buffers())) for each in networks]
         self._stacked = {name: self._stack(name) for name in self._members[0]}
@@ -195,6 +197,7 @@ class _Network:
         return torch.stack([each.detach() for each in tensors]).requires_grad_(tensors[0].requires_grad)
 
     def __call__(self, images: Tensor) -> Tensor:
+        """What each member's network answers to its own images."""
         logits: Tensor = torch.vmap(self._answer)(self._stacked, images)
         return logits
 
@@ -221,8 +224,9 @@ class _Network:
 
 
 @contextmanager
-def _joined(networks: Sequence[nn.Module]) -> Iterator[_Network]:
-    one = _Network(networks)
+def _joined(networks: Sequence[nn.Module]) -> Iterator[Joined]:
+    """While it lasts, the networks compute as one; afterwards each has its own memory again, trained or not."""
+    one = Joined(networks)
     try:
         yield one
     finally:

@@ -12,7 +12,9 @@ from torch import nn
 
 from spaces import Genome, RequestError
 from trainables import Distill, Recipe
-from trainables.learner import Batch, Learner
+from trainables.epoch import Batch, Epoch
+from trainables.learner import Teacher
+from trainables.student import Student
 
 NAN, INF = math.nan, math.inf
 unhurried = settings(derandomize=True, deadline=None, max_examples=100)
@@ -288,7 +290,7 @@ def test_a_fused_optimiser_moves_as_the_plain_one(optimizer):
 @pytest.mark.parametrize("role", ["teacher", "student"])
 def test_a_step_waits_for_the_device_at_the_end_of_an_epoch_alone(make_task, monkeypatch, role):
     """What fetches a number waits for all that was queued; so none is fetched between two batches."""
-    fetched, update = [], Learner._update
+    fetched, called = [], []
 
     def spied(name, call):
         def fetch(tensor, *given):
@@ -297,14 +299,21 @@ def test_a_step_waits_for_the_device_at_the_end_of_an_epoch_alone(make_task, mon
 
         return fetch
 
-    def only_here(self, *given):
-        with monkeypatch.context() as patch:
-            for name in ("item", "tolist", "__float__", "__int__", "__bool__", "numpy"):
-                patch.setattr(torch.Tensor, name, spied(name, getattr(torch.Tensor, name)))
-            return update(self, *given)
+    def watched(owner, method):
+        whole = getattr(owner, method)
 
-    monkeypatch.setattr(Learner, "_update", only_here)
+        def only_here(self, *given):
+            called.append(method)
+            with monkeypatch.context() as patch:
+                for name in ("item", "tolist", "__float__", "__int__", "__bool__", "numpy"):
+                    patch.setattr(torch.Tensor, name, spied(name, getattr(torch.Tensor, name)))
+                return whole(self, *given)
+
+        monkeypatch.setattr(owner, method, only_here)
+
+    watched({"teacher": Teacher, "student": Student}[role], "losses")
+    watched(Epoch, "update")
     learner = make_task(role).learner(Genome(), seed=0)
     learner.step()
     learner.step()
-    assert fetched == []
+    assert {*called} == {"losses", "update"} and fetched == []

@@ -118,13 +118,15 @@ def cases(quick: bool, seed: int, gpu: bool) -> list[Case]:
     return found
 
 
-def summary(rows: Sequence[Row]) -> dict[str, float]:
+def summary(rows: Sequence[Row]) -> dict[str, float | None]:
     """The figures that others read: one thread of the CPU."""
     whole = [row for row in rows if row["part"] == "all" and (row["threads"], row["device"]) == (1, "cpu")]
     ratios = {(row["case"], row["arm"]): row["over_plain"] for row in whole}
+    naive = ratios[PAPERS, "naive"]
     return {
         "policy_over_plain": ratios[DIGITS, "policy"],
-        "kd_over_naive": 1 / ratios[PAPERS, "naive"],
+        "kd_over_naive": 1 / naive,
+        "kd_over_naive_bfloat16": ratios[PAPERS, "bfloat16"] / naive if (PAPERS, "bfloat16") in ratios else None,
         "hard_over_kd": ratios[DIGITS, "hard"],
     }
 

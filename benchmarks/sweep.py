@@ -39,7 +39,7 @@ from typing import Any
 from benchmarks.record import ROOT, Row, arguments, start
 from benchmarks.sleeper import Case, events
 
-POPULATIONS, INTERVALS = (4, 8, 16), (1, 3)
+POPULATIONS, INTERVALS = (16, 8, 4), (1, 3)
 
 PATIENCE = 300.0
 """Seconds that a sweep may take to begin."""
@@ -74,7 +74,7 @@ def plan(seed: int, *, quick: bool) -> list[tuple[list[Case], int]]:
     bare = [Case("bare loop", 4, 3, seconds, 6, seed) for seconds in (1.0, 5.0)]
     return [
         ([*ours(1.0, 6), whole, others[0], others[1], bare[0]], 1),
-        ([*ours(5.0, 6), *others[2:], bare[1]], 3),
+        ([*ours(5.0, 6), *others[2:], bare[1]], 5),
         (ours(20.0, 4), 6),
     ]
 

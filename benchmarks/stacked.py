@@ -42,7 +42,7 @@ def main() -> None:
         for members in (2, 4, 8):
             rows += of_case(digits_task(model, seed), members, rounds=1 if quick else 31, seed=seed)
     images = 16 if quick else 128  # one batch an epoch
-    rows += of_case(shaped_task(images, images, seed), 4, rounds=1 if quick else 3, seed=seed)
+    rows += of_case(shaped_task("resnet20", "resnet56", images, images, seed), 4, rounds=1 if quick else 3, seed=seed)
     benchmark.finish(rows, summary(rows))
 
 

@@ -157,30 +157,35 @@ def test_a_member_that_hangs_is_ended_by_the_epoch_limit(task, marks, tmp_path, 
 @pytest.mark.parametrize("when", ["reported", "perturbed"], ids=["as they train", "as they wait"])
 def test_a_population_outlives_all_of_its_workers(task, marks, tmp_path, monkeypatch, undisturbed, when):
     """While they wait, Ray hears of it only when it gives a worker its next trial, and twice: see `search.guards`."""
-    happen, calls = getattr(Journal, when), 0
+    happen, calls, killed = getattr(Journal, when), 0, set()
 
     def and_all_die(journal, *what):
         nonlocal calls
         calls += 1
         if calls == 2:
-            kill_workers(marks)
+            killed.update(kill_workers(marks))
         return happen(journal, *what)
 
     monkeypatch.setattr(Journal, when, and_all_die)
     found = policy(replace(task, model="faulty:whose_process"), tmp_path)
-    assert len(list(marks.glob("pid-*"))) > 2, "there were others afterwards"
+    assert killed and workers(marks) - killed, "there were others afterwards"
     assert found == undisturbed
     assert [sorted(epochs) for epochs in epochs_reported(tmp_path).values()] == [[1, 2, 3, 4, 5, 6]] * SIZE
 
 
+def workers(marks):
+    """The processes that have trained so far."""
+    return {int(mark.name.removeprefix("pid-")) for mark in marks.glob("pid-*")}
+
+
 def kill_workers(marks):
-    pids = [int(mark.name.removeprefix("pid-")) for mark in marks.glob("pid-*")]
-    assert pids
+    """End those that are still there; returns which these were."""
+    pids = {pid for pid in workers(marks) if trains(pid)}
     for pid in pids:
-        if trains(pid):
-            os.kill(pid, signal.SIGKILL)
+        os.kill(pid, signal.SIGKILL)
     while any(map(trains, pids)):
         time.sleep(0.01)
+    return pids
 
 
 def trains(pid):

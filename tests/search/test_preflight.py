@@ -368,18 +368,19 @@ def cluster(place):
         found["silent"] = said(patience=3)
         os.kill(raylet, signal.SIGCONT)
 
-        def elsewhere(name, meeting, *rest):
-            return plain(name, meeting + "-elsewhere" * (name == second.node_id), *rest)
+        def elsewhere(node, meeting, *rest):
+            there = meeting.with_name(f"{meeting.name}-elsewhere")
+            return plain(node, there if node["NodeID"] == second.node_id else meeting, *rest)
 
         preflight._look = elsewhere
         found["unshared"] = [answer.storage for answer in ask(place)]
 
-        def hanging(name, meeting, *rest):
+        def hanging(node, meeting, *rest):
             def hang():
                 Path(meeting, "hanging").touch()
                 time.sleep(600)
 
-            return hang if name == second.node_id else plain(name, meeting, *rest)
+            return hang if node["NodeID"] == second.node_id else plain(node, meeting, *rest)
 
         def kill():
             while not list(place.glob("*/hanging")):

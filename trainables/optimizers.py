@@ -1,4 +1,4 @@
-"""PyTorch's optimisers without PyTorch's compiler, which costs each process four seconds and 150 MB when it is loaded.
+"""PyTorch's optimisers without PyTorch's compiler, which costs each process a second and 150 MB when it is loaded.
 
 An optimiser loads the compiler to tell it, should it ever look here, that it should look away: in `step`, and in four
 other methods. No optimiser is compiled here, so the methods are taken without what was wrapped around them for that.

@@ -35,7 +35,7 @@ def on_device(
 def suits_channels_last(model: nn.Module, shape: tuple[int, int, int]) -> bool:
     """Whether `model` has 2-d convolutions, and takes images in channels-last order.
 
-    Such networks train in 0.6 to 0.9 of the time (benchmarks/step.py). One that calls `Tensor.view` on its maps may
+    Such networks train in 0.8 to 0.9 of the time (benchmarks/step.py). One that calls `Tensor.view` on its maps may
     refuse the layout; so a copy is asked, in evaluation mode.
 
     Args:

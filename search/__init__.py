@@ -9,19 +9,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from results.evaluation import Evaluation
-    from results.summary import SweepResult
-    from search.config import SweepConfig
-    from search.evaluate import evaluate
-    from search.sweep import replay, run
+    from results.analysis.evaluation import Evaluation
+    from results.analysis.summary import SweepResult
+    from search.config.schema import SweepConfig
+    from search.sweeps.evaluation import evaluate
+    from search.sweeps.runner import replay, run
 
 _HOMES = {
-    "Evaluation": "results.evaluation",
-    "SweepConfig": "search.config",
-    "SweepResult": "results.summary",
-    "evaluate": "search.evaluate",
-    "replay": "search.sweep",
-    "run": "search.sweep",
+    "Evaluation": "results.analysis.evaluation",
+    "SweepConfig": "search.config.schema",
+    "SweepResult": "results.analysis.summary",
+    "evaluate": "search.sweeps.evaluation",
+    "replay": "search.sweeps.runner",
+    "run": "search.sweeps.runner",
 }
 
 __all__ = ["Evaluation", "SweepConfig", "SweepResult", "evaluate", "replay", "run"]

@@ -1,16 +1,16 @@
 """What may be chosen: operations, genomes, schedules. Needs torch, and neither Ray nor MLflow."""
 
-from spaces.base import BaseAugmentation
+from spaces.augmentations.crop_flip import BaseAugmentation
+from spaces.core.errors import RequestError, RoletuneError, WorkError
 from spaces.engine import apply
-from spaces.errors import RequestError, RoletuneError, WorkError
-from spaces.genome import Genome
-from spaces.image_transform import ImageTransform
 from spaces.operations import OPERATIONS, Operation
-from spaces.parameters import Parameters, sample
-from spaces.policy import Entry, Policy
-from spaces.schedule import ImageSpec, Phase, Schedule
-from spaces.space import Space
-from spaces.transform import SecondView, Transform
+from spaces.policy.policy import Entry, Policy
+from spaces.policy.sampling import Parameters, sample
+from spaces.schedule.batch_transform import SecondView, Transform
+from spaces.schedule.genome import Genome
+from spaces.schedule.image_transform import ImageTransform
+from spaces.schedule.schedule import ImageSpec, Phase, Schedule
+from spaces.search_space.space import Space
 
 __all__ = [
     "OPERATIONS",

@@ -6,28 +6,30 @@ import threading
 import pytest
 import servers
 
-import results.store
+import results.tracking.store
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _new_stores_are_copies(tmp_path_factory):
     """MLflow runs all its migrations to make a store, seconds each time; here the first is made so, and then copied."""
-    made, lock, probe = tmp_path_factory.mktemp("store") / "mlflow.db", threading.Lock(), results.store._probe
+    made, lock, probe = tmp_path_factory.mktemp("store") / "mlflow.db", threading.Lock(), results.tracking.store._probe
 
     def copy(path):
         with lock:
             if not made.exists():
-                results.store._ask(results.store.sqlite_uri(made), lambda client: client.search_experiments(), 300)
+                results.tracking.store._ask(
+                    results.tracking.store.sqlite_uri(made), lambda client: client.search_experiments(), 300
+                )
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(made, path)
 
     def probed(uri):
-        file = results.store._sqlite_file(uri)
+        file = results.tracking.store._sqlite_file(uri)
         if file is not None and file != made and not file.exists():
             copy(file)
         probe(uri)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(results.store, "_probe", probed)
+        patch.setattr(results.tracking.store, "_probe", probed)
         patch.setattr(servers, "empty_store", copy)
         yield

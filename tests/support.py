@@ -6,14 +6,14 @@ import numpy as np
 import torch
 
 from spaces import OPERATIONS, Entry, Genome, Parameters, Policy, Space
-from spaces.augmentations import CATALOGUE, HardChain, HardVae, augmentation
-from spaces.hard import Vae
-from spaces.learned import Learned
-from spaces.parameters import NONE
+from spaces.augmentations import CATALOG, HardChain, HardVae, augmentation
+from spaces.augmentors import Vae
+from spaces.core.weights import Learned
+from spaces.policy.sampling import NONE
 
 NAMES = list(OPERATIONS)
 FILLS = {1: (119,), 3: (125, 122, 113)}
-READY = [kind for kind in CATALOGUE if not augmentation(kind).learns]
+READY = [kind for kind in CATALOG if not augmentation(kind).learns]
 """The augmentations that can be called by themselves: the others have yet to learn, in a game against a student."""
 
 
@@ -69,20 +69,20 @@ def equal(one, other):
 
 
 WRONG_IMAGES = [
-    (torch.zeros(2, 3, 8, 8, dtype=torch.int64), "images are uint8, or floating point .* but got 'torch.int64'"),
-    (torch.zeros(2, 3, 8, 8, dtype=torch.bool), "images are uint8, or floating point .* but got 'torch.bool'"),
-    (torch.zeros(3, 8, 8, dtype=torch.uint8), r"shape \(B, C, H, W\), but got \(3, 8, 8\)"),
-    (torch.tensor(3, dtype=torch.uint8), r"shape \(B, C, H, W\), but got \(\)"),
-    (torch.zeros(2, 4, 8, 8, dtype=torch.uint8), r"1 \(grey\) or 3 \(RGB\) channels"),
+    (torch.zeros(2, 3, 8, 8, dtype=torch.int64), "images are uint8, or floating point .* got 'torch.int64'"),
+    (torch.zeros(2, 3, 8, 8, dtype=torch.bool), "images are uint8, or floating point .* got 'torch.bool'"),
+    (torch.zeros(3, 8, 8, dtype=torch.uint8), r"shape \(B, C, H, W\), got \(3, 8, 8\)"),
+    (torch.tensor(3, dtype=torch.uint8), r"shape \(B, C, H, W\), got \(\)"),
+    (torch.zeros(2, 4, 8, 8, dtype=torch.uint8), r"1 \(gray\) or 3 \(RGB\) channels"),
     (torch.zeros(0, 3, 8, 8, dtype=torch.uint8), "at least one image"),
     (torch.zeros(2, 3, 0, 8, dtype=torch.uint8), "at least one image"),
-    (np.zeros((2, 3, 8, 8), np.uint8), "a tensor of shape .* but got 'ndarray'"),
+    (np.zeros((2, 3, 8, 8), np.uint8), "a tensor of shape .* got 'ndarray'"),
 ]
 
 
 def score_here(task, checkpoints, bits, resources):
     """`score_all` in this process; see `tests/search/conftest.py`."""
-    from trainables.ray_trial import read_state
+    from trainables.ray_trainable import read_state
     from trainables.task import test_score
 
     for name, checkpoint in checkpoints.items():

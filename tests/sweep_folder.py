@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from results.history import FILE
-from results.summary import RoleResult, SweepResult
+from results.analysis.summary import RoleResult, SweepResult
+from results.runlog.history import FILE
 from spaces import Entry, Genome, ImageSpec, Phase, Policy, Schedule
 
 SETTINGS = """name: digits

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 from torchvision import transforms
 
-from benchmarks import hosts, multi_host
+from benchmarks.reliability import hosts, multi_host
 from spaces import Entry, Genome, ImageSpec, Phase, Policy, Schedule
 
 ROOT = Path(__file__).parents[1]
@@ -39,7 +39,7 @@ def test_the_plain_loop_runs_as_it_stands(blocks):
         "epochs": 6,
         "loader": DataLoader(TensorDataset(images, torch.arange(12) % 3), batch_size=4),
         "model": model,
-        "normalise": lambda batch: batch.float() / 255,
+        "normalize": lambda batch: batch.float() / 255,
         "criterion": nn.CrossEntropyLoss(),
         "optimizer": torch.optim.SGD(model.parameters(), lr=0.1),
     }
@@ -48,7 +48,7 @@ def test_the_plain_loop_runs_as_it_stands(blocks):
 
 
 class Pictures(Dataset):
-    """Grey pictures as a torchvision data set gives them."""
+    """Gray pictures as a torchvision data set gives them."""
 
     def __init__(self, transform):
         self.transform = transform
@@ -82,8 +82,8 @@ def test_links_inside_the_repository_lead_somewhere():
 
 
 def test_the_names_that_it_lists_are_all_there_are():
-    from search.catalogue import markdown
-    from spaces.readers import READERS
+    from search.config.catalog import markdown
+    from spaces.importers import READERS
 
     assert markdown() in README, "paste what `roletune list --markdown` prints"
     for name in READERS:

@@ -1,13 +1,12 @@
 """What is trained: data, models, distillation losses, and the two roles. Only `ray_trial` needs Ray."""
 
-from trainables.distill import Distill
-from trainables.learner import Learner, Teacher
-from trainables.low_bit import Bits
-from trainables.recipe import Recipe
-from trainables.stacked import Stack, stackable
-from trainables.student import Student
+from trainables.distillation.objective import Distill
+from trainables.distillation.student import Student
+from trainables.quantization import Bits
 from trainables.task import Task, TrainedTeacher
-from trainables.teacher import FrozenTeacher
+from trainables.training.frozen_teacher import FrozenTeacher
+from trainables.training.learner import Learner, Teacher
+from trainables.training.recipe import Recipe
 
 __all__ = [
     "Bits",
@@ -15,10 +14,8 @@ __all__ = [
     "FrozenTeacher",
     "Learner",
     "Recipe",
-    "Stack",
     "Student",
     "Task",
     "Teacher",
     "TrainedTeacher",
-    "stackable",
 ]

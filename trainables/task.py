@@ -11,17 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from spaces import Genome, ImageSpec, RequestError, Schedule
-from spaces.agent import Agent
 from spaces.augmentations import Augmentation
+from spaces.schedule.agent import Agent
 from trainables.data import DataSet, Images
-from trainables.distill import Distill
-from trainables.learner import Learner, Teacher
-from trainables.low_bit import Bits, exported, low_bit, size_in_bits
+from trainables.distillation.objective import Distill
+from trainables.distillation.student import Student, start_from
 from trainables.models import build_model
-from trainables.recipe import Recipe
-from trainables.student import Student, start_from
-from trainables.teacher import FrozenTeacher, Renormalise, Statistics
-from trainables.travel import Sent, all_received, all_sent
+from trainables.quantization import Bits, exported, quantize, size_in_bits
+from trainables.shared_memory import Sent, all_received, all_sent
+from trainables.training.frozen_teacher import FrozenTeacher, Renormalize, Statistics
+from trainables.training.learner import Learner, Teacher
+from trainables.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class TrainedTeacher:
         weights: of the model.
         schedule: that it was trained on, if known.
         classes: of its own task; None: the student's.
-        statistics: mean and deviation that its images were normalised by; None: the student's.
+        statistics: mean and deviation that its images were normalized by; None: the student's.
     """
 
     model: str
@@ -43,11 +43,11 @@ class TrainedTeacher:
     statistics: Statistics | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled so that its weights are read where they lie, see `trainables.travel`."""
+        """Pickled so that its weights are read where they lie, see `trainables.shared_memory`."""
         return _arrived, (self.model, all_sent(self.weights), self.schedule, self.classes, self.statistics)
 
     def frozen(self, data: DataSet) -> FrozenTeacher:
-        """The teacher at work on images that are normalised as those of `data`; on the CPU it shares `weights`."""
+        """The teacher at work on images that are normalized as those of `data`; on the CPU it shares `weights`."""
         classes = data.classes if self.classes is None else self.classes
         model = build_model(self.model, seed=0, classes=classes, channels=data.channels, size=data.size)
         own = model.state_dict()
@@ -55,7 +55,7 @@ class TrainedTeacher:
         model.load_state_dict(weights, assign=True)
         given = (data.mean, data.std)
         if self.statistics is not None and self.statistics != given:
-            model.register_forward_pre_hook(Renormalise(given, self.statistics))
+            model.register_forward_pre_hook(Renormalize(given, self.statistics))
         return FrozenTeacher(model, classes)
 
 
@@ -105,30 +105,30 @@ class Task:
         validation = self.validation.to(device) if self.validation is not None else None
         return replace(self, data=replace(self.data, train=self.data.train.to(device)), validation=validation)
 
-    def under(self, mover: Genome | Schedule) -> Task:
-        """The same task with the bits that `mover` has chosen; what it says nothing of stays as it is.
+    def under(self, source: Genome | Schedule) -> Task:
+        """The same task with the bits that `source` has chosen; what it says nothing of stays as it is.
 
         Raises:
             RequestError: they are no bits, the phases of a schedule differ in them, or the role has none to choose.
         """
-        phases = [phase.genome for phase in mover.phases] if isinstance(mover, Schedule) else [mover]
+        phases = [phase.genome for phase in source.phases] if isinstance(source, Schedule) else [source]
         chosen = phases[0].bits
         if any(genome.bits != chosen for genome in phases):
             rule = "all phases of a schedule choose the same bits, since a network keeps those that it has"
-            raise RequestError(rule, got=[dict(genome.bits) for genome in phases])
+            raise RequestError(rule, value=[dict(genome.bits) for genome in phases])
         if chosen and self.role == "teacher":
-            raise RequestError("bits are chosen for a student, and a teacher has full precision", got=dict(chosen))
+            raise RequestError("bits are chosen for a student, and a teacher has full precision", value=dict(chosen))
         return replace(self, bits=self.bits.under(chosen)) if chosen else self
 
     def learner(
         self,
-        mover: Genome | Schedule,
+        source: Genome | Schedule,
         *,
         seed: int,
         device: torch.device | str = "cpu",
         shown: Augmentation | None = None,
     ) -> Learner:
-        """A fresh learner whose agent is moved by `mover`; initial weights and all draws follow from `seed`.
+        """A fresh learner whose agent is moved by `source`; initial weights and all draws follow from `seed`.
 
         What it is `shown` is augmented by that first: so baselines are trained, under a genome that does nothing. Its
         network has the bits of `under(mover)`, from the start to the end.
@@ -136,18 +136,18 @@ class Task:
         Raises:
             RequestError: as `under`.
         """
-        data, bits = self.data, self.under(mover).bits
+        data, bits = self.data, self.under(source).bits
         model = self._plain(seed)
         common: dict[str, Any] = {"epochs": self.epochs, "seed": seed, "device": device, "shown": shown}
         if self.role == "teacher":
-            return Teacher(model, data, self.recipe, Agent(mover), **common)
+            return Teacher(model, data, self.recipe, Agent(source), **common)
         if self.teacher is not None and self.distill.init == "teacher":
             start_from(model, self.teacher.weights)
         return Student(
-            low_bit(model, bits),
+            quantize(model, bits),
             data,
             self.recipe,
-            Agent(mover),
+            Agent(source),
             teacher=self.teacher.frozen(data) if self.teacher is not None else None,
             distill=self.distill,
             teacher_schedule=self.teacher.schedule if self.teacher is not None else None,
@@ -157,8 +157,8 @@ class Task:
         )
 
     def network(self, weights: Mapping[str, Tensor] | None = None) -> nn.Module:
-        """A network of this task as it stands in a learner's state, its bits and all; None: freshly initialised."""
-        model = low_bit(self._plain(seed=0), self.bits)
+        """A network of this task as it stands in a learner's state, its bits and all; None: freshly initialized."""
+        model = quantize(self._plain(seed=0), self.bits)
         if weights is not None:
             model.load_state_dict(weights)
         return model
@@ -167,9 +167,9 @@ class Task:
         """A learner's weights as anybody can load them: with the plain model's names, low-bit ones at their levels."""
         return exported(self.network(weights))
 
-    def size_in_bits(self, mover: Genome | Schedule) -> int:
-        """What the exported network takes under the bits that `mover` has chosen; built once for each of them."""
-        task = self.under(mover)
+    def size_in_bits(self, source: Genome | Schedule) -> int:
+        """What the exported network takes under the bits that `source` has chosen; built once for each of them."""
+        task = self.under(source)
         if task.bits not in self._sizes:
             self._sizes[task.bits] = size_in_bits(task.network())
         return self._sizes[task.bits]

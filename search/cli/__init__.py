@@ -8,10 +8,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from search.cli import training, viewing
+from search.cli import run_commands, view_commands
 from search.cli.app import app
 
-__all__ = ["app", "main", "training", "viewing"]
+__all__ = ["app", "main", "run_commands", "view_commands"]
 
 
 def main() -> None:

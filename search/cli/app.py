@@ -21,7 +21,7 @@ class _Commands(TyperGroup):
         except KeyboardInterrupt:
             _fail("stopped; search --resume and sync go on from here, export takes what a search has found", 130)
         except (ValueError, RuntimeError) as error:
-            from spaces.errors import RequestError, WorkError  # `--help` should not wait for torch
+            from spaces.core.errors import RequestError, WorkError  # `--help` should not wait for torch
 
             if isinstance(error, RequestError):
                 _fail(str(error), 2)

@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.markup import escape
 
 if TYPE_CHECKING:
-    from results.evaluation import Evaluation
-    from results.screening import ScreeningResult
-    from results.summary import SweepResult
-    from search.config import SweepConfig
+    from results.analysis.evaluation import Evaluation
+    from results.analysis.screening import ScreeningResult
+    from results.analysis.summary import SweepResult
+    from search.config.schema import SweepConfig
 
 SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP.yaml", help="the sweep file")]
 Set = Annotated[
@@ -30,7 +30,7 @@ Json = Annotated[bool, typer.Option("--json", help="print one JSON object on sta
 
 def read_config(path: Path, overrides: list[str] | None, storage: str | None) -> SweepConfig:
     """The sweep file with what the command line overrides."""
-    from search.config import SweepConfig
+    from search.config.schema import SweepConfig
 
     extra = [f"storage={json.dumps(storage)}"] if storage is not None else []
     return SweepConfig.load(path, [*(overrides or []), *extra])

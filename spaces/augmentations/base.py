@@ -1,4 +1,4 @@
-"""What an augmentation of the catalogue is: a choice by name, with parameters, that makes a second view of a batch."""
+"""What an augmentation of the catalog is: a choice by name, with parameters, that makes a second view of a batch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spaces.errors import RequestError
+from spaces.core.errors import RequestError
 
 Draw: TypeAlias = Literal["sample", "batch"]
 """Whether every image has random numbers of its own, or one draw serves the whole batch."""
@@ -56,26 +56,26 @@ class View:
 
 @dataclass(frozen=True)
 class Augmentation(ABC):
-    """One entry of the catalogue, with its parameters.
+    """One entry of the catalog, with its parameters.
 
     Args:
         draw: `sample`: every image has its own random numbers; `batch`: one draw for the whole batch.
 
     Attributes:
-        kind: its name in the catalogue.
+        kind: its name in the catalog.
         asks: whose answers it needs: nobody's (""), the `teacher`'s or the `student`'s.
-        unlabelled: parameters that its label leaves out.
+        unlabeled: parameters that its label leaves out.
     """
 
     kind: ClassVar[str]
-    unlabelled: ClassVar[tuple[str, ...]] = ()
+    unlabeled: ClassVar[tuple[str, ...]] = ()
 
     draw: Draw = "sample"
 
     def __post_init__(self) -> None:
         """Refuse a draw that there is not."""
         if self.draw not in ("sample", "batch"):
-            raise RequestError("draw is sample or batch", got=self.draw)
+            raise RequestError("draw is sample or batch", value=self.draw)
 
     @property
     def label(self) -> str:
@@ -85,7 +85,7 @@ class Augmentation(ABC):
         changed = [
             f"{name}={_short(getattr(self, name, value))}"
             for name, value in content.items()
-            if value != usual.get(name) and name not in self.unlabelled
+            if value != usual.get(name) and name not in self.unlabeled
         ]
         return f"{kind}({', '.join(changed)})" if changed else kind
 
@@ -95,7 +95,7 @@ class Augmentation(ABC):
         return False
 
     def explored(self, generator: np.random.Generator) -> Augmentation:
-        """A neighbour of the same kind; what has nothing to move, and so draws nothing, is its own."""
+        """A neighbor of the same kind; what has nothing to move, and so draws nothing, is its own."""
         del generator
         return self
 
@@ -112,7 +112,7 @@ class Augmentation(ABC):
 
         Args:
             images: (B, C, H, W) uint8; left as they are.
-            fill: the colour of uncovered pixels, C numbers from 0 to 255.
+            fill: the color of uncovered pixels, C numbers from 0 to 255.
             generator: of all random numbers, on the CPU.
             answers: of the network that `asks` names.
 
@@ -146,11 +146,11 @@ def draws(draw: Draw, batch: int) -> int:
 def check_range(what: str, value: object, low: float, high: float) -> float:
     """Refuse a parameter that is no number in [low, high]; of equal ones there is one form, 1.0 for 1, 0.0 for -0.0."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise RequestError(f"{what} is a number from {low:g} to {high:g}", got=value)
+        raise RequestError(f"{what} is a number from {low:g} to {high:g}", value=value)
     return float(value) + 0.0
 
 
 def check_whole(what: str, value: object, low: int, high: int) -> None:
     """Refuse a parameter that is no whole number in [low, high]."""
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise RequestError(f"{what} is a whole number from {low} to {high}", got=value)
+        raise RequestError(f"{what} is a whole number from {low} to {high}", value=value)

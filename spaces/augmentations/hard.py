@@ -1,4 +1,4 @@
-"""HARD in the catalogue: which augmentor, the rules of its game, and what it has learned.
+"""HARD in the catalog: which augmentor, the rules of its game, and what it has learned.
 
 Source: Hard Augmentations for Robust Distillation, Nix, Burg, Sinz 2023, https://arxiv.org/abs/2305.14890. The entropy
 term, the units of the thresholds and all constants are our reading.
@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from spaces.augmentations.base import Answers, Augmentation, View, check_range, check_whole
-from spaces.errors import RequestError
-from spaces.hard import Affine, Augmentor, Chain, Color, Drawn, Latent, Mix
-from spaces.learned import Learned
+from spaces.augmentors import Affine, Augmentor, Chain, Color, Drawn, Latent, Mix
+from spaces.core.errors import RequestError
+from spaces.core.weights import Learned
 
 RANGES: Mapping[str, tuple[float, float]] = {
     "lambda_s": (0, 100),
@@ -75,12 +75,12 @@ class Hard(Augmentation):
         """Refuse a game that cannot be played."""
         super().__post_init__()
         if self.draw != "sample":
-            raise RequestError(f"{self.kind} draws for each image: draw is sample", got=self.draw)
+            raise RequestError(f"{self.kind} draws for each image: draw is sample", value=self.draw)
         for name, (least, most) in RANGES.items():
             checked = check_range(f"{self.kind}'s {name}", getattr(self, name), least, most)
             object.__setattr__(self, name, checked)
         if self.low >= self.high:
-            raise RequestError(f"{self.kind}'s low is below its high", got=f"{self.low:g} and {self.high:g}")
+            raise RequestError(f"{self.kind}'s low is below its high", value=f"{self.low:g} and {self.high:g}")
         for name in ("warmup", "student_steps", "augmentor_steps"):
             check_whole(f"{self.kind}'s {name}", getattr(self, name), 1, 1_000_000)
         check_whole(f"{self.kind}'s memory", self.memory, 0, 1000)
@@ -102,7 +102,7 @@ class Hard(Augmentation):
         """The module at its start, for images of C channels; random weights come from torch's global state."""
 
     def explored(self, generator: np.random.Generator) -> Hard:
-        """The same augmentor under neighbouring rules: each number of `RANGES` times 0.8 or 1.25, within its range."""
+        """The same augmentor under neighboring rules: each number of `RANGES` times 0.8 or 1.25, within its range."""
         if not self.learns:
             return self
         moved = {
@@ -122,8 +122,8 @@ class Hard(Augmentation):
             RequestError: nothing was learned yet, or the weights are not at hand or not this augmentor's.
         """
         if self.learned is None:
-            mend = "train a student with it (roletune search); the policy that this gives holds what was learned"
-            raise RequestError(f"{self.kind} has yet to learn, in a game against a student", mend=mend)
+            hint = "train a student with it (roletune search); the policy that this gives holds what was learned"
+            raise RequestError(f"{self.kind} has yet to learn, in a game against a student", hint=hint)
         self.learned.required()  # before the cache, which knows the hash alone
         return made(_ready(self, images.shape[1], images.device), images, fill, generator)
 
@@ -135,7 +135,7 @@ class Hard(Augmentation):
 
 def _check_flag(kind: str, value: object) -> None:
     if not isinstance(value, bool):
-        raise RequestError(f"{kind}'s conditional is true or false", got=value)
+        raise RequestError(f"{kind}'s conditional is true or false", value=value)
 
 
 _RULES: Mapping[str, Any] = {item.name: item.default for item in fields(Hard)}
@@ -210,7 +210,7 @@ class HardVae(Hard):
     """
 
     kind: ClassVar[str] = "hard_vae"
-    unlabelled = ("vae",)
+    unlabeled = ("vae",)
 
     reach: float = 1.0
     latent: int = 16
@@ -236,7 +236,8 @@ class HardVae(Hard):
         """
         if self.vae is None:
             raise RequestError(
-                "hard_vae needs a trained VAE", mend="trainables.vae.with_vae(choice, images, channels=C)"
+                "hard_vae needs a trained VAE",
+                hint="trainables.hard.vae_pretraining.with_vae(choice, images, channels=C)",
             )
         module = Latent(channels, latent=self.latent, width=self.width, reach=self.reach)
         fit(module.vae, self.vae.required(), "the VAE's weights")
@@ -248,7 +249,7 @@ class HardColor(Hard):
     """A learned distribution over changes of brightness, contrast and the channels' gains.
 
     Args:
-        reach: bound of the changes, 0 … 1; see `spaces.hard.Color`.
+        reach: bound of the changes, 0 … 1; see `spaces.augmentors.Color`.
         conditional: whether the distribution depends on the image, through a small network.
     """
 
@@ -285,15 +286,15 @@ class HardChain(Hard):
         super().__post_init__()
         rule = f"{self.kind}'s parts are two or more of the other hard augmentations"
         if not isinstance(self.parts, list | tuple):
-            raise RequestError(rule, got=self.parts)
+            raise RequestError(rule, value=self.parts)
         object.__setattr__(self, "parts", tuple(self.parts))
         kinds = [part.kind if isinstance(part, Hard) else part for part in self.parts]
         if len(kinds) < 2 or not all(isinstance(part, Hard) and part.kind != self.kind for part in self.parts):
-            raise RequestError(rule, got=kinds)
+            raise RequestError(rule, value=kinds)
         if kinds.count(HardMix.kind) > 1:
-            raise RequestError(f"at most one of {self.kind}'s parts mixes", got=kinds)
+            raise RequestError(f"at most one of {self.kind}'s parts mixes", value=kinds)
         if any(not part.learns for part in self.parts):
-            raise RequestError(f"what {self.kind} has learned stands in itself, not in its parts", got=kinds)
+            raise RequestError(f"what {self.kind} has learned stands in itself, not in its parts", value=kinds)
 
     def augmentor(self, channels: int) -> Chain:
         """Every part at its start."""
@@ -314,7 +315,7 @@ def made(
 ) -> View:
     """A view of uint8 images by an augmentor as it stands, rounded to bytes."""
     with torch.no_grad(), torch.autocast(images.device.type, enabled=False):  # a replay must give the same bytes
-        drawn = module(images.float() / 255, colour(fill, images.device), generator)
+        drawn = module(images.float() / 255, color(fill, images.device), generator)
         shown = (drawn.images * 255).round().to(torch.uint8)
     alone = View.alone(shown)
     if drawn.partner is None or drawn.weight is None:
@@ -322,8 +323,8 @@ def made(
     return replace(alone, second=drawn.partner, weight=drawn.weight)
 
 
-def colour(fill: Sequence[int], device: torch.device) -> Tensor:
-    """A fill colour as an augmentor takes it."""
+def color(fill: Sequence[int], device: torch.device) -> Tensor:
+    """A fill color as an augmentor takes it."""
     return torch.tensor(tuple(fill), dtype=torch.float32, device=device) / 255
 
 
@@ -335,7 +336,7 @@ def fit(module: torch.nn.Module, weights: Mapping[str, Tensor], what: str) -> No
     """
     names = (module.learnable() if isinstance(module, Augmentor) else module.state_dict()).keys()
     if names != weights.keys():
-        raise RequestError(f"{what} fit these settings", got=sorted(names ^ weights.keys()))
+        raise RequestError(f"{what} fit these settings", value=sorted(names ^ weights.keys()))
     try:
         module.load_state_dict(dict(weights), strict=False)
     except RuntimeError as error:

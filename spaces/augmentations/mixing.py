@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from spaces.augmentations.base import Answers, Augmentation, View, check_range, draws
-from spaces.partners import partners
+from spaces.augmentors.pairing import partners
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Mixup(_Mix):
 class CutMix(_Mix):
     """A box of the partner stands in the image. Yun et al. 2019, https://arxiv.org/abs/1905.04899.
 
-    The box has the sides √(1 − λ) of the image's and its centre anywhere in it. What of it lies outside is clipped, and
+    The box has the sides √(1 − λ) of the image's and its center anywhere in it. What of it lies outside is clipped, and
     λ is then the share that is left of the image, exactly.
     """
 
@@ -72,8 +72,8 @@ class CutMix(_Mix):
         batch, _, height, width = images.shape
         rows, partner = torch.arange(batch), partners(batch, generator)
         side = (1 - self._shares(batch, generator)).sqrt()
-        centre = torch.rand(2, draws(self.draw, batch), generator=generator).expand(2, batch)
-        across, down = (_span(side, at, length) for at, length in ((centre[0], width), (centre[1], height)))
+        center = torch.rand(2, draws(self.draw, batch), generator=generator).expand(2, batch)
+        across, down = (_span(side, at, length) for at, length in ((center[0], width), (center[1], height)))
         boxed = (down.unsqueeze(2) & across.unsqueeze(1)).to(images.device)
         other = partner.to(images.device)
         mixed = torch.where(boxed.unsqueeze(1), images[other], images)
@@ -81,9 +81,9 @@ class CutMix(_Mix):
         return View(mixed, rows.to(images.device), other, weight.to(images.device))
 
 
-def _span(side: Tensor, centre: Tensor, length: int) -> Tensor:
+def _span(side: Tensor, center: Tensor, length: int) -> Tensor:
     """Which of `length` columns (or rows) each box covers, (B, length) bool, as in the authors' code."""
     half = (side * length).long() // 2
-    middle = (centre * length).long()
+    middle = (center * length).long()
     pixels = torch.arange(length)
     return (pixels >= (middle - half).unsqueeze(1)) & (pixels < (middle + half).unsqueeze(1))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from spaces.augmentations.base import Answers, Augmentation, View, check_whole
 from spaces.augmentations.mixing import CutMix
-from spaces.errors import RequestError
+from spaces.core.errors import RequestError
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Pick(Augmentation):
 
     Args:
         draw: that of the base is what counts.
-        base: any other augmentation of the catalogue.
+        base: any other augmentation of the catalog.
         passes: views in the pool, at least 2: a pool as large as the batch would leave nothing to pick.
         pick_by: whose entropy: the `teacher`'s or the `student`'s.
     """
@@ -40,16 +40,16 @@ class Pick(Augmentation):
         super().__post_init__()
         if isinstance(self.passes, int) and not isinstance(self.passes, bool) and self.passes < 2:
             rule = f"{self.kind} picks from 2 passes or more: a pool of one is the batch itself"
-            raise RequestError(rule, got=self.passes)
+            raise RequestError(rule, value=self.passes)
         check_whole(f"{self.kind}'s passes", self.passes, 2, 16)
         if self.pick_by not in ("teacher", "student"):
-            raise RequestError(f"{self.kind}'s pick_by is teacher or student", got=self.pick_by)
+            raise RequestError(f"{self.kind}'s pick_by is teacher or student", value=self.pick_by)
         if not isinstance(self.base, Augmentation):
-            raise RequestError(f"{self.kind}'s base is an augmentation", got=self.base)
+            raise RequestError(f"{self.kind}'s base is an augmentation", value=self.base)
         if isinstance(self.base, Pick):
-            raise RequestError(f"{self.kind}'s base picks nothing itself", got=self.base.kind)
+            raise RequestError(f"{self.kind}'s base picks nothing itself", value=self.base.kind)
         if self.base.learns:
-            raise RequestError(f"{self.kind}'s base has nothing to learn first", got=self.base.kind)
+            raise RequestError(f"{self.kind}'s base has nothing to learn first", value=self.base.kind)
 
     @property
     def asks(self) -> str:
@@ -61,7 +61,7 @@ class Pick(Augmentation):
     ) -> View:
         """Make the pool, ask once for all of it, and keep the best; the view carries their logits."""
         if answers is None:
-            raise RequestError(f"{self.kind} needs the {self.pick_by}'s answers", got=None)
+            raise RequestError(f"{self.kind} needs the {self.pick_by}'s answers", value=None)
         views = [self.base(images, fill, generator) for _ in range(self.passes)]
         pool = View(*(torch.cat(parts) for parts in zip(*map(_parts, views), strict=True)))
         with torch.no_grad():

@@ -12,10 +12,10 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from spaces.core.errors import RequestError
 from spaces.engine import dense
-from spaces.errors import RequestError
 from spaces.operations.images import check_images, on_bytes
-from spaces.parameters import Parameters
+from spaces.policy.sampling import Parameters
 
 __all__ = ["apply", "crop"]
 
@@ -28,21 +28,21 @@ def apply(images: Tensor, parameters: Parameters, fill: Sequence[int]) -> Tensor
     Args:
         images: uint8, or floating point in [0, 1], which stands for the bytes it rounds to; left as they are.
         parameters: for exactly B images.
-        fill: the colour of uncovered pixels, C numbers from 0 to 255.
+        fill: the color of uncovered pixels, C numbers from 0 to 255.
 
     Returns:
         (B, C, H, W), a new tensor of the same dtype on the same device.
 
     Raises:
         RequestError: the images are no batch, the parameters are for another number of images or, on a CPU, out of
-            range, or the colour is none.
+            range, or the color is none.
     """
     check_images(images)
     parameters.check(len(images))
-    colour = _colour(tuple(fill), images.shape[1], images.device)
+    color = _color(tuple(fill), images.shape[1], images.device)
     here = parameters.to(images.device)
     path = _path(images.device)
-    return on_bytes(lambda pixels: path.apply(pixels, here, colour), images)
+    return on_bytes(lambda pixels: path.apply(pixels, here, color), images)
 
 
 def crop(images: Tensor, top: Tensor, left: Tensor, mirrored: Tensor, fill: Sequence[int]) -> Tensor:
@@ -53,18 +53,18 @@ def crop(images: Tensor, top: Tensor, left: Tensor, mirrored: Tensor, fill: Sequ
         top: (B,) int64, pixels; negative is further up.
         left: (B,) int64, pixels.
         mirrored: (B,) bool.
-        fill: the colour of what lies outside, C numbers from 0 to 255.
+        fill: the color of what lies outside, C numbers from 0 to 255.
     """
     device = images.device
     parts = (part.to(device, non_blocking=True) for part in (top, left, mirrored))
-    result: Tensor = _path(device).crop(images, *parts, _colour(tuple(fill), images.shape[1], device))
+    result: Tensor = _path(device).crop(images, *parts, _color(tuple(fill), images.shape[1], device))
     return result
 
 
 @lru_cache(maxsize=64)
-def _colour(fill: tuple[int, ...], channels: int, device: torch.device) -> Tensor:
+def _color(fill: tuple[int, ...], channels: int, device: torch.device) -> Tensor:
     if len(fill) != channels or not all(0 <= value <= 255 for value in fill):
-        raise RequestError(f"a fill colour is {channels} numbers from 0 to 255", got=list(fill))
+        raise RequestError(f"a fill color is {channels} numbers from 0 to 255", value=list(fill))
     return torch.tensor(fill, dtype=torch.uint8).to(device, non_blocking=True)
 
 
@@ -76,7 +76,7 @@ def _path(device: torch.device) -> ModuleType:
 def _on_cpu() -> ModuleType:
     """The kernel, imported when a batch first needs it: what only reads schedules does without a compiler."""
     try:
-        from spaces.engine import native
+        from spaces.engine import cpu
     except ImportError:  # a machine without numba: the dense plan gives the same bytes, slower
         return dense
-    return native
+    return cpu

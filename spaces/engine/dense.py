@@ -10,12 +10,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from spaces.engine.constants import INDEX, Constants, constants
+from spaces.engine.lookup_tables import INDEX, Constants, constants
 from spaces.operations.cutout import square
 from spaces.operations.geometry import read, sources
 from spaces.operations.sharpness import smooth
-from spaces.operations.tone import OWN_TABLES, blend, grey, look_up
-from spaces.parameters import Parameters
+from spaces.operations.tone import OWN_TABLES, blend, gray, look_up
+from spaces.policy.sampling import Parameters
 
 
 def apply(images: Tensor, parameters: Parameters, fill: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ def _tables(images: Tensor, operations: Tensor, levels: Tensor, fixed: Constants
 def _blended(images: Tensor, operations: Tensor, factors: Tensor) -> Tensor:
     """Color and Sharpness in one blend: with itself an image is the identity at any factor."""
     whole = images.float()
-    under = torch.where(_is("Color", operations), grey(images).float(), whole)
+    under = torch.where(_is("Color", operations), gray(images).float(), whole)
     inner = under[..., 1:-1, 1:-1]
     under[..., 1:-1, 1:-1] = torch.where(_is("Sharpness", operations), smooth(images), inner)
     return blend(under, whole, factors.view(-1, 1, 1, 1))

@@ -4,7 +4,7 @@ Source: PBA, Ho et al. 2019, https://arxiv.org/abs/1905.05393; ranges and order 
 https://github.com/arcelien/pba. Every operation gives Pillow's own bytes for L and RGB images.
 
 Departures from PBA's code: uncovered and cut-out pixels take `fill` and stay ordinary pixels (there they are
-transparent, black or of a fixed colour, and become the data set's mean at the end, unless an operation that
+transparent, black or of a fixed color, and become the data set's mean at the end, unless an operation that
 drops the alpha channel came in between); translations and Cutout scale with the image (there 32 pixels are
 built in).
 """
@@ -20,7 +20,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from spaces.errors import RequestError
+from spaces.core.errors import RequestError
 from spaces.operations.cutout import cutout
 from spaces.operations.geometry import MATRICES, Matrix, warp
 from spaces.operations.images import check_images, on_bytes
@@ -63,11 +63,11 @@ class Operation:
 
         Args:
             images: (B, C, H, W) uint8, or floating point in [0, 1], which stands for the bytes it rounds to;
-                C = 1 (grey) or 3 (RGB); never modified.
+                C = 1 (gray) or 3 (RGB); never modified.
             levels: (B,) int64 in 0…9.
             signs: (B,) int64 in {-1, +1}.
             positions: (B, 2) float32 in [0, 1), fractions of height and width.
-            fill: (C,) uint8, the colour of uncovered and cut-out pixels.
+            fill: (C,) uint8, the color of uncovered and cut-out pixels.
 
         Returns:
             (B, C, H, W), a new tensor of the same dtype on the same device.
@@ -87,7 +87,7 @@ class Operation:
 def _check(name: str, given: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:
     if tuple(given.shape) != shape or given.dtype != dtype:
         raise RequestError(
-            f"{name} must be {dtype} of shape {shape}", got=f"{given.dtype} of shape {tuple(given.shape)}"
+            f"{name} must be {dtype} of shape {shape}", value=f"{given.dtype} of shape {tuple(given.shape)}"
         )
 
 
@@ -133,7 +133,7 @@ def _tonal(name: str, meaning: str, *, uses_level: bool = True) -> Operation:
     return Operation(name, meaning, uses_level, signed=False, positioned=False, apply=apply)
 
 
-def _levelled(name: str, meaning: str, change: Callable[[Tensor, Tensor], Tensor]) -> Operation:
+def _leveled(name: str, meaning: str, change: Callable[[Tensor, Tensor], Tensor]) -> Operation:
     apply = partial(_by_level, change)
     return Operation(name, meaning, uses_level=True, signed=False, positioned=False, apply=apply)
 
@@ -145,9 +145,9 @@ _IN_ORDER = (
     _geometric("TranslateX", "shift sideways by ±L·width/32 pixels, rounded"),
     _geometric("TranslateY", "shift up or down by ±L·height/32 pixels, rounded"),
     _tonal("Brightness", "blend with black by the factor 0.1 + 0.18·L"),
-    _levelled("Color", "blend with the grey image by the factor 0.1 + 0.18·L; none on grey images", color),
+    _leveled("Color", "blend with the gray image by the factor 0.1 + 0.18·L; none on gray images", color),
     _tonal("Invert", "255 - value; no level", uses_level=False),
-    _levelled("Sharpness", "blend with the smoothed image by the factor 0.1 + 0.18·L", sharpness),
+    _leveled("Sharpness", "blend with the smoothed image by the factor 0.1 + 0.18·L", sharpness),
     _tonal("Posterize", "keep 4 - int(0.4·L) bits a channel"),
     _geometric("ShearX", "shear sideways with slope ±0.03·L"),
     _tonal("Solarize", "invert values from 256 - int(25.6·L) up"),
@@ -162,7 +162,7 @@ _IN_ORDER = (
         positioned=True,
         apply=_cut,
     ),
-    _tonal("Contrast", "blend with the mean grey by the factor 0.1 + 0.18·L"),
+    _tonal("Contrast", "blend with the mean gray by the factor 0.1 + 0.18·L"),
 )
 
 OPERATIONS: Mapping[str, Operation] = MappingProxyType({operation.name: operation for operation in _IN_ORDER})

@@ -1,7 +1,7 @@
 """Rotate, ShearX, ShearY, TranslateX and TranslateY: an affine matrix per sample, and one resampling for all.
 
 Source: PBA, Ho et al. 2019, https://arxiv.org/abs/1905.05393. Parity: Pillow's `Image.transform` and
-`Image.rotate` with nearest-neighbour resampling. A matrix is Pillow's (a, b, c, d, e, f): the output (x, y)
+`Image.rotate` with nearest-neighbor resampling. A matrix is Pillow's (a, b, c, d, e, f): the output (x, y)
 is read from (a·x + b·y + c, d·x + e·y + f) of the input: a positive translation moves the picture left or up.
 Letters: B samples, C channels, H rows, W columns; a level L is in 0…9, a sign in {-1, +1}.
 """
@@ -65,7 +65,7 @@ MATRICES: Mapping[str, Matrix] = MappingProxyType(
 
 
 def warp(images: Tensor, matrices: Tensor, fill: Tensor) -> Tensor:
-    """Resample each image by its own matrix, nearest neighbour, as Pillow's `Image.transform(…, AFFINE, …)`.
+    """Resample each image by its own matrix, nearest neighbor, as Pillow's `Image.transform(…, AFFINE, …)`.
 
     Byte for byte for every matrix with b or d ≠ 0 and for whole-pixel shifts. Not so for a pure scaling or a
     fractional shift, which no operation here makes, nor where a coordinate passes 32,767: there Pillow leaves
@@ -74,7 +74,7 @@ def warp(images: Tensor, matrices: Tensor, fill: Tensor) -> Tensor:
     Args:
         images: (B, C, H, W) uint8.
         matrices: (B, 6) float64, output to input.
-        fill: (C,) uint8, the colour of what the input does not cover.
+        fill: (C,) uint8, the color of what the input does not cover.
 
     Returns:
         (B, C, H, W) uint8, a new tensor.

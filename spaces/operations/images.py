@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from spaces.errors import RequestError
+from spaces.core.errors import RequestError
 
 
 def check_images(images: Tensor, channels: int | None = None) -> None:
@@ -22,17 +22,17 @@ def check_images(images: Tensor, channels: int | None = None) -> None:
             no pixel in it.
     """
     if not isinstance(images, Tensor):
-        raise RequestError("images are a tensor of shape (B, C, H, W)", got=type(images).__name__)
+        raise RequestError("images are a tensor of shape (B, C, H, W)", value=type(images).__name__)
     if images.dtype != torch.uint8 and not images.is_floating_point():
-        raise RequestError("images are uint8, or floating point in [0, 1]", got=str(images.dtype))
+        raise RequestError("images are uint8, or floating point in [0, 1]", value=str(images.dtype))
     if images.ndim != 4:
-        raise RequestError("images must have the shape (B, C, H, W)", got=tuple(images.shape))
+        raise RequestError("images must have the shape (B, C, H, W)", value=tuple(images.shape))
     if images.shape[1] not in (1, 3):
-        raise RequestError("images must have 1 (grey) or 3 (RGB) channels", got=tuple(images.shape))
+        raise RequestError("images must have 1 (gray) or 3 (RGB) channels", value=tuple(images.shape))
     if channels is not None and images.shape[1] != channels:
-        raise RequestError(f"images of {channels} channels are expected", got=tuple(images.shape))
+        raise RequestError(f"images of {channels} channels are expected", value=tuple(images.shape))
     if images.numel() == 0:
-        raise RequestError("a batch must hold at least one image of one pixel", got=tuple(images.shape))
+        raise RequestError("a batch must hold at least one image of one pixel", value=tuple(images.shape))
 
 
 def on_bytes(change: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
@@ -63,5 +63,5 @@ def check_range(images: Tensor) -> None:
         return
     low, high = (float(value) for value in images.detach().float().aminmax())
     if not (low >= 0 and high <= 1):
-        mend = "augment before normalising"
-        raise RequestError("floating-point images lie in [0, 1]", got=f"{low:g} to {high:g}", mend=mend)
+        hint = "augment before normalizing"
+        raise RequestError("floating-point images lie in [0, 1]", value=f"{low:g} to {high:g}", hint=hint)

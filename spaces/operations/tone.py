@@ -48,10 +48,10 @@ def brightness(levels: Tensor) -> Tensor:
 
 
 def contrast(images: Tensor, levels: Tensor) -> Tensor:
-    """Blend the mean grey with the image by 0.1 + 0.18·L: identity at level 5, and not at level 0."""
+    """Blend the mean gray with the image by 0.1 + 0.18·L: identity at level 5, and not at level 0."""
     pixels = images.shape[-2] * images.shape[-1]
     # int(mean + 0.5) without leaving the integers
-    mean = (2 * grey(images).sum(dim=(1, 2, 3)) + pixels) // (2 * pixels)
+    mean = (2 * gray(images).sum(dim=(1, 2, 3)) + pixels) // (2 * pixels)
     values = _values(images).float()
     table = blend(mean.float().unsqueeze(1), values, factors(levels).unsqueeze(1))
     return table.unsqueeze(1).expand(-1, images.shape[1], -1)
@@ -104,9 +104,9 @@ def look_up(images: Tensor, tables: Tensor) -> Tensor:
 
 
 def color(images: Tensor, levels: Tensor) -> Tensor:
-    """Blend the grey image with the image by 0.1 + 0.18·L: identity at level 5, and not at level 0.
+    """Blend the gray image with the image by 0.1 + 0.18·L: identity at level 5, and not at level 0.
 
-    A grey image (C = 1) is its own grey image, so there Color is the identity at every level.
+    A gray image (C = 1) is its own gray image, so there Color is the identity at every level.
 
     Args:
         images: (B, C, H, W) uint8.
@@ -117,7 +117,7 @@ def color(images: Tensor, levels: Tensor) -> Tensor:
     """
     if images.shape[1] == 1:
         return images.clone()
-    return blend(grey(images).float(), images.float(), factors(levels).view(-1, 1, 1, 1))
+    return blend(gray(images).float(), images.float(), factors(levels).view(-1, 1, 1, 1))
 
 
 def factors(levels: Tensor) -> Tensor:
@@ -134,7 +134,7 @@ def blend(under: Tensor, over: Tensor, factor: Tensor) -> Tensor:
     return (under + factor * (over - under)).clamp(0, 255).to(torch.uint8)
 
 
-def grey(images: Tensor) -> Tensor:
+def gray(images: Tensor) -> Tensor:
     """The luma (B, 1, H, W) int32 of Pillow's `convert("L")`: ITU-R 601 weights in 16 bits, rounded."""
     if images.shape[1] == 1:
         return images.int()

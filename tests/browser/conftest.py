@@ -13,9 +13,9 @@ from urllib.request import urlopen
 import pytest
 from children import child
 
-from results.plots import plot_schedule
-from results.policies import TABLE, policies, table_tag
-from results.tracking import Tracker
+from results.plots.schedule import plot_schedule
+from results.tracking.policy_tables import TABLE, policies, table_tag
+from results.tracking.tracker import Tracker
 from spaces import Entry, Genome, ImageSpec, Phase, Policy, Schedule
 
 FLAGS = (

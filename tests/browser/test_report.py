@@ -10,7 +10,7 @@ import pytest
 import torch
 from sweep_folder import sweep_folder
 
-from results.report import report
+from results.reporting.html import report
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install -e '.[dev]'")
 
@@ -42,8 +42,8 @@ const light = text => {
 };
 const ground = each => {
     for (; each; each = each.parentElement) {
-        const colour = getComputedStyle(each).backgroundColor;
-        if (!colour.endsWith(', 0)')) return colour;
+        const color = getComputedStyle(each).backgroundColor;
+        if (!color.endsWith(', 0)')) return color;
     }
 };
 return [...document.querySelectorAll('body *')].filter(each => [...each.childNodes].some(
@@ -75,7 +75,7 @@ def page(request, tmp_path_factory):
 
 @pytest.fixture(params=[(width, scheme) for width in WIDTHS for scheme in SCHEMES], ids=lambda at: f"{at[0]}-{at[1]}")
 def opened(request, browser, page):
-    """The page in a window of that width and in those colours; and the addresses that it asked for."""
+    """The page in a window of that width and in those colors; and the addresses that it asked for."""
     width, scheme = request.param
     screen = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 600}
     browser.get("about:blank")
@@ -94,9 +94,11 @@ def test_it_is_whole_and_alone(opened, page):
     browser, _, scheme = opened
     assert browser.get_log("browser") == []
     events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    asked = [each["params"]["request"]["url"] for each in events if each["method"] == "Network.requestWillBeSent"]
-    assert page.as_uri() in asked
-    assert [url[:90] for url in asked if url != page.as_uri() and not url.startswith("data:")] == []
+    teacher_inputs = [
+        each["params"]["request"]["url"] for each in events if each["method"] == "Network.requestWillBeSent"
+    ]
+    assert page.as_uri() in teacher_inputs
+    assert [url[:90] for url in teacher_inputs if url != page.as_uri() and not url.startswith("data:")] == []
 
     pictures = browser.execute_script(PICTURES)
     assert len(pictures) > 10 and [alt for alt, width in pictures if not (alt and width)] == []

@@ -5,15 +5,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from results import sender
-from results.tracking import Tracker
+from results.tracking import delivery
+from results.tracking.tracker import Tracker
 
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """Works in an empty folder, which must stay empty: no ./mlruns, no ./mlflow.db."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr(sender, "PAUSE", 0.01)
+    monkeypatch.setattr(delivery, "PAUSE", 0.01)
     cwd = tmp_path / "cwd"
     cwd.mkdir()
     monkeypatch.chdir(cwd)

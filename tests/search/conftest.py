@@ -22,7 +22,7 @@ def _marks_folder(tmp_path_factory):
 def _ray(_marks_folder):
     import ray
 
-    from search.cluster import ENVIRONMENT, _alone
+    from search.execution.cluster import ENVIRONMENT, _alone
 
     # Workers inherit this process's environment, and import the modules beside the tests by their names.
     os.environ.update(ENVIRONMENT | {"ROLETUNE_TEST_MARKS": str(_marks_folder)})
@@ -46,7 +46,7 @@ def marks(_ray, _marks_folder):
 def scored_here():
     """Tests the trained networks in this process: the workers for that take longer to start than all the rest."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("search.scoring.score_all", score_here)
+        patch.setattr("search.execution.scoring.score_all", score_here)
         yield
 
 

@@ -103,7 +103,7 @@ def rich():
 
 
 class Dropping(nn.Module):
-    """Batch normalisation, dropout and a convolution: all that tells training from evaluation."""
+    """Batch normalization, dropout and a convolution: all that tells training from evaluation."""
 
     def __init__(self, classes, channels):
         super().__init__()

@@ -11,9 +11,9 @@ from torch.nn.utils import parametrizations
 
 from spaces import Genome
 from trainables import Distill, FrozenTeacher
-from trainables.features import Features, stages, trace
-from trainables.folding import fold, unfold
+from trainables.losses.feature.hooks import Features, stages, trace
 from trainables.models import MODELS, build_model
+from trainables.training.folding import fold, unfold
 
 FOLDED = {"mlp": 0, "wrn_16_1": 6, "wrn_16_2": 6, "wrn_40_1": 18, "wrn_40_2": 18}
 """How many, where it is not all: what follows a linear layer, a sum, or another module's convolution stays."""
@@ -25,7 +25,7 @@ def images(count=4, channels=3, size=16):
 
 @torch.no_grad()
 def lived(model):
-    """Normalisations as training leaves them: no number is that of the start."""
+    """Normalizations as training leaves them: no number is that of the start."""
     draw = torch.Generator().manual_seed(2)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
@@ -147,7 +147,7 @@ def test_it_follows_into_another_layout_and_type(net):
     close(folded.double()(images().double()).float(), expected)
 
 
-def test_a_peer_learns_with_its_normalisations(net):
+def test_a_peer_learns_with_its_normalizations(net):
     teacher = FrozenTeacher(net)
     peer = teacher.peer()
     assert norms(peer) == 9 and peer.training and not norms(teacher.model)
@@ -170,7 +170,7 @@ def test_gradients_reach_the_images(net):
 
 
 class Pair(nn.Module):
-    """A convolution and a normalisation; subclasses say how they are used."""
+    """A convolution and a normalization; subclasses say how they are used."""
 
     def __init__(self):
         super().__init__()

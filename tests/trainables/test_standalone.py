@@ -15,7 +15,7 @@ CODE = """
 import importlib, json, pkgutil, sys
 import trainables
 names = [module.name for module in pkgutil.walk_packages(trainables.__path__, "trainables.")]
-names.remove("trainables.ray_trial")
+names.remove("trainables.ray_trainable")
 for name in names:
     importlib.import_module(name)
 loaded = sorted({name.partition(".")[0] for name in sys.modules})

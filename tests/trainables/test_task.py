@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 
 from spaces import Entry, Genome, ImageSpec, Phase, Policy, RequestError, Schedule
-from spaces.domain import variants
+from spaces.search_space.domain import variants
 from trainables import Bits, Teacher
-from trainables.low_bit import CHOICES, size_in_bits
+from trainables.quantization import CHOICES, size_in_bits
 from trainables.task import test_score as score_on_test
 
 SCORES = {"validation_accuracy", "validation_loss", "seconds/validate"}
@@ -101,7 +101,7 @@ def test_score_on_the_test_images(make_task, role):
     learner.step()
     score = score_on_test(task, learner.model.state_dict())
     with torch.no_grad():
-        logits = learner.model.eval()(learner.normalise(task.data.test.images))
+        logits = learner.model.eval()(learner.normalize(task.data.test.images))
     labels = task.data.test.labels
     assert score["accuracy"] == pytest.approx(float((logits.argmax(1) == labels).float().mean()))
     assert score["loss"] == pytest.approx(float(F.cross_entropy(logits, labels)), rel=1e-5)
@@ -181,12 +181,12 @@ def test_the_phases_of_a_schedule_have_the_same_bits(make_task, use):
         getattr(task, use)(in_phases(chosen(2, 2), chosen(2, 4)), **arguments)
     with pytest.raises(RequestError, match="all phases of a schedule choose the same bits"):
         getattr(task, use)(in_phases(Genome(), chosen(2, 4)), **arguments)
-    with pytest.raises(RequestError, match=r"bits.weights is one of 1, 2, 4, 8, 32, but got 3"):
+    with pytest.raises(RequestError, match=r"bits.weights is one of 1, 2, 4, 8, 32, got 3"):
         getattr(task, use)(chosen(3, 4), **arguments)
 
 
 def test_a_teacher_has_no_bits_to_choose(make_task):
-    with pytest.raises(RequestError, match=r"bits are chosen for a student.*but got \{'weights': 2"):
+    with pytest.raises(RequestError, match=r"bits are chosen for a student.*got \{'weights': 2"):
         make_task("teacher").learner(chosen(2, 2), seed=0)
 
 
@@ -194,10 +194,10 @@ def test_a_student_keeps_its_bits(make_task):
     task = make_task("student")
     learner = task.learner(chosen(2, 4), seed=0)
     task.train_epoch(learner)
-    learner.obey(Genome(bits={"weights": 2}))
+    learner.set_genome(Genome(bits={"weights": 2}))
     task.train_epoch(learner)
-    learner.obey(chosen(4, 4))
-    with pytest.raises(RequestError, match=r"keeps the bits that its network was built with, but got \{'weights': 4"):
+    learner.set_genome(chosen(4, 4))
+    with pytest.raises(RequestError, match=r"keeps the bits that its network was built with, got \{'weights': 4"):
         task.train_epoch(learner)
     other = task.learner(chosen(8, 4), seed=0)
     other.load_state_dict(learner.state_dict())

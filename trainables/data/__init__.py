@@ -1,7 +1,7 @@
 """The data sets that a sweep can name: `load(name, …)` gives a `DataSet`, which is three times `Images`."""
 
 from trainables.data.dataset import DataSet
-from trainables.data.folder import FolderImages
+from trainables.data.image_folder import FolderImages
 from trainables.data.images import Images, TensorImages
 from trainables.data.loading import load
 from trainables.data.registry import DATA

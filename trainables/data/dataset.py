@@ -6,21 +6,21 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from spaces.errors import RequestError
+from spaces.core.errors import RequestError
 from trainables.data.images import Images
 from trainables.data.joined import join
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """Labelled images in three disjoint parts.
+    """Labeled images in three disjoint parts.
 
     Args:
         name: as the sweep names it.
         classes: K, at least 2; labels lie in 0 … K − 1.
-        channels: C, 1 (grey) or 3 (RGB).
+        channels: C, 1 (gray) or 3 (RGB).
         size: side of the square images, px.
-        mean: (C,) of pixels in 0 … 1; images are normalised by it, and its colour fills what has no pixels.
+        mean: (C,) of pixels in 0 … 1; images are normalized by it, and its color fills what has no pixels.
         std: (C,) above 0.
         crop: padding of the random crop of the base augmentation, px; 0 for none.
         flip: whether the base augmentation flips, so whether a mirrored image still shows its class.
@@ -49,23 +49,23 @@ class DataSet:
         least = {"classes": 2, "size": 1, "crop": 0}
         for name, bound in least.items():
             if getattr(self, name) < bound:
-                raise RequestError(f"{name} of data set {self.name!r} is at least {bound}", got=getattr(self, name))
+                raise RequestError(f"{name} of data set {self.name!r} is at least {bound}", value=getattr(self, name))
         if self.channels not in (1, 3):
-            raise RequestError(f"data set {self.name!r} has 1 or 3 channels", got=self.channels)
+            raise RequestError(f"data set {self.name!r} has 1 or 3 channels", value=self.channels)
         if not len(self.mean) == len(self.std) == self.channels or min(self.std) <= 0:
             rule = f"mean and std of data set {self.name!r} have {self.channels} numbers, std above 0"
-            raise RequestError(rule, got=(self.mean, self.std))
+            raise RequestError(rule, value=(self.mean, self.std))
         for part in ("train", "validation", "test"):
             self._check_labels(part)
 
     def _check_labels(self, part: str) -> None:
         labels = getattr(self, part).labels
         if not len(labels):
-            raise RequestError(f"the {part} part of data set {self.name!r} has at least 1 image", got=0)
+            raise RequestError(f"the {part} part of data set {self.name!r} has at least 1 image", value=0)
         lowest, highest = int(labels.min()), int(labels.max())
         if lowest < 0 or highest >= self.classes:
             rule = f"{part} labels of data set {self.name!r} lie in 0 … {self.classes - 1}"
-            raise RequestError(rule, got=f"{lowest} … {highest}")
+            raise RequestError(rule, value=f"{lowest} … {highest}")
 
     @property
     def full(self) -> Images:

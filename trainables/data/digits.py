@@ -20,7 +20,7 @@ MEAN, STD = (0.3053,), (0.3757,)
 
 
 def read_digits(reading: Reading) -> Pool:
-    """Grey 8 × 8 images, 120 of each class to choose from and 597 to test on; 17 levels, spread over 0 … 255.
+    """Gray 8 × 8 images, 120 of each class to choose from and 597 to test on; 17 levels, spread over 0 … 255.
 
     Which ones are tested on is fixed, whatever a sweep's seed.
     """
@@ -36,5 +36,5 @@ def _file() -> Path:
     """Scikit-learn's own copy of the digits, one image and its label a row; to import the package takes two seconds."""
     spec = find_spec("sklearn")
     if spec is None or not spec.submodule_search_locations:
-        raise RequestError("the digits come with scikit-learn, which is not installed", mend="pip install scikit-learn")
+        raise RequestError("the digits come with scikit-learn, which is not installed", hint="pip install scikit-learn")
     return Path(spec.submodule_search_locations[0], "datasets", "data", "digits.csv.gz")

@@ -1,4 +1,4 @@
-"""Labelled images, drawn in batches: the interface, and the set that lies in memory as one tensor."""
+"""Labeled images, drawn in batches: the interface, and the set that lies in memory as one tensor."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from spaces.errors import RequestError
-from trainables.travel import Sent, received, sent
+from spaces.core.errors import RequestError
+from trainables.shared_memory import Sent, received, sent
 
 
 class Images(Protocol):
-    """N labelled images that can be drawn in batches."""
+    """N labeled images that can be drawn in batches."""
 
     @property
     def labels(self) -> Tensor:
@@ -60,11 +60,11 @@ class TensorImages:
     def __post_init__(self) -> None:
         """Refuse what the interface does not promise."""
         if self.images.ndim != 4 or self.images.dtype != torch.uint8:
-            raise RequestError("images must be (N, C, H, W) torch.uint8", got=_form(self.images))
+            raise RequestError("images must be (N, C, H, W) torch.uint8", value=_form(self.images))
         check_labels(self.labels, len(self.images))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled so that it is read where it lies, see `trainables.travel`."""
+        """Pickled so that it is read where it lies, see `trainables.shared_memory`."""
         return _arrived, (sent(self.images), sent(self.labels))
 
     def __len__(self) -> int:
@@ -107,7 +107,7 @@ def batch_rows(
         RequestError: `size` is below 1.
     """
     if size < 1:
-        raise RequestError("a batch has at least 1 image", got=size)
+        raise RequestError("a batch has at least 1 image", value=size)
     order = torch.arange(count) if generator is None else torch.randperm(count, generator=generator)
     pieces = [piece for piece in torch.split(order, size) if len(piece)]
     return pieces[: count // size] if drop_last else pieces
@@ -120,7 +120,7 @@ def check_labels(labels: Tensor, count: int) -> None:
         RequestError: as said.
     """
     if labels.shape != (count,) or labels.dtype != torch.int64 or labels.device.type != "cpu":
-        raise RequestError(f"labels must be ({count},) torch.int64 on cpu", got=_form(labels))
+        raise RequestError(f"labels must be ({count},) torch.int64 on cpu", value=_form(labels))
 
 
 def _form(tensor: Tensor) -> str:

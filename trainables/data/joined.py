@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from trainables.data.folder import FolderImages
+from trainables.data.image_folder import FolderImages
 from trainables.data.images import Images, TensorImages, batch_rows
 
 

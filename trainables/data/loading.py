@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from spaces.errors import RequestError, RoletuneError, unknown
-from spaces.imports import accepted, import_dotted
+from spaces.core.errors import RequestError, RoletuneError, unknown
+from spaces.core.importing import accepted, import_dotted
 from trainables.data.dataset import DataSet
 from trainables.data.images import Images
 from trainables.data.registry import DATA
@@ -51,17 +51,17 @@ def load(
         return _assemble(DATA[name], pool, *_hold_out(pool, train, validation, seed))
     if not {".", ":"} & set(name):
         raise unknown("data set", name, DATA)
-    asked = {"train": train, "validation": validation, "size": size}
+    teacher_inputs = {"train": train, "validation": validation, "size": size}
     how = {"root": root, "seed": seed, "download": download, "workers": workers}
-    return _from_factory(name, asked, how)
+    return _from_factory(name, teacher_inputs, how)
 
 
 def _check_options(source: DataSource, size: int | None, workers: int) -> None:
     if source.size is not None and size not in (None, source.size):
         rule = f"images of data set {source.name!r} have {source.size} px"
-        raise RequestError(rule, got=f"data.size = {size}", mend="leave `data.size` out")
+        raise RequestError(rule, value=f"data.size = {size}", hint="leave `data.size` out")
     if workers < 0:
-        raise RequestError("data.workers is at least 0", got=workers)
+        raise RequestError("data.workers is at least 0", value=workers)
 
 
 def _hold_out(pool: Pool, train: int | None, validation: int | None, seed: int) -> tuple[Images, Images]:
@@ -91,13 +91,15 @@ def _assemble(source: DataSource, pool: Pool, train: Images, validation: Images)
     )
 
 
-def _from_factory(name: str, asked: dict[str, Any], how: dict[str, Any]) -> DataSet:
-    """Call the user's factory; what was `asked` for and it does not take is refused, not forgotten."""
+def _from_factory(name: str, teacher_inputs: dict[str, Any], how: dict[str, Any]) -> DataSet:
+    """Call the user's factory; what was `teacher_inputs` for and it does not take is refused, not forgotten."""
     factory = import_dotted(name)
-    options = accepted(factory, asked | how)
-    for option, value in asked.items():
+    options = accepted(factory, teacher_inputs | how)
+    for option, value in teacher_inputs.items():
         if value is not None and option not in options:
-            raise RequestError(f"the data set {name} takes no `{option}`", got=value, mend=f"leave `data.{option}` out")
+            raise RequestError(
+                f"the data set {name} takes no `{option}`", value=value, hint=f"leave `data.{option}` out"
+            )
     try:
         found = factory(**options)
     except RoletuneError:
@@ -105,5 +107,5 @@ def _from_factory(name: str, asked: dict[str, Any], how: dict[str, Any]) -> Data
     except Exception as error:
         raise RequestError(f"the data set factory {name} raised {type(error).__name__}: {error}") from error
     if not isinstance(found, DataSet):
-        raise RequestError(f"the factory {name} gives a trainables.data.DataSet", got=type(found).__name__)
+        raise RequestError(f"the factory {name} gives a trainables.data.DataSet", value=type(found).__name__)
     return found

@@ -1,6 +1,6 @@
 """The data sets that come with roletune: what each is, and how it is read.
 
-Means and deviations are the ones that the field normalises by; those of the digits are of their own 1,200.
+Means and deviations are the ones that the field normalizes by; those of the digits are of their own 1,200.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from trainables.data import digits
-from trainables.data.folder import read_folder
+from trainables.data.image_folder import read_folder
 from trainables.data.source import DataSource
 from trainables.data.torchvision_sets import TorchvisionSet
 
@@ -99,7 +99,7 @@ CIFAR100 = DataSource(
 )
 FOLDER = DataSource(
     name="imagefolder",
-    about="a user's own images, a folder for each class; normalised as ImageNet, streamed from disk",
+    about="a user's own images, a folder for each class; normalized as ImageNet, streamed from disk",
     home="",
     classes=None,
     channels=3,

@@ -54,7 +54,7 @@ class DataSource:
         about: one line for a table.
         home: where it comes from.
         classes: how many; None: as found.
-        channels: 1 (grey) or 3 (RGB).
+        channels: 1 (gray) or 3 (RGB).
         size: side of the images, px; None: as asked for.
         images: how many there are to train and validate on, and to test on; None: as found.
         mean: per channel, of pixels in 0 … 1.

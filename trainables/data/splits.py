@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spaces.errors import RequestError
+from spaces.core.errors import RequestError
 
 Counts = NDArray[np.int64]
 
@@ -71,7 +71,7 @@ def chosen(labels: Tensor, *, classes: int, size: int | None, seed: int, part: s
     if size is None:
         return torch.arange(len(labels))
     if size > len(labels):
-        raise RequestError(f"data.{part} is at most {len(labels)}, the images there are", got=size)
+        raise RequestError(f"data.{part} is at most {len(labels)}, the images there are", value=size)
     shares = _equal(size, order)
     return _take(labels, images, shares if (shares <= counts).all() else _proportional(size, counts))
 
@@ -79,7 +79,7 @@ def chosen(labels: Tensor, *, classes: int, size: int | None, seed: int, part: s
 def _orders(images: int, classes: int, seed: int) -> tuple[Counts, Counts]:
     """The order of the images and the order of the classes that `seed` fixes."""
     if seed < 0:
-        raise RequestError("the seed of a split is at least 0", got=seed)
+        raise RequestError("the seed of a split is at least 0", value=seed)
     keys = np.random.PCG64(seed).random_raw(images + classes)
     return np.argsort(keys[:images], kind="stable"), np.argsort(keys[images:], kind="stable")
 
@@ -88,7 +88,7 @@ def _counts(labels: Tensor, classes: int) -> Counts:
     """How many images each class has, (K,)."""
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         got = f"{int(labels.min())} … {int(labels.max())}"
-        raise RequestError(f"labels of {classes} classes lie in 0 … {classes - 1}", got=got)
+        raise RequestError(f"labels of {classes} classes lie in 0 … {classes - 1}", value=got)
     counts = np.bincount(labels.numpy(), minlength=classes)
     if (counts == 0).any():
         raise RequestError(f"each of the {classes} classes has training images; class {counts.argmin()} has none")
@@ -107,7 +107,7 @@ def _sizes(count: int, classes: int, train: int | None, validation: int | None) 
     if kept + held_out > count or min(kept, held_out) < classes:
         rule = f"training and validation images come out of {count}, at least {classes} for each"
         got = f"data.train = {train}, data.validation = {validation}"
-        raise RequestError(rule, got=got, mend="ask for fewer images")
+        raise RequestError(rule, value=got, hint="ask for fewer images")
     return kept, held_out
 
 
@@ -115,10 +115,10 @@ def _check_size(part: str, size: int | None, classes: int) -> None:
     if size is None:
         return
     if not isinstance(size, int) or size < 1:
-        raise RequestError(f"data.{part} is a whole number of images, at least 1", got=size)
+        raise RequestError(f"data.{part} is a whole number of images, at least 1", value=size)
     if size < classes:
         rule = f"data.{part} is at least {classes}, the number of classes"
-        raise RequestError(rule, got=size, mend="ask for more images")
+        raise RequestError(rule, value=size, hint="ask for more images")
 
 
 def _shares(counts: Counts, sizes: tuple[int, int], order: Counts, *, held_out_first: bool) -> tuple[Counts, Counts]:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from spaces.errors import RequestError, RoletuneError, WorkError
+from spaces.core.errors import RequestError, RoletuneError, WorkError
 from trainables.data.images import TensorImages
 from trainables.data.source import Pool, Reading
 
@@ -73,6 +73,6 @@ class TorchvisionSet:
         if isinstance(error, OSError | RuntimeError) and download:
             return WorkError(f"data set {self.name!r} could not be fetched to {folder}: {' '.join(str(error).split())}")
         if isinstance(error, RuntimeError) and "not found" in str(error):
-            return RequestError(f"data set {self.name!r} was not found in {folder}, or is damaged", mend=FETCH)
+            return RequestError(f"data set {self.name!r} was not found in {folder}, or is damaged", hint=FETCH)
         rule = f"data set {self.name!r} in {folder} is damaged ({type(error).__name__}: {error})"
-        return RequestError(rule, mend=f"remove its files and {FETCH}")
+        return RequestError(rule, hint=f"remove its files and {FETCH}")

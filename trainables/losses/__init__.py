@@ -1,26 +1,28 @@
-"""Distillation losses, one file each, and the catalogue from which a sweep file names them."""
+"""Distillation losses, one file each, and the catalog from which a sweep file names them."""
 
-from trainables.losses.attention import Attention
-from trainables.losses.base import Criterion, Loss, Pair, Seen
-from trainables.losses.catalogue import LOSSES, Term, described, terms
-from trainables.losses.crd import Crd
-from trainables.losses.dist import Dist
-from trainables.losses.dkd import Dkd
-from trainables.losses.feature import FeatureLoss, as_map, pooled
-from trainables.losses.hint import Hint
-from trainables.losses.kd import Kd, divergence, kd_loss
-from trainables.losses.mutual import Mutual
-from trainables.losses.pkt import Pkt
-from trainables.losses.relational import Relational
-from trainables.losses.similarity import Similarity
-from trainables.losses.spectral import Spectral
+from trainables.losses.base import Criterion, DistillBatch, Loss, Pair
+from trainables.losses.feature.attention import Attention
+from trainables.losses.feature.base import FeatureLoss, as_map, pooled
+from trainables.losses.feature.crd import Crd
+from trainables.losses.feature.hint import Hint
+from trainables.losses.feature.pkt import Pkt
+from trainables.losses.feature.rkd import RKD
+from trainables.losses.feature.similarity import Similarity
+from trainables.losses.feature.spectral import Spectral
+from trainables.losses.logit.dist import Dist
+from trainables.losses.logit.dkd import Dkd
+from trainables.losses.logit.kd import Kd, divergence, kd_loss
+from trainables.losses.logit.mutual import Mutual
+from trainables.losses.registry import LOSSES, Term, described, terms
 
 __all__ = [
     "LOSSES",
+    "RKD",
     "Attention",
     "Crd",
     "Criterion",
     "Dist",
+    "DistillBatch",
     "Dkd",
     "FeatureLoss",
     "Hint",
@@ -29,8 +31,6 @@ __all__ = [
     "Mutual",
     "Pair",
     "Pkt",
-    "Relational",
-    "Seen",
     "Similarity",
     "Spectral",
     "Term",

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
-class Seen:
+class DistillBatch:
     """One batch as both networks answered it. Letters: B images, C classes, K classes of the teacher's.
 
     Args:
-        images: as the student saw them, normalised, (B, channels, H, W).
+        images: as the student saw them, normalized, (B, channels, H, W).
         labels: (B,) int64.
         rows: (B,) int64: which images of the training set these are.
         temperature: T > 0, for losses that soften logits.
@@ -60,12 +60,12 @@ class Criterion(nn.Module, ABC):
     """A loss at work. Its parameters, if it has any, learn beside the student, and nobody keeps them afterwards."""
 
     @abstractmethod
-    def forward(self, seen: Seen) -> dict[str, Tensor]:
+    def forward(self, seen: DistillBatch) -> dict[str, Tensor]:
         """Judge a batch.
 
         Returns:
-            `loss`: what the student minimises, a scalar; other named parts to report; `own`, where the loss has
-            parameters with an aim of their own: what these minimise, with no gradient into the student.
+            `loss`: what the student minimizes, a scalar; other named parts to report; `own`, where the loss has
+            parameters with an aim of their own: what these minimize, with no gradient into the student.
         """
 
     def report(self) -> dict[str, float]:
@@ -78,7 +78,7 @@ class Loss(ABC):
     """A distillation loss by name, with its options: plain data.
 
     Attributes:
-        kind: its name in the catalogue.
+        kind: its name in the catalog.
         needs: what it cannot do without: `teacher`, `classes` (that the teacher's are the student's own), `features`
             (what layers of the student, and of a teacher, gave).
     """

@@ -1,4 +1,4 @@
-"""What the losses of the catalogue refuse, and how they read their options."""
+"""What the losses of the catalog refuse, and how they read their options."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spaces.errors import RequestError
+from spaces.core.errors import RequestError
 from trainables.losses.base import Loss, Pair
-from trainables.recipe import check_range
+from trainables.training.recipe import check_range
 
 
 def number(loss: Loss, name: str, holds: Callable[[float], bool], rule: str) -> None:
@@ -33,7 +33,7 @@ def whole(loss: Loss, name: str) -> None:
     """
     value = getattr(loss, name)
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise RequestError(f"{loss.kind}'s {name} is a whole number, 1 or more", got=value)
+        raise RequestError(f"{loss.kind}'s {name} is a whole number, 1 or more", value=value)
 
 
 def layer_names(loss: Loss, name: str) -> None:
@@ -45,9 +45,9 @@ def layer_names(loss: Loss, name: str) -> None:
     value: Any = getattr(loss, name)
     named = (value,) if isinstance(value, str) else value
     if not isinstance(named, list | tuple) or not all(isinstance(layer, str) and layer for layer in named):
-        raise RequestError(f"{loss.kind}'s {name} is a layer's name, or a list of them", got=value)
+        raise RequestError(f"{loss.kind}'s {name} is a layer's name, or a list of them", value=value)
     if len(set(named)) < len(named):
-        raise RequestError(f"{loss.kind}'s {name} names every layer once", got=value)
+        raise RequestError(f"{loss.kind}'s {name} names every layer once", value=value)
     object.__setattr__(loss, name, tuple(named))
 
 
@@ -58,7 +58,7 @@ def need_teacher(loss: Loss, pair: Pair) -> int:
         RequestError: there is no teacher.
     """
     if pair.teacher_classes is None:
-        raise RequestError(f"{loss.kind} needs a teacher", mend="name one, or take `spectral`, which needs none")
+        raise RequestError(f"{loss.kind} needs a teacher", hint="name one, or take `spectral`, which needs none")
     return pair.teacher_classes
 
 
@@ -71,8 +71,8 @@ def need_classes(loss: Loss, pair: Pair) -> None:
     classes = need_teacher(loss, pair)
     if classes != pair.classes:
         rule = f"{loss.kind} compares logits over the {pair.classes} classes of the data"
-        mend = "take a loss on features, such as hint with projection: inverted"
-        raise RequestError(rule, got=f"a teacher of {classes}", mend=mend)
+        hint = "take a loss on features, such as hint with projection: inverted"
+        raise RequestError(rule, value=f"a teacher of {classes}", hint=hint)
 
 
 def without_autocast(where: Tensor) -> AbstractContextManager[Any]:

@@ -15,16 +15,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from spaces.errors import RequestError, RoletuneError, unknown
-from spaces.imports import accepted, import_dotted
+from spaces.core.errors import RequestError, RoletuneError, unknown
+from spaces.core.importing import accepted, import_dotted
 from trainables.models.cnn import cnn
 from trainables.models.mlp import mlp
-from trainables.models.mobilenet import MobileNetV2
+from trainables.models.mobilenetv2 import MobileNetV2
 from trainables.models.resnet import NARROW, WIDE, ResNet
 from trainables.models.resnet50 import ResNet50
-from trainables.models.shufflenet import ShuffleNetV2
+from trainables.models.shufflenetv2 import ShuffleNetV2
+from trainables.models.torchvision_models import PREFIX, torchvision_model
 from trainables.models.vgg import VGG
-from trainables.models.vision import PREFIX, torchvision_model
 from trainables.models.vit import vit
 from trainables.models.wrn import WideResNet
 
@@ -69,7 +69,7 @@ def build_model(name: str, *, classes: int, channels: int, size: int, seed: int)
         torch.default_generator.manual_seed(seed)  # `torch.manual_seed` would seed every GPU's generator as well
         model = _make(name, shape)
     if not isinstance(model, nn.Module):
-        raise RequestError(f"the factory {name} gives a torch.nn.Module", got=type(model).__name__)
+        raise RequestError(f"the factory {name} gives a torch.nn.Module", value=type(model).__name__)
     return model
 
 
@@ -86,10 +86,10 @@ def check_model(name: str, *, classes: int, channels: int, size: int) -> None:
             logits = model(images)
     except Exception as error:
         rule = f"the model {name} takes images {(2, channels, size, size)}; it raised {type(error).__name__}: {error}"
-        raise RequestError(rule, mend="choose a model that fits the data, or set data.size") from error
+        raise RequestError(rule, hint="choose a model that fits the data, or set data.size") from error
     shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
     if shape != (2, classes):
-        raise RequestError(f"the model {name} gives logits of shape {(2, classes)}", got=shape)
+        raise RequestError(f"the model {name} gives logits of shape {(2, classes)}", value=shape)
 
 
 def _make(name: str, shape: dict[str, Any]) -> Any:

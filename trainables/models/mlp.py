@@ -6,7 +6,7 @@ from torch import nn
 
 
 def mlp(*, classes: int, channels: int, size: int, width: int = 128) -> nn.Module:
-    """Two hidden layers of `width` with batch normalisation: (B, channels, size, size) → (B, classes)."""
+    """Two hidden layers of `width` with batch normalization: (B, channels, size, size) → (B, classes)."""
     return nn.Sequential(
         nn.Flatten(),
         nn.Linear(channels * size * size, width),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainables.models.parts import start_as_he
+from trainables.models.layers import start_as_he
 
 NARROW = (16, 16, 32, 64)
 WIDE = (32, 64, 128, 256)
@@ -49,7 +49,7 @@ class ResNet(nn.Module):
     """
 
     def __init__(self, depth: int, widths: tuple[int, int, int, int], *, classes: int, channels: int) -> None:
-        """Build the stages, initialised as He et al. do."""
+        """Build the stages, initialized as He et al. do."""
         super().__init__()
         blocks = (depth - 2) // 6
         self.conv1 = nn.Conv2d(channels, widths[0], 3, padding=1, bias=False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainables.models.parts import convolution, start_as_he
+from trainables.models.layers import convolution, start_as_he
 
 EXPANSION = 4
 
@@ -44,7 +44,7 @@ class ResNet50(nn.Module):
     """
 
     def __init__(self, *, classes: int, channels: int) -> None:
-        """Build the stages, initialised as He et al. do."""
+        """Build the stages, initialized as He et al. do."""
         super().__init__()
         self.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(64)

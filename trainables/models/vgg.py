@@ -1,6 +1,6 @@
 """VGG for small images (Simonyan & Zisserman 2014, https://arxiv.org/abs/1409.1556), in the form of CRD.
 
-CRD (Tian et al. 2020, https://arxiv.org/abs/1910.10699): batch normalisation, global pooling, one linear layer.
+CRD (Tian et al. 2020, https://arxiv.org/abs/1910.10699): batch normalization, global pooling, one linear layer.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainables.models.parts import start_as_he
+from trainables.models.layers import start_as_he
 
 WIDTHS = (64, 128, 256, 512, 512)
 
@@ -27,7 +27,7 @@ class VGG(nn.Module):
     """
 
     def __init__(self, blocks: tuple[int, int, int, int, int], *, classes: int, channels: int, size: int) -> None:
-        """Build the stages, initialised as He et al. do."""
+        """Build the stages, initialized as He et al. do."""
         super().__init__()
         widths = zip((channels, *WIDTHS), WIDTHS, blocks, strict=False)
         stages = [_stage(inputs, outputs, count) for inputs, outputs, count in widths]
@@ -50,7 +50,7 @@ class VGG(nn.Module):
 def _stage(inputs: int, outputs: int, count: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for index in range(count):
-        # These biases do nothing before a batch normalisation, but the published parameter counts have them.
+        # These biases do nothing before a batch normalization, but the published parameter counts have them.
         layers.append(nn.Conv2d(outputs if index else inputs, outputs, 3, padding=1))
         layers += [nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)

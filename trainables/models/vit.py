@@ -1,6 +1,6 @@
 """A small vision transformer (Dosovitskiy et al. 2021, https://arxiv.org/abs/2010.11929) for small images.
 
-Its layers are plain `nn.Linear`s, so whatever changes weights (a quantisation, say) finds all of them.
+Its layers are plain `nn.Linear`s, so whatever changes weights (a quantization, say) finds all of them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spaces.errors import RequestError
+from spaces.core.errors import RequestError
 
 
 def vit(*, classes: int, channels: int, size: int) -> nn.Module:
@@ -22,7 +22,7 @@ def vit(*, classes: int, channels: int, size: int) -> nn.Module:
 
 
 class Block(nn.Module):
-    """Attention and a two-layer perceptron, each normalised before and added to what came in."""
+    """Attention and a two-layer perceptron, each normalized before and added to what came in."""
 
     def __init__(self, width: int, heads: int) -> None:
         """(B, N, width) → the same shape."""
@@ -44,7 +44,7 @@ class Block(nn.Module):
 
 
 class ViT(nn.Module):
-    """A vision transformer without a class token: the mean over the patches is normalised and classified.
+    """A vision transformer without a class token: the mean over the patches is normalized and classified.
 
     Args:
         size: height and width of the images, a multiple of `patch`.
@@ -70,9 +70,9 @@ class ViT(nn.Module):
         """Build the blocks; linear weights and positions start from a normal distribution of deviation 0.02."""
         super().__init__()
         if size % patch:
-            mend = f"set data.size: {max(patch, round(size / patch) * patch)}, or choose another model"
+            hint = f"set data.size: {max(patch, round(size / patch) * patch)}, or choose another model"
             raise RequestError(
-                f"vit takes images whose size is a multiple of its patch, {patch} px", got=size, mend=mend
+                f"vit takes images whose size is a multiple of its patch, {patch} px", value=size, hint=hint
             )
         self.patches = nn.Conv2d(channels, width, patch, stride=patch)
         self.positions = nn.Parameter(torch.empty(1, (size // patch) ** 2, width))

@@ -1,6 +1,6 @@
 """Wide residual networks (Zagoruyko & Komodakis 2016, https://arxiv.org/abs/1605.07146), without dropout.
 
-Their blocks are pre-activated: batch normalisation and ReLU come before each convolution.
+Their blocks are pre-activated: batch normalization and ReLU come before each convolution.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainables.models.parts import start_as_he
+from trainables.models.layers import start_as_he
 
 
 class PreactBlock(nn.Module):
@@ -43,7 +43,7 @@ class WideResNet(nn.Module):
     """
 
     def __init__(self, depth: int, widen: int, *, classes: int, channels: int) -> None:
-        """Build the groups, initialised as He et al. do."""
+        """Build the groups, initialized as He et al. do."""
         super().__init__()
         blocks = (depth - 4) // 6
         self.conv1 = nn.Conv2d(channels, 16, 3, padding=1, bias=False)

@@ -1,0 +1,1 @@
+"""Arguments, result files and timing shared by all benchmarks."""

@@ -1,0 +1,1 @@
+"""What the methods gain, on real images."""

@@ -1,0 +1,1 @@
+"""Sweeps under faults, and across hosts."""

@@ -1,0 +1,1 @@
+"""Utilization of sweeps, and simulated searches."""

@@ -1,0 +1,1 @@
+"""Speed of training steps, and the cost of validation."""

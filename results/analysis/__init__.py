@@ -1,0 +1,1 @@
+"""Statistics and summaries of what came out."""

@@ -1,0 +1,1 @@
+"""Plots of schedules, lineages, curves and images."""

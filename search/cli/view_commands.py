@@ -1,0 +1,258 @@
+"""Commands that look at what there is: policies, sweeps, and what can be chosen."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from search.cli.app import app
+from search.cli.options import Json, Own
+
+if TYPE_CHECKING:
+    from spaces import Schedule
+
+
+@app.command(
+    epilog="Example: roletune export runs/digits-001 --role student -o policy.json\n\n"
+    "Example: roletune export --from pba rcifar10_16_wrn.txt --epochs 200 -o policy.json\n\n"
+    "Example: roletune export --from autoaugment cifar10 --epochs 200 -o policy.json"
+)
+def export(
+    run: Annotated[
+        str, typer.Argument(help="a sweep's folder, or the id of its MLflow run; with --from: the file, or the table")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="P.json", help="where to write")],
+    role: Annotated[str, typer.Option(help="teacher or student")] = "student",
+    tracking_uri: Annotated[
+        str | None, typer.Option(help="MLflow store that the run id is in; default: MLFLOW_TRACKING_URI")
+    ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option("--from", metavar="KIND", help="read what was made elsewhere: pba, ray, autoaugment"),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="with --from: how many epochs the schedule covers")] = None,
+    size: Annotated[int | None, typer.Option(help="with --from: side of the images in px; default: 32")] = None,
+    fill: Annotated[
+        str | None,
+        typer.Option(metavar="R,G,B", help="with --from: the images' mean color, one number for gray images"),
+    ] = None,
+    own: Own = None,
+    as_json: Json = False,
+) -> None:
+    """Take the best policy out of a sweep, finished or not; or, with --from, one that was made elsewhere."""
+    if kind is None:
+        _refuse("goes with --from", {"--epochs": epochs, "--size": size, "--fill": fill})
+        from results.runlog.export import export as take
+
+        schedule = take(run, role, tracking_uri, own or ())
+    else:
+        _refuse("goes without --from", {"--tracking-uri": tracking_uri})
+        schedule = _read(kind, run, role, epochs, size, fill)
+    schedule.save(output)
+    provenance = schedule.provenance
+    facts = {"policy": str(output), "role": schedule.role, "epochs": schedule.epochs, **provenance}
+    if as_json:
+        typer.echo(json.dumps(facts))
+        return
+    if kind is None:
+        origin = f"{provenance.get('run')}, validation accuracy {provenance.get('value')}"
+    else:
+        origin = f"{len(schedule.phases)} phase(s) from {run}, mean strength {schedule.mean_strength():.2f}"
+    line = f"{output}: {role}, {schedule.epochs} epochs, {origin}"
+    Console().print(escape(line), highlight=False, soft_wrap=True)
+
+
+@app.command(epilog="Example: roletune show policy.json --grid grid.png --images photos --epochs 0,10,50")
+def show(
+    policy: Annotated[Path, typer.Argument(metavar="P.json", help="the policy file")],
+    plot: Annotated[
+        Path | None, typer.Option("--plot", "-o", metavar="FILE.png", help="draw the strengths over the epochs")
+    ] = None,
+    grid: Annotated[Path | None, typer.Option(metavar="FILE.png", help="draw augmented images of yours")] = None,
+    images: Annotated[
+        list[Path] | None, typer.Option(metavar="PATH", help="image, or folder of images; may be repeated")
+    ] = None,
+    epochs: Annotated[
+        str | None, typer.Option(metavar="0,10,50", help="that the grid shows; default: the last of each quarter")
+    ] = None,
+    rows: Annotated[int, typer.Option(min=1, help="images at most; of more, some that are spread over all")] = 8,
+    draws: Annotated[int, typer.Option(min=1, help="augmented images of each image and epoch")] = 2,
+    seed: Annotated[int, typer.Option(help="of the grid's random numbers")] = 0,
+    own: Own = None,
+    as_json: Json = False,
+) -> None:
+    """Look at a policy: a table, a plot, a grid of augmented images."""
+    from results.reporting.policy_view import parse_epochs
+    from results.reporting.policy_view import show as look
+    from spaces import Schedule
+
+    chosen = None if epochs is None else parse_epochs(epochs)
+    schedule = Schedule.load(policy, own or ())
+    seen = look(schedule, plot=plot, grid=grid, images=images or (), epochs=chosen, rows=rows, draws=draws, seed=seed)
+    written = {kind: str(path) for kind, path in (("plot", plot), ("grid", grid)) if path is not None}
+    if as_json:
+        typer.echo(json.dumps({"policy": str(policy), **seen.to_json(), **written}))
+        return
+    console = Console()
+    console.print(seen)
+    for kind, path in written.items():
+        console.print(f"{kind}: {escape(path)}", highlight=False, soft_wrap=True)
+
+
+@app.command(epilog="Example: roletune diff runs/digits-001/policy.teacher.json runs/digits-001/policy.student.json")
+def diff(
+    a: Annotated[Path, typer.Argument(metavar="A.json", help="a policy file")],
+    b: Annotated[Path, typer.Argument(metavar="B.json", help="another one")],
+    plot: Annotated[
+        Path | None, typer.Option("--plot", "-o", metavar="FILE.png", help="draw both, and A's strength less B's")
+    ] = None,
+    own: Own = None,
+    as_json: Json = False,
+) -> None:
+    """Say what two policies do differently, operation by operation, epoch by epoch."""
+    from results.analysis.schedule_diff import difference
+    from spaces import Schedule
+
+    if plot is not None:
+        from results.reporting.policy_view import check_png
+
+        check_png(plot)
+    found = difference(Schedule.load(a, own or ()), Schedule.load(b, own or ()))
+    if plot is not None:
+        from results.plots.schedule import plot_difference
+
+        plot_difference(found, plot, (str(a), str(b)))
+    if as_json:
+        written = {} if plot is None else {"plot": str(plot)}
+        typer.echo(json.dumps({"a": str(a), "b": str(b), **found.to_json(), **written}))
+        return
+    console = Console()
+    for name, path in (("A", a), ("B", b)):
+        console.print(f"{name}: {escape(str(path))}", highlight=False, soft_wrap=True)
+    console.print(found)
+    if plot is not None:
+        console.print(f"plot: {escape(str(plot))}", highlight=False, soft_wrap=True)
+
+
+@app.command(epilog="Example: roletune report runs/digits-001 -o digits.html")
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="SWEEP", help="a sweep's folder, finished or not")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE.html", help="default: SWEEP/report/index.html")
+    ] = None,
+    own: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="data or augmentation of yours that the sweep names; repeatable"),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write one self-contained HTML page on a sweep: the answer, the schedules, the curves, the cost."""
+    from results.reporting.html import write
+    from results.reporting.sweep_folder import SweepFolder
+    from search.sweeps.sample_images import samples_of
+    from spaces.core.errors import RoletuneError
+
+    sweep, images, why = SweepFolder.read(folder, own or ()), None, ""
+    try:
+        images = samples_of(sweep, own or ())
+    except RoletuneError as error:
+        why = str(error)
+    path = write(sweep, output, images=images, no_images=why)
+    if as_json:
+        typer.echo(json.dumps({"report": str(path), "sweep": sweep.name, "finished": sweep.result is not None}))
+        return
+    partly = "" if sweep.result else "  (partial: the sweep has no result yet)"
+    Console().print(f"{escape(str(path))}{partly}", highlight=False, soft_wrap=True)
+
+
+@app.command(epilog="Example: roletune ui runs/digits-001")
+def ui(
+    folder: Annotated[Path | None, typer.Argument(help="a sweep's folder; default: the newest in runs/")] = None,
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
+    host: Annotated[str, typer.Option(help="anything but loopback is open to the network")] = "127.0.0.1",
+) -> None:
+    """Open MLflow's own page on a sweep's store."""
+    from results.tracking.ui import serve
+
+    console = Console()
+    page = serve(folder, host=host, port=port, say=lambda text: console.print(escape(text), soft_wrap=True))
+    raise typer.Exit(page)
+
+
+@app.command(epilog="Example: roletune sync runs/digits-001")
+def sync(
+    folder: Annotated[Path | None, typer.Argument(help="a sweep's folder; default: the newest in runs/")] = None,
+    tracking_uri: Annotated[
+        str | None, typer.Option(help="MLflow store to send to; default: the one that the sweep was tracked in")
+    ] = None,
+    drop: Annotated[
+        bool, typer.Option("--drop", help="give up what MLflow refuses for good, and files that are gone")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Send what a sweep could not tell MLflow while its server was away."""
+    from results.tracking.sync import sync as send
+
+    done = send(folder, tracking_uri, drop=drop)
+    if as_json:
+        typer.echo(json.dumps(done.to_json()))
+    else:
+        console = Console()
+        for line in done.lines():
+            console.print(escape(line), highlight=False, soft_wrap=True)
+    if done.left:
+        raise typer.Exit(1)
+
+
+@app.command("list", epilog="Example: roletune list loss")
+def list_(
+    setting: Annotated[
+        str | None, typer.Argument(help="one setting alone: operations, augment, loss, model, …")
+    ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="the README's table")] = False,
+    as_json: Json = False,
+) -> None:
+    """Say what can be chosen, by name, and what each takes."""
+    from search.config import catalog
+
+    chosen = catalog.settings() if setting is None else (catalog.setting(setting),)
+    if markdown:
+        typer.echo(catalog.markdown(), nl=False)
+    elif as_json:
+        typer.echo(json.dumps({each.name: {name: list(told) for name, told in each.names.items()} for each in chosen}))
+    else:
+        console = Console()
+        for each in chosen:
+            console.print(each.table())
+            console.print()
+
+
+def _refuse(rule: str, options: dict[str, Any]) -> None:
+    """Refuse those of the options that were given."""
+    from spaces.core.errors import RequestError
+
+    for option, value in options.items():
+        if value is not None:
+            raise RequestError(f"{option} {rule}", value=value)
+
+
+def _read(kind: str, source: str, role: str, epochs: int | None, size: int | None, fill: str | None) -> Schedule:
+    """The schedule that was made elsewhere, for the images that the options describe."""
+    from spaces import ImageSpec, RequestError
+    from spaces.importers import IMAGE, read_schedule
+
+    if epochs is None:
+        raise RequestError("--from needs --epochs", hint="say how many epochs the schedule covers")
+    color = IMAGE.fill
+    if fill is not None:
+        try:
+            color = tuple(int(part) for part in fill.split(","))
+        except ValueError as error:
+            raise RequestError("--fill is R,G,B or one gray", value=fill) from error
+    image = ImageSpec(IMAGE.size if size is None else size, len(color), color)
+    return read_schedule(kind, source, epochs=epochs, role=role, image=image)

@@ -1,0 +1,1 @@
+"""The sweep file: schema, YAML, and the catalog of choices."""

@@ -1,0 +1,91 @@
+"""The test set, opened once for each full training, on the workers of the cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from search.config.schema import ResourceConfig
+from search.execution.journal import Journal
+from search.execution.trials import Outcome, worker
+from trainables.quantization import Bits
+from trainables.ray_trainable import Worker, read_state
+from trainables.task import Task, test_score
+
+
+@dataclass(frozen=True)
+class Tested:
+    """What a training scored.
+
+    Args:
+        score: `accuracy` and `loss` on the test images.
+        at: when it was measured, in milliseconds since 1970.
+    """
+
+    score: Mapping[str, float]
+    at: int
+
+
+def score_once(
+    journal: Journal,
+    task: Task,
+    outcomes: Iterable[Outcome],
+    bits: Mapping[str, Bits],
+    resources: ResourceConfig,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> tuple[dict[str, Tested], dict[str, str]]:
+    """Score every training that came to its end, but those that the journal says were scored before.
+
+    Args:
+        journal: of the sweep; keeps the scores.
+        task: that the trainings had.
+        outcomes: of the trainings.
+        bits: that each network has, by the training's name.
+        resources: of one worker.
+        meanwhile: what this process may do while the workers score.
+
+    Returns:
+        The scores by the training's name, and name → why for what could not be scored.
+    """
+    whole = {each.name: each.checkpoint for each in outcomes if not each.error and each.checkpoint is not None}
+    known = {note["training"] for note in journal.notes("tested")}
+    failed: dict[str, str] = {}
+    unknown = {name: checkpoint for name, checkpoint in whole.items() if name not in known}
+    scored = score_all(task, unknown, bits, resources)
+    meanwhile()
+    for name, score, why in scored:
+        if score is None:
+            failed[name] = why
+        else:
+            journal.note("tested", training=name, score=score)
+    scores = {note["training"]: Tested(note["score"], note["at"]) for note in journal.notes("tested")}
+    return {name: scores[name] for name in whole if name in scores}, failed
+
+
+def score_all(
+    task: Task, checkpoints: Mapping[str, Path], bits: Mapping[str, Bits], resources: ResourceConfig
+) -> Iterator[tuple[str, dict[str, float] | None, str]]:
+    """Begin at once; then the name, the score, and where there is none why, of one training after another."""
+    remote = ray.remote(num_cpus=resources.cpus_per_trial, num_gpus=resources.gpus_per_trial)(_remote_score)
+    given, here = ray.put(task), worker(resources)
+    pending = {name: remote.remote(given, place, bits[name], here) for name, place in checkpoints.items()}
+    return _answers(pending)
+
+
+def _answers(pending: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, float] | None, str]]:
+    for name, answer in pending.items():
+        try:
+            yield name, ray.get(answer), ""
+        except RayError as error:
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            yield name, None, lines[-1][:300] if lines else type(error).__name__
+
+
+def _remote_score(task: Task, checkpoint: Path, bits: Bits, here: Worker) -> dict[str, float]:
+    device = here.enter()
+    return test_score(replace(task, bits=bits), read_state(checkpoint)["model"], device)

@@ -1,0 +1,318 @@
+"""Many trials of one task: the members of a population, or full trainings, run by Ray Tune."""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import ray
+from ray import tune
+from ray.exceptions import RayError
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+from ray.tune.search.basic_variant import BasicVariantGenerator
+
+from results.runlog.members import METRIC, Report
+from search.algorithms.pbt import Members
+from search.config.schema import ResourceConfig
+from search.execution.journal import Journal, Progress
+from search.execution.members import EPOCH, member_name
+from search.execution.ray_patches import idle_deaths_survived, own_errors_told
+from spaces import Genome, RoletuneError, Schedule, WorkError
+from spaces.core.redaction import mask
+from trainables.ray_trainable import RoleTrial, Worker, read_state
+from trainables.task import Task
+
+# Ray adds its own bookkeeping to every report; what is ours has one of these names, or is a loss, or a `part/…`.
+OURS = (
+    "loss",
+    "t_stddev_ratio",
+    "train_accuracy",
+    "validation_accuracy",
+    "learning_rate",
+    "images_per_s",
+)
+GROUPS = ("policy", "hard", "distill", "seconds")
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Member:
+    """One trial to run.
+
+    Args:
+        name: unique in the sweep; names the trial everywhere.
+        index: 0, 1, 2, … within its group.
+        seed: of weights, order of images and augmentation.
+        mover: the genome it starts with, or the schedule that it replays.
+        stage: what the trial is part of, for its tags.
+        moved: whether a scheduler pauses it, to change its genome or to stop it.
+        evolves: whether its genome is one of those that change.
+        cohort: number of those that are compared with each other together.
+        arm: of a full training, what it is trained with: `policy`, or the name of a baseline.
+        shown: an augmentation as plain data, that comes before what moves it; None: none does.
+    """
+
+    name: str
+    index: int
+    seed: int
+    source: Genome | Schedule
+    stage: str
+    moved: bool = False
+    evolves: bool = False
+    cohort: int = 0
+    arm: str = ""
+    shown: Mapping[str, Any] | None = None
+
+    def config(self) -> dict[str, Any]:
+        """What Ray carries: plain data."""
+        key = "schedule" if isinstance(self.source, Schedule) else "genome"
+        known = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "mover"}
+        return {**known, key: self.source.to_json()}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a trial.
+
+    Args:
+        name: the member's.
+        epochs: trained.
+        score: the last validation accuracy, of its last epochs, NaN where there is none.
+        checkpoint: folder of its last state, or None.
+        error: one line, or empty.
+        stopped: a scheduler ended it early.
+    """
+
+    name: str
+    epochs: int
+    score: float
+    checkpoint: Path | None
+    error: str
+    stopped: bool = False
+
+    def state(self) -> dict[str, Any]:
+        """The learner's last state.
+
+        Raises:
+            WorkError: the trial left none.
+        """
+        if self.checkpoint is None:
+            raise WorkError(f"{self.name} left no checkpoint: {self.error or 'it did not finish'}")
+        return read_state(self.checkpoint)
+
+
+class JournalCallback(tune.Callback):
+    """Keeps the journal while trials run; whoever wants to be told more is derived from it.
+
+    Args:
+        journal: of the sweep.
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        """Nothing happened yet."""
+        self.journal = journal
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Ray pickles its callbacks beside the trials; there is nothing in this one to restore."""
+        return {}
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Keep the epoch; one that comes again after a retry is passed over."""
+        name = member_name(trial)
+        if self.journal.reported(name, int(result[EPOCH]), our_metrics(result)):
+            last = self.journal.progress(name).last
+            assert last is not None
+            self.reported(trial, last)
+
+    def on_trial_save(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Note that the epoch last reported is on disk."""
+        if trial.checkpoint is not None and EPOCH in (trial.last_result or {}):
+            self.journal.saved(member_name(trial), int(trial.last_result[EPOCH]), Path(trial.checkpoint.path))
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Note that it is through, or was stopped."""
+        name = member_name(trial)
+        stopped = self.journal.progress(name).epoch < trial.stopping_criterion[EPOCH]
+        self.journal.ended(name, stopped=stopped)
+        self.ended(trial, self.journal.progress(name))
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Note why it failed.
+
+        Raises:
+            WorkError: nothing can be written any more, which is no fault of the member's: all others would fail too.
+        """
+        name, error = member_name(trial), self.why(trial)
+        if any(os.strerror(code) in error for code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)):
+            raise WorkError(f"{name}: {error}; make room, and go on with --resume")
+        self.journal.ended(name, error=error)
+        self.ended(trial, self.journal.progress(name))
+
+    def reported(self, trial: Trial, report: Report) -> None:
+        """A trial reported an epoch, for the first time."""
+
+    def why(self, trial: Trial) -> str:
+        """Why a trial failed, in one line."""
+        return error_line(trial)
+
+    def ended(self, trial: Trial, progress: Progress) -> None:
+        """A trial is through, was stopped, or failed."""
+
+
+def run_trials(
+    members: Sequence[Member],
+    task: Task,
+    resources: ResourceConfig,
+    keeper: JournalCallback,
+    *,
+    name: str,
+    save_every: int,
+    scheduler: TrialScheduler | None = None,
+    suggestions: Searcher | None = None,
+) -> list[Outcome]:
+    """Run `members` to the task's end, as many at once as fit; those that fail do not stop the others.
+
+    What the journal says of them is not done again: a member goes on from its last checkpoint, or not at all.
+
+    Args:
+        members: to run; where there are `suggestions`, these hand them out.
+        task: travels once to each node, through the object store.
+        resources: of one trial.
+        keeper: of the journal of the sweep, in a folder that all nodes share.
+        name: of these trials together.
+        save_every: epochs from one checkpoint to the next, for trials that are not paused meanwhile; and of how
+            many of the last epochs the last score counts.
+        scheduler: moves the members' genomes; None: each runs as it is.
+        suggestions: makes members as they are wanted, until it says that it has finished.
+
+    Returns:
+        One outcome a member, in order; none of suggestions, whose members are the searcher's to know.
+    """
+    journal = keeper.journal
+    pending = [member for member in members if not journal.progress(member.name).over(task.epochs)]
+    if pending or suggestions:
+        configs = [trial_config(member, journal, save_every) for member in pending]
+        tuner = tune.Tuner(
+            tune.with_resources(
+                tune.with_parameters(RoleTrial, task=task, worker=worker(resources)),
+                {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial},
+            ),
+            param_space={} if suggestions else {"member": tune.grid_search(configs)},
+            tune_config=tune.TuneConfig(
+                scheduler=scheduler or FIFOScheduler(),
+                search_alg=suggestions or (Members(len(pending)) if scheduler else BasicVariantGenerator()),
+                num_samples=-1 if suggestions else 1,  # as many as there are
+                reuse_actors=True,
+                trial_name_creator=member_name,
+                trial_dirname_creator=member_name,
+            ),
+            run_config=tune.RunConfig(
+                name=name,
+                storage_path=str(journal.trials),
+                stop={EPOCH: task.epochs},
+                # Those that are paused are saved then, others say when; the journal removes what nobody needs any more.
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=True, num_to_keep=None),
+                failure_config=tune.FailureConfig(max_failures=resources.retries),
+                callbacks=[keeper],
+                verbose=0,
+            ),
+        )
+        with idle_deaths_survived(), own_errors_told():
+            tuner.fit()
+    return [outcome(journal.progress(member.name), save_every) for member in members]
+
+
+def trial_config(member: Member, journal: Journal, save_every: int) -> dict[str, Any]:
+    """What Ray carries of a member, with what the journal says of an earlier life."""
+    config, progress = member.config(), journal.progress(member.name)
+    if not member.moved:
+        config["save_every"] = save_every
+    if progress.genome is not None:
+        config["genome"] = progress.genome
+    if progress.checkpoint is not None:
+        metrics = {
+            key: value for key, value in (progress.last.metrics if progress.last else {}).items() if key != METRIC
+        }
+        if not math.isnan(score := progress.score(save_every)):
+            metrics[METRIC] = score
+        place = {"epoch": progress.epoch, "boundary": progress.boundary}
+        config["before"] = {**place, "checkpoint": str(progress.checkpoint), "metrics": metrics}
+    return config
+
+
+def outcome(progress: Progress, window: int) -> Outcome:
+    """What became of a member; its last score counts, if it is of the last `window` epochs."""
+    return Outcome(
+        name=progress.name,
+        epochs=progress.epoch,
+        score=progress.score(window),
+        checkpoint=progress.checkpoint,
+        error=progress.error or ("" if progress.checkpoint else "it left no checkpoint"),
+        stopped=progress.stopped,
+    )
+
+
+def our_metrics(result: dict[str, Any]) -> dict[str, float]:
+    """The numbers of a report that are roletune's, without Ray's bookkeeping."""
+    return {
+        key: float(value)
+        for key, value in result.items()
+        if isinstance(value, int | float) and (key in OURS or key.endswith("_loss") or key.partition("/")[0] in GROUPS)
+    }
+
+
+def error_line(trial: Trial) -> str:
+    """Why a trial failed, in one line: the line of its traceback that names the exception."""
+    lines = error_text(trial).splitlines()
+    # Each time that it failed has a heading; the last one counts.
+    heads = [number for number, line in enumerate(lines) if line.startswith("Failure # ")]
+    lines = lines[heads[-1] + 1 if heads else 0 :]
+    # The exception stands behind the frames, which are indented; what follows it may be a whole essay.
+    frames = [number for number, line in enumerate(lines) if line.startswith("  ")]
+    after = [line.strip() for line in lines[(frames[-1] + 1 if frames else 0) :] if line.strip()]
+    every = after or [line.strip() for line in lines if line.strip()]
+    return every[0][:300] if every else "it failed without a message"
+
+
+def error_text(trial: Trial) -> str:
+    """The whole traceback of a trial that failed, of each time that it did, without credentials."""
+    try:  # Ray copies the file to the storage, which `Trial.get_error` reads, but only later
+        return mask(Path(trial.error_file or "").read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return mask(str(trial.get_error() or ""))
+
+
+def on_worker(resources: ResourceConfig, failed: str, function: Callable[..., R], *arguments: Any) -> R:
+    """What `function(*arguments, worker)` gives on one worker of the cluster.
+
+    Raises:
+        RoletuneError: that the function raised.
+        WorkError: anything else, behind the words of `failed`.
+    """
+    remote = ray.remote(num_cpus=resources.cpus_per_trial, num_gpus=resources.gpus_per_trial)(function)
+    try:
+        given: R = ray.get(remote.remote(*arguments, worker(resources)))
+    except RayError as error:
+        cause = getattr(error, "cause", None) or error
+        if isinstance(cause, RoletuneError):
+            raise cause from None
+        why = " ".join(f"{type(cause).__name__}: {cause}".split())[:300]
+        raise WorkError(f"{failed}: {why}") from error
+    return given
+
+
+def worker(resources: ResourceConfig) -> Worker:
+    """What a process that runs one trial may use; it finds the user's own modules where this process does."""
+    search_path = tuple(str(Path(path or ".").resolve()) for path in sys.path)
+    return Worker(resources.cpus_per_trial, resources.gpus_per_trial, search_path)

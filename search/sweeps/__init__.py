@@ -1,0 +1,1 @@
+"""Whole sweeps: plan, runner, resume, evaluation, screening."""

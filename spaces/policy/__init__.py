@@ -1,0 +1,1 @@
+"""Policies, and the sampling that decides which operation hits which image."""

@@ -1,0 +1,1 @@
+"""Genomes, schedules, their file format, and the transforms that apply them."""

@@ -1,0 +1,1 @@
+"""The space of genomes: domains, bounds, and the encoding as a vector."""

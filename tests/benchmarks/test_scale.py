@@ -1,0 +1,242 @@
+"""The benchmark `scale`: its surface in closed form, Tune's order in its stand-in, and costs that do not grow."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from ray.tune import Callback
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from scipy import stats
+
+from benchmarks.scheduling import scale
+from benchmarks.scheduling.response_surface import CURVATURE, KINDS, LEARNED, NOISE, State, Surface, Training, skill
+from benchmarks.scheduling.simulated_tune import PENDING, Controller
+from results.analysis.statistics import holm
+from search.execution.journal import Journal
+from search.execution.trials import JournalCallback
+from spaces import Genome, Phase, Space
+from spaces.search_space.encoding import numbers, with_numbers
+
+ONE = Space(operations=("Rotate",), copies=1)
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+    logging.getLogger("ray.tune").setLevel(logging.WARNING)
+
+
+# ---- the surface -----------------------------------------------------------------------------------
+
+
+def every_genome(space):
+    places = itertools.product(range(11), range(10))
+    return [with_numbers(space, space.zero(), (p / 10, m / 9)) for p, m in places]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("interval", [1, 4, 10])
+def test_the_best_schedule_is_the_best_of_all(kind, interval):
+    """What an epoch adds does not depend on those before: the best genome of each slice is found by trying all."""
+    surface = Surface.drawn(kind, ONE, 10, seed=3)
+    z = 0.0
+    for phase, first in zip(surface.best_phases(interval), range(0, 10, interval), strict=True):
+        epochs = range(first + 1, min(first + interval, 10) + 1)
+        assert phase.epochs == len(epochs)
+        sums = [sum(surface.gain(numbers(ONE, g), epoch) for epoch in epochs) for g in every_genome(ONE)]
+        assert sum(surface.gain(numbers(ONE, phase.genome), epoch) for epoch in epochs) == pytest.approx(max(sums))
+        z += max(sums)
+    assert surface.trained(surface.best_phases(interval)) == pytest.approx(skill(z))
+
+
+def test_a_training_that_is_always_at_its_best_learns_all_there_is():
+    place = numbers(ONE, with_numbers(ONE, ONE.zero(), (0.3, 5 / 9)))
+    surface = Surface(ONE, 20, place, place)
+    best = with_numbers(ONE, ONE.zero(), place)
+    assert surface.trained([Phase(20, best)]) == pytest.approx(1 - np.exp(-LEARNED))
+    off = float(np.mean((numbers(ONE, ONE.zero()) - place) ** 2))
+    expected = skill(LEARNED * (0.25 + 0.75 * (1 - CURVATURE * off)))
+    assert surface.trained([Phase(15, ONE.zero()), Phase(5, best)]) == pytest.approx(expected)
+    assert surface.trained([Phase(5, best), Phase(15, ONE.zero())]) == pytest.approx(expected), "in any order"
+
+
+def test_only_a_surface_that_moves_wants_a_schedule():
+    moving, still = (Surface.drawn(kind, scale.SMALL, 60, seed=0) for kind in KINDS)
+    assert moving.trained(moving.best_phases(1)) - moving.trained(moving.best_phases(60)) > 0.02
+    assert still.trained(still.best_phases(1)) == pytest.approx(still.trained(still.best_phases(60)))
+    assert np.all(np.abs(moving.end - moving.start) > 0.59) and np.array_equal(still.start, still.end)
+    again = Surface.drawn("moving", scale.SMALL, 60, seed=0)
+    assert np.array_equal(again.start, moving.start)
+    assert not np.array_equal(Surface.drawn("moving", scale.SMALL, 60, seed=1).start, moving.start)
+
+
+def test_a_simulated_training_is_the_surface_with_noise_in_its_scores_alone():
+    surface = Surface.drawn("moving", scale.SMALL, 200, seed=0)
+    training, state, off = Training(surface, 1), State(), []
+    first, second = (scale.SMALL.random(np.random.default_rng(seed)).to_json() for seed in (0, 1))
+    for epoch in range(200):
+        member = {"seed": 7, "genome": first if epoch < 120 else second}
+        state, report = training.step(member, state)
+        off.append(report["validation_accuracy"] - skill(state.z))
+    assert [item["epochs"] for item in state.history] == [120, 80] and state.epoch == 200
+    phases = [Phase(120, Genome.from_json(first)), Phase(80, Genome.from_json(second))]
+    assert skill(state.z) == pytest.approx(surface.trained(phases))
+    assert np.std(off) == pytest.approx(NOISE, rel=0.2) and abs(np.mean(off)) < 4 * NOISE / 200**0.5
+    _, again = training.step(member, replace(state, epoch=199))
+    assert again["validation_accuracy"] - again["train_accuracy"] == pytest.approx(off[-1]), "of seed and epoch"
+    assert "validation_accuracy" not in Training(surface, 3).step(member, State())[1]
+
+
+# ---- the stand-in ----------------------------------------------------------------------------------
+
+
+class Notes:
+    """What was told to whom, of which trial, in which state."""
+
+    def __init__(self):
+        self.heard = []
+
+    def note(self, what, trial):
+        self.heard.append((what, trial.trial_id, trial.status, trial.last_result.get("epoch", 0)))
+
+
+class Pauses(FIFOScheduler):
+    """Pauses each trial after two epochs."""
+
+    def __init__(self, notes):
+        super().__init__()
+        self.note = notes.note
+
+    def on_trial_add(self, controller, trial):
+        self.note("add", trial)
+
+    def on_trial_result(self, controller, trial, result):
+        self.note("scheduler result", trial)
+        return TrialScheduler.PAUSE if result["epoch"] == 2 else TrialScheduler.CONTINUE
+
+    def on_trial_complete(self, controller, trial, result):
+        self.note("scheduler complete", trial)
+
+
+class Listener(Callback):
+    def __init__(self, notes):
+        self.note = notes.note
+
+    def on_trial_start(self, iteration, trials, trial, **info):
+        self.note("callback start", trial)
+
+    def on_trial_result(self, iteration, trials, trial, result, **info):
+        self.note("callback result", trial)
+
+    def on_trial_save(self, iteration, trials, trial, **info):
+        self.note("callback save", trial)
+
+    def on_trial_complete(self, iteration, trials, trial, **info):
+        self.note("callback complete", trial)
+
+
+def configs(count):
+    genome = ONE.zero().to_json()
+    return [{"member": {"name": f"m{i}", "index": i, "seed": i, "moved": True, "genome": genome}} for i in range(count)]
+
+
+def ran(count, folder):
+    notes, training = Notes(), Training(Surface.drawn("still", ONE, 3, 0), 1)
+    known = {"slots": 2, "epochs": 3, "configs": configs(count)}
+    controller = Controller(training, Pauses(notes), Listener(notes), folder, **known)
+    controller.run()
+    return controller, notes.heard
+
+
+def test_the_stand_in_keeps_tunes_order(tmp_path):
+    """Scheduler before callback; the last report past the scheduler; saved before it is paused, and before it ends."""
+    _, heard = ran(1, tmp_path)
+    running, pending = Trial.RUNNING, Trial.PENDING
+    assert [(what, status, epoch) for what, _, status, epoch in heard] == [
+        ("add", pending, 0),
+        ("callback start", pending, 0),
+        ("scheduler result", running, 0),
+        ("callback result", running, 0),
+        ("scheduler result", running, 1),
+        ("callback result", running, 1),
+        ("callback save", running, 2),
+        ("callback start", pending, 2),
+        ("callback result", running, 2),
+        ("callback save", running, 3),
+        ("scheduler complete", running, 3),
+        ("callback complete", running, 3),
+    ]
+
+
+def test_the_stand_in_has_as_many_slots_as_it_was_given_and_tells_of_few_trials_ahead(tmp_path):
+    controller, heard = ran(40, tmp_path)
+    assert controller.reports == 3 * 40 and all(trial.is_finished() for trial in controller.get_trials())
+    running, most = set(), 0
+    for what, trial, _, _ in heard:
+        if what == "callback start":
+            running.add(trial)
+        elif what == "callback save":
+            running.discard(trial)
+        most = max(most, len(running))
+    assert most == 2
+    told = [what for what, *_ in heard]
+    assert told[:PENDING] == ["add"] * PENDING and told[PENDING] == "callback start"
+
+
+# ---- what it measures ------------------------------------------------------------------------------
+
+
+def calls_per_report(kind, size, folder):
+    """Calls of Python and C functions in the driver, for each report of a search; no clock is looked at."""
+    counted = [0]
+
+    def count(frame, event, argument):
+        counted[0] += event in ("call", "c_call")
+
+    folder.mkdir()
+    surface = Surface.drawn("moving", ONE, 9, 0)
+    with Journal(folder) as journal:
+        search = scale.Search(kind, size, surface, 3, 0, JournalCallback(journal), size // 4)
+        sys.setprofile(count)
+        try:
+            search.controller.run()
+        finally:
+            sys.setprofile(None)
+    return counted[0] / search.controller.reports
+
+
+@pytest.mark.parametrize("kind", ["pbt", "asha", "random"])
+def test_a_report_costs_the_driver_as_much_among_many_trials_as_among_few(kind, tmp_path):
+    few, many = (calls_per_report(kind, size, tmp_path / str(size)) for size in (16, 128))
+    assert many < 1.3 * few
+
+
+def test_no_search_spends_more_than_its_budget():
+    setting = replace(scale.QUICK, members=8, epochs=9)
+    surface = Surface.drawn("still", scale.SMALL, 9, 0)
+    for kind in scale.SEARCHES.values():
+        phases, epochs = scale.within_budget(kind, surface, setting, 0)
+        assert 0.5 * 72 < epochs <= 72 and sum(phase.epochs for phase in phases) == 9
+
+
+def test_regrets_are_paired_by_seed_and_corrected_over_both_surfaces():
+    draw = np.random.default_rng(0)
+    names = (*scale.SEARCHES, "best_slices", "best_constant")
+    rows = [
+        {"surface": kind, "search": name, "regret_by_seed": (place + 0.3 * draw.random(20)).tolist()}
+        for kind in KINDS
+        for place, name in enumerate(names)
+    ]
+    found = scale.figures(rows)
+    values = {(row["surface"], row["search"]): row["regret_by_seed"] for row in rows}
+    assert found["regret_pbt"] == pytest.approx(np.mean(values["moving", "pbt"]))
+    assert found["regret_still_random"] == pytest.approx(np.mean(values["still", "random"]))
+    pairs = [(kind, name) for kind in KINDS for name in ("pb2", "tpe_asha", "random")]
+    p = holm([stats.ttest_rel(values[kind, "pbt"], values[kind, name]).pvalue for kind, name in pairs])
+    assert [found[f"p_{kind}_pbt_minus_{name}"] for kind, name in pairs] == pytest.approx(p)
+    assert len(found) == 2 * 6 + 6 and {f"regret_{name}" for name in scale.SEARCHES} <= set(found)

@@ -1,0 +1,112 @@
+"""The listener's alarm, and the journal's care for checkpoints, alone: no Ray is started, no clock is looked at."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from ray.tune.experiment import Trial
+
+import search.execution.callbacks
+from results.runlog.lineage import Exploit
+from search.execution.callbacks import LEAST, SLOWER, EpochWatchdog
+from search.execution.journal import Journal
+from spaces import Genome
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that is set by hand, and the actors that were ended."""
+    clock = SimpleNamespace(now=0.0, killed=[])
+    monkeypatch.setattr(search.execution.callbacks, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(search.execution.callbacks, "ray", SimpleNamespace(kill=clock.killed.append))
+    return clock
+
+
+def trial(name, status=Trial.RUNNING):
+    return SimpleNamespace(trial_id=name, status=status, temporary_state=SimpleNamespace(ray_actor=f"actor {name}"))
+
+
+def test_who_is_silent_for_too_long_is_ended_once_and_nobody_else(clock):
+    alarm, silent, alive = EpochWatchdog(10.0), trial("silent"), trial("alive")
+    for one in (alive, silent):
+        alarm.heard(one)
+    for now in (5.0, 10.0, 11.0, 12.0, 30.0):
+        clock.now = now
+        if now < 30:
+            alarm.heard(alive)
+        alarm.look()
+    assert clock.killed == ["actor silent", "actor alive"]
+    assert "more than 10 s" in alarm.why(silent)
+
+
+def test_who_waits_is_not_ended_and_is_looked_after_again_once_it_runs(clock):
+    alarm, one = EpochWatchdog(10.0), trial("one", Trial.PAUSED)
+    alarm.heard(one)
+    clock.now = 100.0
+    alarm.look()
+    one.status = Trial.RUNNING
+    alarm.heard(one)
+    clock.now = 109.0
+    alarm.look()
+    assert clock.killed == []
+    clock.now = 111.0
+    alarm.look()
+    assert clock.killed == ["actor one"] and alarm.why(one)
+    alarm.heard(one)
+    assert not alarm.why(one), "it was started again"
+
+
+def test_a_worker_that_is_not_there_yet_is_ended_when_it_is(clock):
+    alarm, one = EpochWatchdog(10.0), trial("one")
+    one.temporary_state.ray_actor = None
+    alarm.heard(one)
+    clock.now = 11.0
+    alarm.look()
+    one.temporary_state.ray_actor = "actor one"
+    alarm.look()
+    assert clock.killed == ["actor one"]
+
+
+def test_without_a_limit_the_slowest_epoch_sets_one(clock):
+    alarm, one = EpochWatchdog(None), trial("one")
+    alarm.heard(one)
+    clock.now = 1e6
+    alarm.look()
+    alarm.heard(one, seconds=100.0)
+    assert SLOWER * 100.0 > LEAST
+    for silent, ended in ((SLOWER * 100.0, 0), (SLOWER * 100.0 + 1, 1)):
+        clock.now = 1e6 + silent
+        alarm.look()
+        assert len(clock.killed) == ended
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["in one life", "in two lives"])
+def test_a_checkpoint_stays_as_long_as_anybody_goes_on_from_it(tmp_path, again):
+    def saved(journal, member, number):
+        folder = tmp_path / "trials" / "001" / "stage" / member / f"checkpoint_{number}"
+        folder.mkdir(parents=True)
+        journal.reported(member, number, {"loss": 1.0})
+        journal.saved(member, number, folder)
+        return folder
+
+    def copies(journal, *targets):
+        events = [Exploit(1, target, "donor", 0.1, 0.2, Genome(), Genome()) for target in targets]
+        journal.perturbed("stage", 1, {"donor": 0.2}, events)
+
+    journal = Journal(tmp_path)
+    first = saved(journal, "donor", 1)
+    own = [saved(journal, member, 1) for member in ("a", "b")]
+    copies(journal, "a", "b")
+    assert first.exists() and not any(folder.exists() for folder in own)
+    if again:
+        journal.__exit__(None, None, None)
+        journal = Journal(tmp_path)
+    for member in ("donor", "a"):
+        saved(journal, member, 2)
+        assert first.exists(), "b goes on from it"
+    last = saved(journal, "b", 2)
+    assert not first.exists() and last.exists()
+    saved(journal, "b", 3)
+    assert not last.exists()
+    journal.__exit__(None, None, None)

@@ -1,0 +1,53 @@
+"""What the journal writes, `results.runlog.history` reads, and both know the same of it."""
+
+import math
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from results.runlog.history import History
+from results.runlog.lineage import Exploit
+from results.runlog.members import METRIC
+from search.config.schema import SweepConfig
+from search.execution.journal import Journal
+from search.sweeps.artifacts import Records
+from spaces import Genome
+
+
+def test_a_sweeps_history_is_its_journals(tmp_path):
+    copy = Exploit(1, "s-pbt-01", "s-pbt-00", math.nan, 0.5, Genome(), Genome())
+    names = ("s-pbt-00", "s-pbt-01")
+    for _ in range(2):
+        with Journal(tmp_path) as journal:
+            for name in names:
+                journal.reported(name, 1, {"loss": math.inf, METRIC: 0.5})
+                if journal.life == 1:
+                    journal.saved(name, 1, journal.trials / "s-search" / name / "checkpoint_000000")
+            if journal.life == 1:
+                journal.perturbed("s-pbt", 1, {names[0]: 0.5, names[1]: math.nan}, [copy])
+            journal.note("parted", stage="s-asha", epoch=1, standings={"s-asha-00": [0, 0.5, None]}, kept=["s-asha-00"])
+            journal.note("tested", training="s-full-policy-0", score={"accuracy": 0.5})
+            journal.ended(names[0], error="it broke")
+            history = History.read(tmp_path)
+            stage = history.stage("s-pbt")
+            assert len(history.lives) == journal.life and history.tests == {"s-full-policy-0": {"accuracy": 0.5}}
+            assert [event.epoch for event in stage.exploits] == [event.epoch for event in journal.copies("s-pbt")]
+            assert stage.members[names[0]].error == journal.progress(names[0]).error == "it broke"
+            assert list(stage.members) == list(journal.members) == list(names)
+            assert stage.members[names[0]].epoch == journal.progress(names[0]).epoch == 1
+            assert history.stage("s-asha").rungs[0].kept == ("s-asha-00",)
+
+
+@pytest.mark.parametrize(("kind", "copies"), [("pbt", True), ("pb2", True), ("random", False)])
+def test_a_sweep_draws_who_copied_whom(tmp_path, kind, copies):
+    """Where members copy each other, beside the schedule's picture, and in MLflow."""
+    kept = []
+    tracker = SimpleNamespace(start=lambda *args, **kwargs: "parent", artifact=lambda run, path: kept.append(path))
+    stage = SimpleNamespace(name=f"student-{kind}", kind=kind, task=SimpleNamespace(role="student"))
+    with Journal(tmp_path) as journal:
+        journal.reported(f"student-{kind}-00", 1, {METRIC: 0.5})
+        records = Records(SweepConfig.model_validate({"data": {"name": "digits"}}), tmp_path, tracker, "Search")
+        kept.clear()
+        records.family(stage)
+    assert kept == [tmp_path / "report" / "lineage.student.png"] * copies and all(map(Path.is_file, kept))

@@ -1,0 +1,1 @@
+"""The student in training, and the objective it learns by."""

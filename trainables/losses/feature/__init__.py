@@ -1,0 +1,1 @@
+"""Losses on features: hooks, projectors, and one loss per file."""

@@ -1,0 +1,1 @@
+"""T. stddev, and the ranking of augmentations by it."""

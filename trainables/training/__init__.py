@@ -1,0 +1,1 @@
+"""One network in training: learner, batches, recipe, frozen teacher."""

@@ -10,63 +10,24 @@ import pytest
 ROOT = Path(__file__).parents[1]
 CODE = ("spaces", "trainables", "results", "search", "benchmarks", "examples", "docs")
 
-OLD_MODULES = set(
-    [
-        "population",
-        "halving",
-        "bandit",
-        "watch",
-        "guards",
-        "distill",
-        "layout",
-        "travel",
-        "low_bit",
-        "relational",
-        "portable",
-        "sender",
-        "calls",
-        "family",
-        "chapters",
-        "wording",
-        "besides",
-        "difference",
-        "overview",
-        "theme",
-        "own",
-        "published",
-        "readers",
-        "numbers",
-        "ours",
-        "by_hand",
-        "sleeper",
-        "stand_in",
-        "stacked",
-        "folding",
-    ]
+OLD_MODULES = frozenset(
+    re.findall(
+        r"\w+",
+        """
+        population halving bandit watch guards distill layout travel low_bit relational portable sender
+        calls family chapters wording besides difference overview theme own published readers numbers ours
+        by_hand sleeper stand_in stacked folding
+        """,
+    )
 )
-OLD_NAMES = set(
-    [
-        "obey",
-        "asked",
-        "Look",
-        "judge",
-        "forget",
-        "descend",
-        "mover",
-        "Seen",
-        "Keeper",
-        "Watch",
-        "Alarm",
-        "Ticker",
-        "Found",
-        "Trained",
-        "Standing",
-        "Plate",
-        "Sheet",
-        "told",
-        "mend",
-        "got",
-    ]
+OLD_NAMES = frozenset(
+    re.findall(
+        r"\w+",
+        """
+        obey asked Look judge forget descend mover Seen Keeper Watch Alarm Ticker Found Trained Standing
+        Plate Sheet told mend got
+        """,
+    )
 )
 VAGUE = re.compile(r"(What|Whether|It is|Nothing|As `)")
 BRITISH = re.compile(

@@ -35,7 +35,7 @@ class GridSearch(SearchAlgorithm):
     settings: ClassVar[frozenset[str]] = frozenset({"replicates"})
 
     @classmethod
-    def check(cls, search: SearchSettings, space: Space) -> None:
+    def check(cls, search: SearchSettings, space: Space) -> None:  # noqa: ARG003  # as the base has it
         """Check that the space has no range.
 
         Raises:

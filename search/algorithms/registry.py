@@ -33,31 +33,56 @@ class SearchSettings(Protocol):
     """The `search` section of a role, as an algorithm reads it."""
 
     @property
-    def algorithm(self) -> str: ...
+    def algorithm(self) -> str:
+        """Name of the algorithm, or dotted name of the user's own class."""
+
     @property
-    def epochs(self) -> int: ...
+    def epochs(self) -> int:
+        """Epochs that each member is trained."""
+
     @property
-    def interval(self) -> int: ...
+    def interval(self) -> int:
+        """Epochs between perturbations or scores."""
+
     @property
-    def population(self) -> int: ...
+    def population(self) -> int:
+        """Members that are trained together."""
+
     @property
-    def trials(self) -> int: ...
+    def trials(self) -> int:
+        """Members that are drawn or suggested."""
+
     @property
-    def synchronous(self) -> bool: ...
+    def synchronous(self) -> bool:
+        """True where all members are compared together."""
+
     @property
-    def tie_break(self) -> str: ...
+    def tie_break(self) -> str:
+        """Order of members of equal score: `none` or `t_stddev`."""
+
     @property
-    def quantile(self) -> float: ...
+    def quantile(self) -> float:
+        """Share of members that copy, in (0, 0.5]."""
+
     @property
-    def reduction(self) -> int: ...
+    def reduction(self) -> int:
+        """One member in so many goes on at each rung, >= 2."""
+
     @property
-    def replicates(self) -> int: ...
+    def replicates(self) -> int:
+        """Members for each combination of a grid."""
+
     @property
-    def early_stopping(self) -> str: ...
+    def early_stopping(self) -> str:
+        """`none` or `asha`."""
+
     @property
-    def objective(self) -> tuple[str, ...]: ...
+    def objective(self) -> tuple[str, ...]:
+        """What is optimized: `accuracy`, perhaps `size`."""
+
     @property
-    def options(self) -> Mapping[str, Any]: ...
+    def options(self) -> Mapping[str, Any]:
+        """Settings of an algorithm of the user's own."""
 
 
 class Capabilities:
@@ -84,7 +109,7 @@ class Capabilities:
     defaults: ClassVar[Mapping[str, Any]] = {}
 
     @classmethod
-    def variant(cls, search: SearchSettings) -> type[Self]:
+    def variant(cls, search: SearchSettings) -> type[Self]:  # noqa: ARG003  # for subclasses
         """Return the class that carries out these settings; its capabilities are those that hold."""
         return cls
 
@@ -97,7 +122,7 @@ class Capabilities:
         """
 
     @classmethod
-    def member_count(cls, search: SearchSettings, space: Space) -> int:
+    def member_count(cls, search: SearchSettings, space: Space) -> int:  # noqa: ARG003  # for subclasses
         """Return the number of members of a search of `space`, before screening."""
         return search.population if "population" in cls.settings else search.trials
 

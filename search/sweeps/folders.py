@@ -1,4 +1,4 @@
-"""The folders of sweeps: `<storage>/<name>-001`, `-002`, …"""
+"""The folders of sweeps: `<storage>/<name>-001` and so on."""
 
 from __future__ import annotations
 

@@ -61,7 +61,9 @@ def test_its_example_finds_a_policy(name, store, tmp_path, scored_here, _ray):
     folder = Path(result.folder)
     assert result.failed == {} and [role.role for role in result.roles] == ["student"]
     policy = Schedule.load(folder / "policy.student.json", config.space.own)
-    assert policy.epochs == EPOCHS and policy.provenance["run"].startswith(f"student-{config.student.search.algorithm}-")
+    assert policy.epochs == EPOCHS and policy.provenance["run"].startswith(
+        f"student-{config.student.search.algorithm}-"
+    )
     assert 0 < policy.provenance["value"] <= 1 and policy.provenance["value"] == result.roles[0].best_validation
     assert {phase.genome.augment.label for phase in policy.phases} <= {a.label for a in config.space.augmentations}
     assert all(set(phase.genome.distill) == set(config.space.distill) for phase in policy.phases)

@@ -30,7 +30,9 @@ def test_every_name_of_a_registry_stands_in_its_setting(name):
     assert list(setting(name).names) == list(REGISTRIES[name])
 
 
-@pytest.mark.parametrize("name", ["student.distill.loss", "loss", "projection", "student.model", "student.search.algorithm", "algorithm"])
+@pytest.mark.parametrize(
+    "name", ["student.distill.loss", "loss", "projection", "student.model", "student.search.algorithm", "algorithm"]
+)
 def test_a_setting_is_found_by_its_name_and_by_its_last_word(name):
     assert setting(name) in settings()
 

@@ -126,7 +126,10 @@ def test_with_weights_the_teacher_is_not_searched(tmp_path):
         ("student.bits={weight: 2}", "did you mean 'weights'?"),
         ("student.bits.activations=true", "activations"),
         ("teacher.classes=4", "classes must go with weights or pretrained: false"),
-        ("teacher={pretrained: false, weights: x}", "weights must be left out with pretrained: false, which has random weights"),
+        (
+            "teacher={pretrained: false, weights: x}",
+            "weights must be left out with pretrained: false, which has random weights",
+        ),
         ("teacher={pretrained: false, policy: x}", "policy must go with weights"),
         ("teacher.data={nme: digits}", "teacher.data"),
         ("space.augment=[cutmx]", "unknown augmentation 'cutmx'; did you mean 'cutmix'?"),
@@ -175,7 +178,10 @@ def test_what_it_cannot_say_is_refused_in_one_line(tmp_path, override, rule):
         (["teacher=null", "screen.drop=0.5"], "must be left out with teacher: null"),
         (["teacher=null", "student.search.tie_break=t_stddev"], "must be left out with teacher: null"),
         (["teacher=null", "space.augment=[identity, cutmix]"], "space.augment must be left out with teacher: null"),
-        (["teacher.pretrained=false", "student.distill.view=distinct"], "teacher.policy must be given with view: distinct"),
+        (
+            ["teacher.pretrained=false", "student.distill.view=distinct"],
+            "teacher.policy must be given with view: distinct",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_refused(tmp_path, overrides, rule):
@@ -248,7 +254,9 @@ def test_ties_are_broken_between_students_alone(tmp_path):
 
 
 def test_options_go_with_an_algorithm_of_ones_own(tmp_path):
-    search = load(tmp_path, MINIMAL, "student.search={algorithm: 'my.code:Search', trials: 3, options: {x: 1}}").student.search
+    search = load(
+        tmp_path, MINIMAL, "student.search={algorithm: 'my.code:Search', trials: 3, options: {x: 1}}"
+    ).student.search
     assert search.options == {"x": 1} and search.trials == 3, "which is imported when the sweep starts"
     with pytest.raises(RequestError, match="options must be left out with a built-in algorithm"):
         load(tmp_path, MINIMAL, "student.search={algorithm: pbt, options: {x: 1}}")

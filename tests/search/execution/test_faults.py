@@ -156,7 +156,7 @@ def test_a_member_that_hangs_is_ended_by_the_epoch_limit(task, marks, tmp_path, 
 
 @pytest.mark.parametrize("when", ["reported", "perturbed"], ids=["as they train", "as they wait"])
 def test_a_population_outlives_all_of_its_workers(task, marks, tmp_path, monkeypatch, undisturbed, when):
-    """While they wait, Ray hears of it only when it gives a worker its next trial, and twice: see `search.execution.ray_patches`."""
+    """While they wait, Ray hears of it only at a worker's next trial, and twice: `search.execution.ray_patches`."""
     happen, calls, killed = getattr(Journal, when), 0, set()
 
     def and_all_die(journal, *what):

@@ -68,7 +68,10 @@ def test_what_has_yet_to_learn_is_never_ranked(tmp_path):
     assert [choice.label for choice in rankable(config.space)] == ["identity", "flip", "cutmix"]
     assert [choice.label for choice in ScreenPlan.resolve(config).contestants()] == ["identity", "flip", "cutmix"]
     alone = config.model_copy(update={"space": Space(augment=("hard_affine", "hard_mix"))})
-    assert not any(choice.learns for choice in ScreenPlan.resolve(alone).contestants()) and len(ScreenPlan.resolve(alone).contestants()) > 10
+    assert (
+        not any(choice.learns for choice in ScreenPlan.resolve(alone).contestants())
+        and len(ScreenPlan.resolve(alone).contestants()) > 10
+    )
     with pytest.raises(RequestError, match=r"no student to learn against.*--policy"):
         screen(config, only=["hard_affine"])
     assert not (tmp_path / "runs").exists(), "refused before there is a folder"

@@ -109,9 +109,7 @@ def test_the_epochs_of_a_sweep(teacher, student, baselines, epochs):
 
 def test_the_epochs_of_a_replay():
     """One arm for each role that is replayed, whatever the search was."""
-    schedules = {
-        role: Schedule((Phase(1, Genome()),), role, ImageSpec(8, 1, (78,))) for role in ("teacher", "student")
-    }
+    schedules = {role: Schedule((Phase(1, Genome()),), role, ImageSpec(8, 1, (78,))) for role in ("teacher", "student")}
     for plan in (searching(4, 5), searching(None, GRID)):
         student = plan.replaying({"student": schedules["student"]})
         assert student.total_epochs == 3 * 20 and list(student.roles) == ["student"] and student.what == "Replay"

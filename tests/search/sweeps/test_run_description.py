@@ -18,16 +18,17 @@ data: {name: digits, train: 100}
 student: {model: resnet8, bits: {weights: 2, activations: 4}, final: {epochs: 9, seeds: 3}}
 """)
     )
-    return SweepPlan.resolve(plan)
+    return SweepPlan.resolve(config)
 
 
 def test_before_there_is_a_result(plan):
     text = describe_run(plan)
-    assert text.startswith(
-        "Search pbt, seed 0, on digits.\n\nNo result yet: the sweep is running, or was stopped."
-    )
+    assert text.startswith("Search pbt, seed 0, on digits.\n\nNo result yet: the sweep is running, or was stopped.")
     assert "| **data** | digits: 100 training images, the rest for validation |" in text
-    assert "| **student** | resnet8; search: 4 members × 24 epochs; final training: 9 epochs × 3 seeds; 2-bit weights" in text
+    assert (
+        "| **student** | resnet8; search: 4 members × 24 epochs; final training: 9 epochs × 3 seeds; 2-bit weights"
+        in text
+    )
     assert "`roletune search sweep.yaml`" in text and "registry" not in text
 
 

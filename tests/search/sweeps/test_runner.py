@@ -111,7 +111,9 @@ def test_the_sweeps_run_describes_itself(finished):
     (parent,) = client.search_runs([experiment.experiment_id], "tags.stage = 'sweep'")
     note = parent.data.tags["mlflow.note.content"]
     assert note.startswith("Search pbt, seed 0, on digits.\n") and result.markdown() in note
-    assert "60 training images, 60 for validation" in note and "| **teacher** | cnn; search: 3 members × 4 epochs" in note
+    assert (
+        "60 training images, 60 for validation" in note and "| **teacher** | cnn; search: 3 members × 4 epochs" in note
+    )
     assert "`policy.student.json`" in note and "model `small-student` in the registry" in note
     assert parent.data.metrics["final_test_accuracy"] == result.roles[1].accuracy("policy")[0]
 

@@ -189,7 +189,9 @@ def test_validation_images_are_shown_as_well(task):
 def test_the_ranking_follows_from_the_searchs_seed(task):
     def ratios(seed):
         config = sweep(screen={"precision": FEW}, seed=seed)
-        return [row.ratio for row in rank_with(task, task.teacher, [CutMix(), Cutout()], ScreenPlan.resolve(config)).rows]
+        return [
+            row.ratio for row in rank_with(task, task.teacher, [CutMix(), Cutout()], ScreenPlan.resolve(config)).rows
+        ]
 
     assert ratios(1) == ratios(1) != ratios(2)
 

@@ -87,3 +87,14 @@ def score_here(task, checkpoints, bits, resources):
 
     for name, checkpoint in checkpoints.items():
         yield name, test_score(replace(task, bits=bits[name]), read_state(checkpoint)["model"]), ""
+
+
+def start_search(name, algorithm, task, space, journal, *, seed=0, callback=None, **settings):
+    """A search of `algorithm` with these settings of a role's `search` section; nothing of it is run."""
+    from search.algorithms.registry import capabilities
+    from search.config.schema import SearchConfig
+
+    search = SearchConfig(algorithm=algorithm, **settings)
+    cls = capabilities(algorithm)
+    search.check_algorithm(cls)
+    return cls.variant(search)(name, task, search, space, journal, seed=seed, callback=callback)

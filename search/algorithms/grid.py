@@ -1,70 +1,84 @@
-"""A student for each choice, some times over: which of them suits this pair of teacher and student."""
+"""Grid search: a student for each combination of choices, a few times over; the best mean wins."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import Any
+from typing import Any, ClassVar
 
 from results.analysis.choices import told
-from search.algorithms.base import SearchAlgorithm, SearchResult, member_seed, replayed
-from search.execution.trials import Member, Outcome
-from spaces import Genome, Phase, Policy, Schedule, Space, WorkError
+from search.algorithms.base import SearchAlgorithm, SearchResult, member_seed
+from search.algorithms.registry import SearchSettings
+from search.execution.members import Member, Outcome
+from spaces import Genome, Phase, Policy, Space
 from spaces.search_space.domain import variants
 
 
 def combinations(space: Space) -> list[Genome]:
-    """Every genome without a policy that a space without ranges has, the last choice changing fastest."""
+    """Return every genome without a policy that a space without ranges has, the last choice changing fastest."""
     distill, bits = variants(space.distill) or [{}], variants(space.bits) or [{}]
-    return [Genome(Policy(), *chosen) for chosen in itertools.product(space.augmentations, distill, bits)]
+    return [Genome(Policy(), *choice) for choice in itertools.product(space.augmentations, distill, bits)]
 
 
 class GridSearch(SearchAlgorithm):
-    """Fixed genomes without a policy: each combination of choices of the space, as often as `search.repeats` says.
+    """Every combination of space.augment, space.distill and space.bits without a policy, `replicates` times each.
 
-    The same repetition has the same seed under every combination, so that weights and batches are paired. Kind `choice`
-    is the grid of `space.augment` alone.
+    A replicate has the same seed under every combination, so that weights and batches are paired. Nothing is compared
+    but means over replicates.
     """
 
-    def scores(self, outcomes: Sequence[Outcome]) -> dict[str, float]:
-        """Mean validation accuracy by what was chosen; what failed in every repetition is missing."""
-        return {self._label(genome): _mean(group) for genome, group in self._groups(outcomes)}
+    multi_objective: ClassVar[bool] = True
+    random_control: ClassVar[bool] = False
+    roles: ClassVar[tuple[str, ...]] = ("student",)
+    settings: ClassVar[frozenset[str]] = frozenset({"replicates"})
 
-    def found(self, outcomes: Sequence[Outcome], provenance: dict[str, Any]) -> SearchResult:
-        """The combination with the best mean over its repetitions; ties go to the first.
+    @classmethod
+    def check(cls, search: SearchSettings, space: Space) -> None:  # noqa: ARG003  # as the base has it
+        """Check that the space has no range.
 
         Raises:
-            WorkError: no member reached the end with a score.
+            ValueError: It has one.
+        """
+        if variants({**space.distill, **space.bits}) is None:
+            raise ValueError("algorithm: grid must have lists of values in space.distill and space.bits, not ranges")
+
+    @classmethod
+    def member_count(cls, search: SearchSettings, space: Space) -> int:
+        """Return the number of combinations times the replicates."""
+        return len(combinations(space)) * search.replicates
+
+    def draw(self) -> tuple[Member, ...]:
+        """List every combination, replicate by replicate."""
+        self._combinations = combinations(self.space)
+        places = itertools.product(range(self.search.replicates), self._combinations)
+        return tuple(
+            self.member(index, genome, seed=member_seed(self.seed, self.task.role, 0, replicate))
+            for index, (replicate, genome) in enumerate(places)
+        )
+
+    def scores(self, outcomes: Sequence[Outcome]) -> dict[str, float]:
+        """Return the mean validation accuracy by combination, without those that failed in every replicate."""
+        return {self._label(genome): _mean(group) for genome, group in self._groups(outcomes)}
+
+    def result(self, outcomes: Sequence[Outcome], provenance: Mapping[str, Any]) -> SearchResult:
+        """Select the combination with the best mean over its replicates; ties go to the first.
+
+        Raises:
+            WorkError: No member reached the end with a score.
         """
         groups = self._groups(outcomes)
         if not groups:
-            why = next((outcome.error for outcome in outcomes if outcome.error), "none was scored")
-            raise WorkError(f"every member of {self.name} failed; the first: {why}")
+            raise self._failed(outcomes)
         genome, group = max(groups, key=lambda item: _mean(item[1]))
         best = max(group, key=lambda outcome: outcome.score)
-        origin = {"run": best.name, "value": _mean(group), "repeats": len(group), "parents": []}
-        phases = replayed((Phase(self.stage.epochs, genome),), best, self.task)
-        schedule = Schedule(phases, self.task.role, self.task.image, provenance | origin)
+        origin = {"run": best.name, "value": _mean(group), "replicates": len(group), "parents": []}
+        schedule = self.schedule((Phase(self.search.epochs, genome),), best, provenance, origin)
         return SearchResult(schedule, best, (), _mean(group))
 
-    def _draw(self) -> tuple[Member, ...]:
-        self._combinations = combinations(self.space)
-        places = itertools.product(range(self.search.repeats), self._combinations)
-        return tuple(
-            Member(
-                f"{self.name}-{index:02d}",
-                index,
-                member_seed(self.search.seed, self.task.role, 0, repeat),
-                genome,
-                f"{self.kind} search",
-            )
-            for index, (repeat, genome) in enumerate(places)
-        )
-
     def _groups(self, outcomes: Sequence[Outcome]) -> list[tuple[Genome, list[Outcome]]]:
-        """The outcomes with a score, by combination, in the order of these."""
+        """Return the outcomes with a score by combination, in the combinations' order."""
         place = {member.name: member.index % len(self._combinations) for member in self.members}
         groups: list[list[Outcome]] = [[] for _ in self._combinations]
         for outcome in outcomes:
@@ -73,14 +87,14 @@ class GridSearch(SearchAlgorithm):
         return [(genome, group) for genome, group in zip(self._combinations, groups, strict=True) if group]
 
     def _label(self, genome: Genome) -> str:
-        """What a combination is called: all that is not the same in each of them, or its augmentation."""
+        """Return the choices that differ between combinations, or the augmentation where nothing else does."""
         every = [told(other) for other in self._combinations]
         names = dict.fromkeys(itertools.chain.from_iterable(every))
         differ = [name for name in names if len({str(choices.get(name)) for choices in every}) > 1]
-        chosen = told(genome)
+        choices = told(genome)
         if set(differ) <= {"augment"}:
             return genome.augment.label
-        return ", ".join(f"{name} {chosen[name]}" for name in differ if name in chosen)
+        return ", ".join(f"{name} {choices[name]}" for name in differ if name in choices)
 
 
 def _mean(group: Sequence[Outcome]) -> float:

@@ -1,198 +1,146 @@
-"""Fixed genomes that Optuna's TPE suggests, each with what became of those before it in view.
-
-Source: Bergstra et al. 2011, https://papers.nips.cc/paper/4443; Optuna, Akiba et al. 2019,
-https://arxiv.org/abs/1907.10902. The space is conditional: what is free within a choice is drawn only where that choice
-is.
-"""
+"""Optuna's TPE: genomes that are suggested one by one, each from the scores of those before it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from copy import copy
-from typing import Any
-
-import optuna
-from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
-from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState, create_trial
-from ray.tune.search import Searcher
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from search.algorithms.base import SearchAlgorithm, member_seed
-from search.execution.journal import Journal, Progress
-from search.execution.trials import Member, trial_config
+from search.algorithms.registry import SearchSettings
+from search.algorithms.successive_halving import EarlyStopping
+from search.execution.journal import Progress
+from search.execution.members import Member
 from spaces import Genome
 
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+    from search.algorithms.optuna_searcher import Suggestions
+
 ROUNDS = 10
-"""Suggestions come in so many rounds, unless each is made as it is asked for."""
+"""Number of rounds of a synchronous search."""
 
 LEAST_ROUND = 4
+"""Smallest number of suggestions in a round."""
 
 
-class TPESearch(SearchAlgorithm):
-    """A search whose members are suggested one by one; `members` holds those that have been so far.
+class TPE(SearchAlgorithm):
+    """Tree-structured Parzen estimator (Bergstra et al. 2011, https://papers.nips.cc/paper/4443), by Optuna.
 
-    Where `search.synch` holds, all of a round are suggested before any of them is scored, and scores are told in the
-    members' order, so that suggestions do not depend on which worker was faster. Each suggestion draws with a seed of
-    its own, so it follows from what was told before it, and the journal is all that a resumed search needs.
+    The space is conditional: what is free within a choice is suggested only where that choice is made. `members` holds
+    the members that have been suggested so far.
+
+    With `synchronous: true` all members of a round are suggested before any of them is scored, and the study sees
+    scores in the members' order, so suggestions do not depend on which worker was faster. Each suggestion draws with a
+    seed of its own and follows from the scores before it, so a resumed search needs the journal and nothing else.
     """
 
-    def _draw(self) -> tuple[Member, ...]:
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
+    multi_objective: ClassVar[bool] = True
+    settings: ClassVar[frozenset[str]] = frozenset({"trials", "synchronous", "early_stopping"})
+
+    @classmethod
+    def variant(cls, search: SearchSettings) -> type[Self]:
+        """Return the class that stops members early, where the settings ask for it."""
+        early: Any = TPEWithEarlyStopping
+        return cls if search.early_stopping == "none" else early
+
+    def draw(self) -> tuple[Member, ...]:
+        """Read what was suggested before the sweep was resumed."""
+        from search.algorithms.optuna_searcher import parse_distributions
+
         # A teacher has no bits to choose, so its size is no objective.
         self._sized = "size" in self.search.objective and self.task.role == "student"
-        self._asked: list[tuple[dict[str, Any], dict[str, BaseDistribution]]] = []
-        self._told: dict[int, FrozenTrial] = {}
+        self._suggested: list[tuple[dict[str, Any], dict[str, Any]]] = []
+        self._finished: dict[int, FrozenTrial] = {}
         known = [event for event in self._journal.notes("suggested") if event["stage"] == self.name]
         for event in known:
-            spaces = {name: json_to_distribution(text) for name, text in event["distributions"].items()}
-            self._asked.append((event["params"], spaces))
+            self._suggested.append((event["params"], parse_distributions(event["distributions"])))
         return tuple(
-            self._suggested(index, Genome.from_json(event["genome"]), event["cohort"])
+            self.member(index, Genome.from_json(event["genome"]), cohort=event["cohort"])
             for index, event in enumerate(known)
         )
 
+    def searcher(self, others: Sequence[Member]) -> Suggestions | None:
+        """Return the searcher that suggests members, and hands out `others` in the gaps between rounds."""
+        from search.algorithms.optuna_searcher import Suggestions
+
+        unfinished = [m for m in others if not self._journal.progress(m.name).over(self.task.epochs)]
+        return Suggestions(self, unfinished, self._journal) if self.missing or self.pending or unfinished else None
+
     @property
     def waits(self) -> bool:
-        """Whether the next suggestion wants the scores of a round that is not over."""
+        """True where the next suggestion needs the scores of a round that is not over."""
         return self._starts_a_round and bool(self.pending)
 
     @property
     def missing(self) -> int:
-        """How many members are still to be suggested."""
-        return max(0, self.stage.population - len(self.members))
+        """Number of members that are still to be suggested."""
+        return max(0, self.search.trials - len(self.members))
 
     def suggest(self) -> Member:
-        """The next member."""
+        """Suggest the next member."""
+        from search.algorithms.optuna_searcher import ask
+
         index = len(self.members)
-        cohort = index // self._round if self.search.synch else index
+        cohort = index // self._round if self.search.synchronous else index
         self._tell(cohort)
-        trial = self._study(member_seed(self.search.seed, self.task.role, 3, index)).ask()
-        genome = self.space.suggested(_Asked(trial))
-        spaces = {name: distribution_to_json(space) for name, space in trial.distributions.items()}
-        content = {"genome": genome.to_json(), "cohort": cohort, "params": trial.params, "distributions": spaces}
+        study = self._study(member_seed(self.seed, self.task.role, 3, index))
+        genome, params, distributions, plain = ask(study, self.space)
+        content = {"genome": genome.to_json(), "cohort": cohort, "params": params, "distributions": plain}
         self._journal.note("suggested", stage=self.name, **content)
-        self._asked.append((trial.params, trial.distributions))
-        self.members = (*self.members, self._suggested(index, genome, cohort))
+        self._suggested.append((params, distributions))
+        self.members = (*self.members, self.member(index, genome, cohort=cohort))
         return self.members[-1]
 
     def cohort_size(self, member: Member) -> int:
-        """How many that are compared with a member have yet to be trained, those included that will be suggested."""
-        if not self.search.synch:
+        """Return how many members of the cohort are still to be trained, those to be suggested included."""
+        if not self.search.synchronous:
             return 1
         there = sum(other.cohort == member.cohort for other in self.pending)
-        rest = min(self._round, self.stage.population - member.cohort * self._round)
+        rest = min(self._round, self.search.trials - member.cohort * self._round)
         known = sum(other.cohort == member.cohort for other in self.members)
         return there + max(0, rest - known)
 
-    def _suggested(self, index: int, genome: Genome, cohort: int) -> Member:
-        seed = member_seed(self.search.seed, self.task.role, 0, index)
-        name, stage = f"{self.name}-{index:02d}", f"{self.kind} search"
-        return Member(name, index, seed, genome, stage, moved=self.halved, cohort=cohort)
-
     @property
     def _round(self) -> int:
-        return max(LEAST_ROUND, math.ceil(self.stage.population / ROUNDS))
+        return max(LEAST_ROUND, math.ceil(self.search.trials / ROUNDS))
 
     @property
     def _starts_a_round(self) -> bool:
-        return self.search.synch and len(self.members) % self._round == 0
+        return self.search.synchronous and len(self.members) % self._round == 0
 
     def _study(self, seed: int) -> optuna.Study:
-        """A study that has been told all that is to be told, and nothing else: even a trial's number plays a part."""
-        directions = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE)[: 1 + self._sized]
-        study = optuna.create_study(directions=directions, sampler=optuna.samplers.TPESampler(seed=seed))
-        study.add_trials(self._told.values())
-        return study
+        """Return a study with the finished trials and nothing else: even a trial's number changes its suggestions."""
+        from search.algorithms.optuna_searcher import new_study
+
+        return new_study(seed, self._finished.values(), sized=self._sized)
 
     def _tell(self, cohort: int) -> None:
-        """Take down what became of those before `cohort` that are through, in the members' order."""
-        for member, (params, spaces) in zip(self.members, self._asked, strict=True):
+        """Add the finished members of the cohorts before `cohort` to the study, in the members' order."""
+        from search.algorithms.optuna_searcher import finished_trial
+
+        for member, (params, distributions) in zip(self.members, self._suggested, strict=True):
             progress = self._journal.progress(member.name)
-            if member.cohort >= cohort or member.index in self._told or not progress.over(self.task.epochs):
+            if member.cohort >= cohort or member.index in self._finished or not progress.over(self.task.epochs):
                 continue
-            state, values = self._became(member, progress)
+            values = self._values(member, progress)
             scores = {epoch: score for epoch, score in progress.scores if not math.isnan(score)}
-            told = create_trial(
-                state=state,
-                values=values,
-                params=params,
-                distributions=spaces,
-                intermediate_values={} if self._sized else scores,
+            self._finished[member.index] = finished_trial(
+                params, distributions, values, pruned=progress.stopped, intermediate={} if self._sized else scores
             )
-            told.__class__ = _Told
-            self._told[member.index] = told
 
-    def _became(self, member: Member, progress: Progress) -> tuple[TrialState, list[float] | None]:
-        """What became of a member: its score, and where it counts the size; PRUNED where it was stopped early."""
-        score = progress.score(self.stage.interval)
+    def _values(self, member: Member, progress: Progress) -> list[float] | None:
+        """Return the member's score, and its size where that is an objective; None where it has no score."""
+        score = progress.score(self.search.interval)
         if progress.error or math.isnan(score):
-            return TrialState.FAIL, None
-        if progress.stopped:
-            return TrialState.PRUNED, None
-        return TrialState.COMPLETE, [score, float(self.task.size_in_bits(member.source))] if self._sized else [score]
+            return None
+        return [score, float(self.task.size_in_bits(member.source))] if self._sized else [score]
 
 
-class Suggestions(Searcher):
-    """Hands Ray Tune what a `TPESearch` suggests, and `others`, fixed members, in the gaps that its rounds leave."""
+class TPEWithEarlyStopping(TPE, EarlyStopping):
+    """TPE whose members are compared on rungs; the study sees a member that was stopped as pruned."""
 
-    def __init__(self, stage: TPESearch, others: Sequence[Member], journal: Journal) -> None:
-        """Begin with those that an earlier life of the sweep has left unfinished."""
-        super().__init__()
-        self._stage, self._journal = stage, journal
-        self._left = stage.pending
-        self._others = [m for m in others if not journal.progress(m.name).over(stage.task.epochs)]
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Ray pickles its searcher beside the trials; all that this one knows stands in the journal."""
-        return {}
-
-    def suggest(self, trial_id: str) -> Any:
-        """The next trial's configuration; None: none at the moment; `FINISHED`: no more."""
-        if self._left:
-            member = self._left.pop(0)
-        elif self._stage.missing and not self._stage.waits:
-            member = self._stage.suggest()
-        elif self._others:
-            member = self._others.pop(0)
-        else:
-            return None if self._stage.missing else self.FINISHED
-        config = trial_config(member, self._journal, self._stage.stage.interval)
-        if member.moved:
-            config["cohort_size"] = self._stage.cohort_size(member)
-        return {"member": config}
-
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Nothing: what became of a member stands in the journal."""
-
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing: what was suggested stands in the journal."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing."""
-
-
-class _Told(FrozenTrial):
-    """A trial that is over: a study that is told it gets its own number for it, and all else is shared.
-
-    Each suggestion has a study of its own, and Optuna copies each trial to its depths, which took longer than all else.
-    """
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> FrozenTrial:
-        return copy(self)
-
-
-class _Asked:
-    """An Optuna trial as what a space draws from."""
-
-    def __init__(self, trial: optuna.Trial) -> None:
-        self._trial = trial
-
-    def choice(self, name: str, count: int) -> int:
-        return int(self._trial.suggest_categorical(name, tuple(range(count))))
-
-    def number(self, name: str, low: float, high: float, *, log: bool) -> float:
-        return self._trial.suggest_float(name, low, high, log=log)
-
-    def whole(self, name: str, low: int, high: int, *, log: bool) -> int:
-        return self._trial.suggest_int(name, low, high, log=log)
+    multi_objective: ClassVar[bool] = False
+    settings: ClassVar[frozenset[str]] = TPE.settings | {"tie_break", "reduction"}

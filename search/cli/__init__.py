@@ -8,10 +8,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from search.cli import run_commands, view_commands
-from search.cli.app import app
+from search.cli import run_commands, view_commands  # noqa: F401  # each command registers itself
+from search.cli.application import app
 
-__all__ = ["app", "main", "run_commands", "view_commands"]
+__all__ = ["app", "main"]
 
 
 def main() -> None:

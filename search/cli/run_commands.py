@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from search.cli.app import app
+from search.cli.application import app
 from search.cli.options import Address, Json, Set, Storage, SweepFile, read_config, show_table
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from search.config.schema import SweepConfig
 
 
-@app.command(epilog="Example: roletune search examples/digits.yaml --set student.stage.epochs=12")
+@app.command(epilog="Example: roletune search examples/digits.yaml --set student.search.epochs=12")
 def search(
     sweep: SweepFile,
     set_: Set = None,
@@ -102,10 +102,10 @@ def evaluate(
     folder = sweep if sweep.is_dir() else None
     config = read_config(sweep / "sweep.yaml" if folder else sweep, set_, storage)
     from search.sweeps.evaluation import evaluate as compare
-    from search.sweeps.evaluation import named, with_teacher
+    from search.sweeps.evaluation import named_policies, with_teacher
     from spaces import Schedule
 
-    files = named(folder, policy or (), role)
+    files = named_policies(folder, policy or (), role)
     schedules = {name: Schedule.load(path, config.space.own) for name, path in files.items()}
     if any(schedule.role == "student" for schedule in schedules.values()):
         config = with_teacher(config, [path.parent for path in files.values()])
@@ -144,13 +144,13 @@ def doctor(
 
 
 def _print_plan(config: SweepConfig, as_json: bool) -> None:
-    from search.sweeps.plan import checked_data, planned_epochs
+    from search.sweeps.plan import SweepPlan
 
-    data = checked_data(config)
+    resolved = SweepPlan.resolve(config)
     plan: dict[str, Any] = {
         "sweep": json.loads(config.model_dump_json(by_alias=True)),
-        "images": {part: len(getattr(data, part)) for part in ("train", "validation", "test")},
-        "epochs_over_all_trials": planned_epochs(config),
+        "images": {part: len(getattr(resolved.data, part)) for part in ("train", "validation", "test")},
+        "epochs_over_all_trials": resolved.total_epochs,
     }
     if as_json:
         typer.echo(json.dumps(plan))

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from search.cli.app import app
+from search.cli.application import app
 from search.cli.options import Json, Own
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Any, get_args, get_type_hints
 from rich.markup import escape
 from rich.table import Table
 
-from search.config.schema import SearchConfig
+from search.algorithms import registry
 from spaces import OPERATIONS
 from spaces.augmentations import CATALOG
 from spaces.core.errors import unknown
@@ -60,7 +60,8 @@ def settings() -> tuple[Setting, ...]:
     projections, normalizations = (dict.fromkeys(_literal(hints[n]), ("", "")) for n in ("projection", "normalization"))
     augmentations = {kind: (_options(choice), _first(choice)) for kind, choice in CATALOG.items()}
     losses = {kind: (_options(loss), _first(import_module(loss.__module__))) for kind, loss in LOSSES.items()}
-    kinds = _literal(SearchConfig.model_fields["kind"].annotation)
+    algorithms = {name: registry.capabilities(name) for name in registry.ALGORITHMS}
+    searches = {name: (", ".join(sorted(each.settings)), _first(each)) for name, each in algorithms.items()}
     return (
         Setting("space.operations", "what a policy is made of", {name: ("", "") for name in OPERATIONS}),
         Setting("space.augment", "a student's second view", augmentations, own=True),
@@ -75,7 +76,7 @@ def settings() -> tuple[Setting, ...]:
             own=True,
         ),
         Setting("data.name", "the images", {k: ("", source.about) for k, source in DATA.items()}, own=True),
-        Setting("search.kind", "how genomes evolve", {name: ("", "") for name in kinds}),
+        Setting("teacher.search.algorithm, student.search.algorithm", "how policies are searched", searches, own=True),
     )
 
 

@@ -1,19 +1,31 @@
-"""The sweep file: what it may say, its defaults, and the one line that refuses anything else."""
+"""The sweep file: its sections, their defaults, and what must hold between them."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_serializer,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
-from spaces import RequestError, RoletuneError, Space
+from search.algorithms import registry
+from search.config.yaml_io import apply_override, check_renamed, parse_yaml, refusal
+from spaces import RequestError, Space
 from spaces.augmentations import Identity
-from spaces.core.errors import unknown
 from spaces.core.io import read_text
 from spaces.core.redaction import bare
 from spaces.search_space.domain import constant, examples, variants
@@ -24,87 +36,154 @@ from trainables.training.recipe import Recipe
 
 Count = Annotated[int, Field(ge=1)]
 
-SEVERAL = ("random", "grid", "tpe")
-"""Kinds of search that may have several objectives."""
-
-GRIDS = ("choice", "grid")
-"""Kinds of search that try every combination of choices, without a policy."""
-
-COPYING = ("pbt", "pb2")
-"""Kinds of search whose members copy each other's weights."""
+FINAL_EPOCHS = 24
+"""Epochs of the final training of a role without a search, where nothing else is said."""
 
 
 class Section(BaseModel):
-    """A part of the sweep file: unknown keys are errors, types are exact, values do not change."""
+    """Section of the sweep file: unknown keys are errors, types are exact, values do not change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class DataConfig(Section):
-    """Which images, and how they are split."""
+    """Images, and how they are split."""
 
-    name: str = Field(description="a built-in set, or a factory of your own: package.module:function")
-    root: str = Field("data", description="folder that the set's files lie in")
-    train: Count | None = Field(None, description="images kept for the search; null: all that are not held out")
-    validation: Count | None = Field(None, description="images held out; null: the rest, or 10 % where train is null")
-    seed: int = Field(0, ge=0, description="of the split")
-    size: Count | None = Field(None, description="side in px, for image folders")
-    download: bool = Field(False, description="whether a missing set may be fetched")
-    workers: int = Field(0, ge=0, description="decoding processes, for image folders")
-
-
-class StageConfig(Section):
-    """A role's search."""
-
-    epochs: Count = Field(24, description="epochs each member is trained")
-    population: int = Field(4, ge=2, description="members")
-    interval: Count = Field(3, description="epochs between perturbations")
+    name: str = Field(description="built-in data set, or dotted name of your own factory: package.module:function")
+    root: str = Field("data", description="folder with the files of the data set")
+    train: Count | None = Field(None, description="training images; null: all that are not held out")
+    validation: Count | None = Field(None, description="validation images; null: the rest, or 10 % where train is null")
+    seed: int = Field(0, ge=0, description="seed of the split")
+    size: Count | None = Field(None, description="side of the images in px, for image folders")
+    download: bool = Field(False, description="download a missing data set")
+    workers: int = Field(0, ge=0, description="processes that decode images, for image folders")
 
 
-class FullConfig(Section):
-    """A role's full training with what was found, on train and validation images together."""
+class SearchConfig(Section):
+    """Search of one role.
 
-    epochs: Count | None = Field(None, description="null: as many as the stage has")
-    seeds: Count = Field(1, description="repetitions; two or more give an interval")
+    Settings that the algorithm does not take must be left out; see `roletune list algorithm`.
+
+    Example:
+        >>> SearchConfig(algorithm="tpe", trials=40).epochs
+        24
+        >>> SearchConfig(algorithm="pba").population
+        16
+    """
+
+    algorithm: str = Field(
+        "pbt",
+        description="pbt, pba, pb2, random, successive_halving, tpe or grid, or the dotted name of your own class",
+    )
+    population: int = Field(4, ge=2, description="members that are trained together (pbt, pb2; pba: 16)")
+    trials: int = Field(4, ge=2, description="members that are drawn or suggested (random, successive_halving, tpe)")
+    epochs: Count = Field(24, description="epochs that each member is trained")
+    interval: Count = Field(3, description="epochs between perturbations or scores; the first rung of early stopping")
+    synchronous: bool = Field(True, description="compare all members together; false: each as it arrives")
+    tie_break: Literal["none", "t_stddev"] = Field("none", description="order of students of equal accuracy")
+    quantile: float = Field(0.25, gt=0, le=0.5, description="share of members that copy, and share that is copied")
+    reduction: int = Field(3, ge=2, description="one member in so many goes on at each rung")
+    replicates: Count = Field(3, description="students for each combination of a grid; the best mean wins")
+    early_stopping: Literal["none", "asha"] = Field("none", description="stop the worse members early (tpe)")
+    objective: tuple[Literal["accuracy", "size"], ...] = Field(
+        ("accuracy",), description="what is optimized; size is the number of bits of the exported student"
+    )
+    options: dict[str, Any] = Field(default_factory=dict, description="settings of an algorithm of your own")
+
+    @field_validator("algorithm")
+    @classmethod
+    def _algorithm_is_known(cls, name: str) -> str:
+        registry.check_name(name)
+        return name
+
+    @model_validator(mode="after")
+    def _settings_apply(self) -> SearchConfig:
+        if self.objective[:1] != ("accuracy",) or len(set(self.objective)) < len(self.objective):
+            raise ValueError(f"objective must name accuracy first, and each once, got {list(self.objective)}")
+        if not registry.is_custom(self.algorithm):
+            self.check_algorithm(registry.capabilities(self.algorithm))
+        return self
+
+    def check_algorithm(self, algorithm: type[registry.Capabilities]) -> None:
+        """Check the settings against an algorithm, and fill in its own defaults.
+
+        Raises:
+            ValueError: The algorithm does not take a setting that is given.
+        """
+        if self.options and not registry.is_custom(self.algorithm):
+            raise ValueError("options must be left out with a built-in algorithm; they go with a dotted name")
+        for name, value in algorithm.defaults.items():
+            if name not in self.model_fields_set:
+                self.__dict__[name] = value
+        actual = algorithm.variant(self)
+        for name in type(self).model_fields:
+            if name in self.model_fields_set & registry.SETTINGS - actual.settings:
+                other = {"population": "trials", "trials": "population"}.get(name, "")
+                hint = f"set {other}" if other in actual.settings else f"it takes {_words(actual.settings)}"
+                raise ValueError(f"{name} must be left out with algorithm: {self.algorithm}; {hint}")
+        if len(self.objective) > 1 and not actual.multi_objective:
+            names = registry.names_with(multi_objective=True)
+            early = " without early_stopping" if algorithm.multi_objective else ""
+            raise ValueError(f"objective must be [accuracy], except for algorithm: {names}{early}")
+
+    @model_serializer(mode="wrap")
+    def _without_other_settings(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out the settings that the algorithm does not take."""
+        if registry.is_custom(self.algorithm):
+            taken: Iterable[str] = self.model_fields_set
+        else:
+            taken = registry.capabilities(self.algorithm).variant(self).settings
+        content: dict[str, Any] = handler(self)
+        unused = registry.SETTINGS - set(taken) | (set() if self.options else {"options"})
+        return {name: value for name, value in content.items() if name not in unused}
+
+
+class FinalConfig(Section):
+    """Final training of a role with the policy that was found, on training and validation images together."""
+
+    epochs: Count | None = Field(None, description="null: as many as the search has, or 24 without a search")
+    seeds: Count = Field(1, description="repetitions; two or more give a confidence interval")
 
 
 class RoleConfig(Section):
     """One role."""
 
-    model: str = Field("resnet8", description="a built-in model, or a factory of your own: package.module:function")
-    recipe: Recipe = Field(default_factory=Recipe, description="how it is trained")
-    stage: StageConfig = Field(default_factory=StageConfig, description="its search")
-    full: FullConfig = Field(default_factory=FullConfig, description="its full training")
+    model: str = Field("resnet8", description="built-in model, or dotted name of your own: package.module:function")
+    recipe: Recipe = Field(default_factory=Recipe, description="optimizer and schedule of the training")
+    search: SearchConfig | None = Field(
+        default_factory=SearchConfig, description="search of its augmentation; null: trained without one"
+    )
+    final: FinalConfig = Field(default_factory=FinalConfig, description="final training with the policy that was found")
 
     @property
-    def full_epochs(self) -> int:
-        """Epochs of the full training."""
-        return self.full.epochs or self.stage.epochs
+    def final_epochs(self) -> int:
+        """Epochs of the final training."""
+        return self.final.epochs or (self.search.epochs if self.search else FINAL_EPOCHS)
 
 
 class TeacherConfig(RoleConfig):
     """The teacher."""
 
-    model: str = Field("resnet20", description="a built-in model, or a factory of your own: package.module:function")
-    data: DataConfig | None = Field(None, description="its own task, where it is another than the student's")
-    pretrained: bool = Field(True, description="false: a teacher with random weights; its stage is skipped")
-    classes: Count | None = Field(None, description="that given weights answer with; null: those of its data")
-    weights: str | None = Field(None, description="a trained teacher (safetensors or state_dict): its stage is skipped")
+    model: str = Field("resnet20", description="built-in model, or dotted name of your own: package.module:function")
+    data: DataConfig | None = Field(None, description="its own data, where they differ from the student's")
+    pretrained: bool = Field(True, description="false: a teacher with random weights, which is not trained")
+    classes: Count | None = Field(None, description="classes of given weights; null: those of its data")
+    weights: str | None = Field(None, description="file of a trained teacher (safetensors or state_dict)")
     policy: str | None = Field(None, description="with weights: the policy it was trained with, for distinct views")
 
     @property
     def given(self) -> bool:
-        """Whether there is nothing to train: the weights are a file's, or random."""
+        """True where there is nothing to train: the weights come from a file, or are random."""
         return self.weights is not None or not self.pretrained
 
     @model_validator(mode="after")
     def _one_origin(self) -> TeacherConfig:
         if self.weights is not None and not self.pretrained:
-            raise ValueError("pretrained: false has random weights; leave out weights, or pretrained")
+            raise ValueError("weights must be left out with pretrained: false, which has random weights")
         if self.policy is not None and self.weights is None:
-            raise ValueError("policy goes with weights; without them the teacher's own is searched")
+            raise ValueError("policy must go with weights; without them the teacher's own policy is searched")
         if self.classes is not None and not self.given:
-            raise ValueError("classes goes with weights or pretrained: false; a teacher that is trained has its data's")
+            raise ValueError("classes must go with weights or pretrained: false; a trained teacher has its data's")
         return self
 
 
@@ -112,55 +191,34 @@ class StudentConfig(RoleConfig):
     """The student."""
 
     distill: Distill = Field(default_factory=Distill, description="how it learns from the teacher")
-    bits: Bits = Field(default_factory=Bits, description="of weights and activations: 1, 2, 4, 8, or 32 for neither")
-
-
-class SearchConfig(Section):
-    """How genomes evolve."""
-
-    kind: Literal["pbt", "pb2", "random", "asha", "tpe", "tpe+asha", "choice", "grid"] = Field(
-        "pbt",
-        description="population-based training (pb2: a bandit chooses its numbers); fixed genomes, random or suggested "
-        "by Optuna's TPE (asha: the worse are stopped early); students for each of space.augment, or each combination",
-    )
-    objective: tuple[Literal["accuracy", "size"], ...] = Field(
-        ("accuracy",), description="what is searched for; with size, the bits of the exported student, together"
-    )
-    seed: int = Field(0, ge=0, description="of genomes, weights and batches")
-    synch: bool = Field(True, description="perturb all members together, suggest in rounds; false: each as it arrives")
-    tie_break: Literal["none", "t_stddev"] = Field("none", description="between students of equal accuracy")
-    repeats: Count = Field(3, description="for choice and grid: students for each combination; the best mean wins")
-    reduction: int = Field(3, ge=2, description="for asha: one in so many goes on, at epochs interval, interval × 3, …")
-    quantile: float = Field(0.25, gt=0, le=0.5, description="share of members that copy, and that are copied")
-
-    @model_validator(mode="after")
-    def _objectives_can_be_had(self) -> SearchConfig:
-        if self.objective[:1] != ("accuracy",) or len(set(self.objective)) < len(self.objective):
-            raise ValueError(f"objective names accuracy first, and each once, got {list(self.objective)}")
-        if len(self.objective) > 1 and self.kind not in SEVERAL:
-            kinds = f"{', '.join(SEVERAL[:-1])} or {SEVERAL[-1]}"
-            raise ValueError(f"several objectives go with kind: {kinds}, got {self.kind}")
-        return self
+    bits: Bits = Field(default_factory=Bits, description="bits of weights and of activations: 1, 2, 4, 8 or 32")
 
 
 class ScreenConfig(Section):
-    """How augmentations are ranked by T. stddev with the teacher alone."""
+    """Screening: augmentations are ranked by T. stddev with the teacher alone."""
 
-    drop: float = Field(0.0, ge=0, lt=1, description="share of space.augment that students do without; 0: no screening")
-    draw: Literal["sample", "batch"] | None = Field(None, description="random numbers for all; null: as each one says")
-    precision: Precision = Field(default_factory=Precision, description="how long to look")
+    drop: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of space.augment that is dropped before the student's search; 0: no screening",
+    )
+    draw: Literal["sample", "batch"] | None = Field(
+        None, description="random numbers per sample or per batch; null: as each augmentation says"
+    )
+    precision: Precision = Field(default_factory=Precision, description="number of images and means")
 
 
 class ValidateConfig(Section):
-    """What is scored, and when."""
+    """Validation: what members are scored on, and when."""
 
     images: Count | Literal["auto"] | None = Field(
         "auto",
-        description="at most so many of the validation images, the same for all; null: all; auto: 2,000, or one for "
-        "every 6 images trained on between two perturbations, if that is more",
+        description="number of validation images, the same for all members; null: all; auto: 2,000, or one for every "
+        "6 images trained on between two perturbations, if that is more",
     )
     every: Literal["slice", "epoch"] = Field(
-        "slice", description="at each perturbation, or each epoch, for curves: the last score counts"
+        "slice", description="score at each perturbation, or at each epoch for curves; the last score counts"
     )
 
     @field_validator("images", mode="before")
@@ -168,256 +226,234 @@ class ValidateConfig(Section):
     def _images_are_counted(cls, images: Any) -> Any:
         if images in (None, "auto") or (type(images) is int and images >= 1):
             return images
-        raise ValueError("images is auto, a whole number from 1, or null for all")
+        raise ValueError("images must be auto, a whole number >= 1, or null for all")
 
 
 class ResourceConfig(Section):
-    """What one trial gets."""
+    """Resources of one trial."""
 
-    cpus_per_trial: int = Field(1, ge=1, description="also its threads")
-    gpus_per_trial: float = Field(0.0, ge=0, description="a fraction shares a GPU")
-    retries: int = Field(2, ge=0, description="times a trial that died is started again from its checkpoint")
+    cpus_per_trial: int = Field(1, ge=1, description="CPUs, and threads of PyTorch")
+    gpus_per_trial: float = Field(0.0, ge=0, description="GPUs; a fraction shares one")
+    retries: int = Field(2, ge=0, description="times that a failed trial is restarted from its checkpoint")
     epoch_limit: float | None = Field(
-        None, gt=0, description="seconds an epoch may take; null: 20 times the slowest so far, at least 600"
+        None, gt=0, description="longest epoch in s; null: 20 times the slowest so far, at least 600"
     )
 
 
 class TrackingConfig(Section):
-    """Where MLflow writes."""
+    """Tracking by MLflow."""
 
     uri: str | None = Field(
-        None, repr=False, description="null: MLFLOW_TRACKING_URI, or a store in the sweep's own folder"
+        None,
+        repr=False,
+        description="address of an MLflow server or store; null: MLFLOW_TRACKING_URI, or a store in the sweep's folder",
     )
 
     @field_serializer("uri")
     def _without_credentials(self, uri: str | None) -> str | None:
-        """The sweep's own copy of its file, and what is printed of it, hold no password."""
+        """Leave the password out of the sweep's own copy of its file, and of what is printed of it."""
         return uri and bare(uri)
 
 
 class SweepConfig(Section):
-    """A whole sweep file."""
+    """A sweep file.
 
-    name: str = Field("sweep", description="of the sweep's folders and its MLflow experiment")
+    Example:
+        >>> config = SweepConfig.from_mapping({
+        ...     "data": {"name": "digits"},
+        ...     "student": {"model": "mlp", "search": {"algorithm": "pba"}},
+        ... })
+        >>> config.student.search.population, config.teacher.search.algorithm, config.seed
+        (16, 'pbt', 0)
+        >>> list(config.roles)
+        ['teacher', 'student']
+    """
+
+    name: str = Field("sweep", description="name of the sweep's folders and of its MLflow experiment")
+    seed: int = Field(0, ge=0, description="seed of genomes, weights and batches")
     data: DataConfig
     teacher: TeacherConfig | None = Field(default_factory=TeacherConfig, description="null: a student alone")
     student: StudentConfig | None = Field(default_factory=StudentConfig, description="null: a teacher alone")
-    space: Space = Field(default_factory=Space, description="where the agents may move")
-    search: SearchConfig = Field(default_factory=SearchConfig)
+    space: Space = Field(default_factory=Space, description="what the searches may choose")
     baselines: tuple[Literal["none", "random"], ...] = Field(
-        ("none", "random"), description="full trainings at the same budget to compare with"
+        ("none", "random"), description="final trainings to compare with: no policy, and the best random genome"
     )
     screen: ScreenConfig = Field(default_factory=ScreenConfig)
     validate_: ValidateConfig = Field(default_factory=ValidateConfig, alias="validate")
     resources: ResourceConfig = Field(default_factory=ResourceConfig)
     tracking: TrackingConfig = Field(default_factory=TrackingConfig)
-    storage: str = Field("runs", description="folder, or on a cluster a shared one, that the sweep's folder is made in")
+    storage: str = Field("runs", description="folder of the sweeps' folders; on a cluster one that all nodes share")
 
     @field_validator("name")
     @classmethod
     def _name_is_a_folder(cls, name: str) -> str:
         if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
-            raise ValueError("a name has letters, digits, '.', '_' and '-', and starts with a letter or digit")
+            raise ValueError("name must have letters, digits, '.', '_' and '-', and start with a letter or digit")
         return name
 
     @model_validator(mode="after")
     def _roles_fit_together(self) -> SweepConfig:
         if self.student is None and (self.teacher is None or self.teacher.given):
-            raise ValueError("student: null with no teacher to train leaves nothing to train")
+            raise ValueError("student must not be null without a teacher to train: there is nothing to train")
         if self.student is None and self.teacher is not None and self.teacher.data is not None:
-            raise ValueError("teacher.data is the task of a teacher beside a student; set data instead")
-        if self.student is None and self.space.distill:
-            raise ValueError("space.distill is the student's; there is none")
-        if self.search.kind == "choice" and self.space.distill:
-            raise ValueError("kind: choice compares space.augment alone; for space.distill take grid, tpe or pbt")
-        if self.search.kind == "grid" and variants({**self.space.distill, **self.space.bits}) is None:
-            raise ValueError("kind: grid tries every choice, and a range has no end of them; list values")
+            raise ValueError("teacher.data must be left out with student: null; set data instead")
+        for setting in ("distill", "bits"):
+            if self.student is None and getattr(self.space, setting):
+                raise ValueError(f"space.{setting} must be left out with student: null; it is the student's")
         if self.student is not None:
             for example in examples(self.space.distill):
                 self.student.distill.under(example)
-            self._views_fit(self.student.distill)
-        self._bits_fit()
+            self._views_fit(self.student)
+            self._bits_fit(self.student)
+        for role, settings in self.roles.items():
+            if settings.search is not None and not registry.is_custom(settings.search.algorithm):
+                self.check_search(role, settings.search, registry.capabilities(settings.search.algorithm))
         return self
 
-    def _bits_fit(self) -> None:
-        """The bits that are free can be had, and an objective of size has something to choose.
+    def check_search(self, role: str, search: SearchConfig, algorithm: type[registry.Capabilities]) -> None:
+        """Check a role's search against what its algorithm declares.
+
+        Args:
+            role: `teacher` or `student`.
+            search: Settings of the search.
+            algorithm: Class of the algorithm; one of the user's own is imported when the sweep starts.
 
         Raises:
-            ValueError: they cannot, or it has not.
+            ValueError: They do not go together.
         """
-        free, kind = self.space.bits, self.search.kind
-        if "size" in self.search.objective and constant(free.get("weights")):
-            raise ValueError("objective: size is the same for every student; free space.bits.weights, or leave it out")
-        if not free:
-            return
-        if self.student is None:
-            raise ValueError("space.bits is the student's; there is none")
-        if kind == "choice":
-            raise ValueError("kind: choice compares space.augment alone; for space.bits take random, grid, tpe or asha")
-        if kind in COPYING and not constant(free):
+        place, name = f"{role}.search", search.algorithm
+        if role not in algorithm.roles:
+            hint = f"it chooses what only the {algorithm.roles[0]} has; set {place}: null"
+            raise ValueError(f"{place}.algorithm must not be {name}: {hint}")
+        if role == "teacher" and len(search.objective) > 1:
+            raise ValueError(f"{place}.objective must be [accuracy]; size is an objective of the student")
+        if role == "teacher" and search.tie_break != "none":
+            raise ValueError(f"{place}.tie_break must be none; t_stddev orders students by what their teacher says")
+        space, free = self.space, self.space.bits
+        if role == "student" and algorithm.copies_weights and not constant(free):
+            names = registry.names_with(copies_weights=False)
             raise ValueError(
-                f"kind: {kind} copies weights between members, so that all have the same bits; "
-                "for space.bits take random, grid, tpe or asha"
+                f"space.bits must not be free with algorithm: {name}, which copies weights between members; "
+                f"use {names} for {place}"
             )
-        for name, domain in free.items():
-            if (values := variants(domain)) is None:
-                raise ValueError(f"space.bits.{name} is a choice among 1, 2, 4, 8 and 32, and a range holds others")
-            for value in values:
-                self.student.bits.under({name: value})
+        if "size" in search.objective and constant(free.get("weights")):
+            raise ValueError(
+                f"{place}.objective must be [accuracy] where every student has the same size; free space.bits.weights"
+            )
+        algorithm.check(search, space)
 
-    def _views_fit(self, distill: Distill) -> None:
-        """What teacher and student see can be had.
+    def _bits_fit(self, student: StudentConfig) -> None:
+        """Check that the free bits are possible.
 
         Raises:
-            ValueError: it cannot.
+            ValueError: They are not.
         """
-        distinct, teacher = distill.view == "distinct", self.teacher
+        for name, domain in self.space.bits.items():
+            if (values := variants(domain)) is None:
+                raise ValueError(f"space.bits.{name} must be a list of 1, 2, 4, 8 and 32; a range holds others")
+            for value in values:
+                student.bits.under({name: value})
+
+    def _views_fit(self, student: StudentConfig) -> None:
+        """Check that what teacher and student see is possible.
+
+        Raises:
+            ValueError: It is not.
+        """
+        distinct, teacher = student.distill.view == "distinct", self.teacher
+        tie_break = student.search is not None and student.search.tie_break != "none"
         if teacher is None:
-            if distinct or distill.init == "teacher" or self.screen.drop or self.search.tie_break != "none":
+            if distinct or student.distill.init == "teacher" or self.screen.drop or tie_break:
                 raise ValueError(
-                    "view: distinct, init: teacher, screen.drop and tie_break take a teacher; there is none"
+                    "view: distinct, init: teacher, screen.drop and tie_break must be left out with teacher: null"
                 )
             if any(choice.kind != Identity.kind for choice in self.space.augmentations):
-                raise ValueError("a second view is learned from the teacher's answers; leave out space.augment")
+                raise ValueError("space.augment must be left out with teacher: null; a second view needs its answers")
             return
         if distinct and teacher.given and teacher.policy is None:
-            raise ValueError("view: distinct shows a given teacher its own schedule; set teacher.policy to its file")
-        if distinct and self.search.tie_break == "t_stddev":
+            raise ValueError("teacher.policy must be given with view: distinct and a given teacher")
+        if distinct and tie_break:
             raise ValueError(
-                "tie_break: t_stddev takes view: shared; a teacher with its own view never sees the student's"
+                "tie_break: t_stddev must go with view: shared; a teacher with its own view never sees the student's"
             )
 
     @property
     def roles(self) -> dict[str, RoleConfig]:
-        """The roles that are searched, in order."""
+        """Roles that are trained, in order."""
         roles: dict[str, RoleConfig] = {}
         if self.teacher is not None and not self.teacher.given:
             roles["teacher"] = self.teacher
         return roles | ({"student": self.student} if self.student else {})
 
     def to_yaml(self) -> str:
-        """The resolved sweep file: every value, defaults included."""
+        """Return the resolved sweep file: every value, defaults included.
+
+        Example:
+            >>> print(SweepConfig.from_mapping({"data": {"name": "digits"}}).to_yaml()[:21])
+            name: digits
+            seed: 0
+        """
         content = json.loads(self.model_dump_json(by_alias=True))
         return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None)
 
     @classmethod
     def load(cls, path: Path | str, overrides: Iterable[str] = ()) -> SweepConfig:
-        """Read a sweep file, with `key.path=value` overrides on top.
+        """Read a sweep file.
+
+        Args:
+            path: YAML file.
+            overrides: `key.path=value` each, applied in order; values are YAML.
 
         Raises:
-            RequestError: no such file, no YAML, or content that a sweep file cannot have.
+            RequestError: There is no such file, it is not YAML, or a sweep file cannot hold its content.
+
+        Example:
+            >>> SweepConfig.load("sweep.yaml", ["student.search.epochs=6"])  # doctest: +SKIP
         """
         content = parse_yaml(read_text(path, "sweep file"), str(path))
         if not isinstance(content, dict):
-            raise RequestError(f"{path}: a sweep file is a mapping with at least data: {{name: …}}", value=content)
+            raise RequestError(f"{path}: a sweep file must be a mapping with at least data: {{name: …}}", value=content)
         for override in overrides:
-            _override(content, override)
+            apply_override(content, override)
         return cls.from_mapping(content, str(path))
 
     @classmethod
     def from_mapping(cls, content: Mapping[str, Any], source: str = "the sweep") -> SweepConfig:
-        """The configuration in plain data; `source` names it for errors.
+        """Return the configuration in plain data.
+
+        Args:
+            content: Sections of a sweep file.
+            source: Name of the sweep file, which messages begin with.
 
         Raises:
-            RequestError: the first thing that is wrong, and how many more there are.
+            RequestError: The first fault, and how many more there are.
+
+        Example:
+            >>> SweepConfig.from_mapping({"data": {"name": "digits"}, "sead": 1})
+            Traceback (most recent call last):
+            ...
+            spaces.core.errors.RequestError: the sweep: unknown key at sead: 'sead'; did you mean 'seed'?
         """
+        check_renamed(content, source)
         try:
             # As JSON, because only there a list is as good as a tuple while everything else stays strict.
             return cls.model_validate_json(json.dumps(_named(content), default=str))
         except ValidationError as error:
-            raise _refusal(error, source) from error
+            raise refusal(error, source, _schema()) from error
+
+
+@cache
+def _schema() -> dict[str, Any]:
+    return SweepConfig.model_json_schema()
 
 
 def _named(content: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A sweep without a name is called after its data."""
+    """Name a sweep without a name after its data."""
     data = content.get("data")
     if "name" in content or not isinstance(data, Mapping):
         return content
     return {"name": re.sub(r"[^A-Za-z0-9._-]+", "-", str(data.get("name", ""))), **content}
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML as people write it: `1e-3` is a number, a key that stands twice is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for index, key in enumerate(keys):
-            if key in keys[:index]:
-                raise RequestError(
-                    "a key stands once", value=key, hint=f"see line {node.value[index][0].start_mark.line + 1}"
-                )
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?([0-9][0-9_]*(\.[0-9_]*)?|\.[0-9_]+)[eE][-+]?[0-9]+$"),
-    list("-+0123456789."),
-)
-
-
-def parse_yaml(text: str, source: str) -> Any:
-    """The plain data in YAML text.
-
-    Raises:
-        RequestError: it is no YAML; the line is named.
-    """
-    try:
-        return yaml.load(text, _Loader)
-    except RequestError as error:
-        raise RequestError(f"{source}: {error}") from error
-    except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
-        raise RequestError(f"{source} is no YAML: {error}") from error
-
-
-def _override(content: dict[str, Any], override: str) -> None:
-    key, equals, value = override.partition("=")
-    if not equals or not key:
-        raise RequestError("--set takes key=value", value=override, hint="for example --set student.stage.epochs=6")
-    *parents, last = key.split(".")
-    for parent in parents:
-        child = content.setdefault(parent, {})
-        if child is None:
-            child = content[parent] = {}
-        if not isinstance(child, dict):
-            raise RequestError(f"--set {override}: {parent} is a value, not a section", value=child)
-        content = child
-    content[last] = parse_yaml(value, f"--set {override}")
-
-
-def _refusal(error: ValidationError, source: str) -> RoletuneError:
-    """The first fault as one line. Unknown keys come first: they are most often why something else is missing."""
-    faults = sorted(error.errors(), key=lambda fault: fault["type"] not in _UNKNOWN)
-    fault = faults[0]
-    where = ".".join(str(part) for part in fault["loc"])
-    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-    if fault["type"] in _UNKNOWN:
-        text = str(unknown("key", where.rpartition(".")[2], _keys(fault["loc"][:-1])))
-        return RequestError(f"{source}: {text.replace('unknown key', f'unknown key at {where}:', 1)}{more}")
-    rule = fault["msg"].removeprefix("Value error, ")
-    label = f"{source}: {where}: {rule}" if where else f"{source}: {rule}"
-    if fault["type"] == "missing":
-        return RequestError(f"{source}: {where} must be given{more}")
-    if fault["type"] == "value_error":
-        return RequestError(label + more)
-    return RequestError(label + more, value=fault["input"])
-
-
-_UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
-
-
-def _keys(place: tuple[int | str, ...]) -> list[str]:
-    """The keys that may stand at `place` in a sweep file, from the schema."""
-    schema = SweepConfig.model_json_schema()
-    node: dict[str, Any] = schema
-    for part in place:
-        node = _resolve(node.get("properties", {}).get(str(part), {}), schema)
-    return list(node.get("properties", {}))
-
-
-def _resolve(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
-    for choice in (node, *node.get("anyOf", ()), *node.get("allOf", ())):
-        if "$ref" in choice:
-            found: dict[str, Any] = schema["$defs"][choice["$ref"].rpartition("/")[2]]
-            return found
-    return node
+def _words(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "no such setting"

@@ -18,9 +18,9 @@ from results.runlog.lineage import Exploit
 from results.runlog.members import METRIC, Report
 from results.tracking.tracker import Run, Tracker
 from search.execution.journal import Journal, Progress
-from search.execution.members import member_name, rankable
+from search.execution.members import Member, member_name, rankable
 from search.execution.progress import ProgressReporter
-from search.execution.trials import JournalCallback, Member, error_text
+from search.execution.trials import JournalCallback, error_text
 from spaces import Genome
 
 SLOWER, LEAST = 20, 600.0

@@ -1,4 +1,4 @@
-"""Whether a sweep can run on every node of the connected cluster: looked at before anything of it is started."""
+"""Checks that a sweep can run on every node of the connected cluster, before anything of it is started."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from results.tracking.store import check_store
-from search.config.schema import SweepConfig
+from search.config.schema import ResourceConfig, SweepConfig
 from search.execution.cluster import slots, started_here
 from spaces import RequestError
 from spaces.core.importing import check_dotted
@@ -58,51 +58,72 @@ class Answer:
     missing: tuple[str, ...] = ()
 
 
-def preflight(config: SweepConfig, folder: Path) -> None:
-    """Look at everything, cheapest first.
+@dataclass(frozen=True)
+class Requirements:
+    """What a sweep needs of the cluster.
 
     Args:
-        config: the sweep.
-        folder: that the sweep will write to; it need not be there yet.
+        resources: Resources of one trial.
+        tracking_uri: Address of MLflow; None for its default.
+        imports: Dotted names of the user's own that the sweep imports.
+    """
+
+    resources: ResourceConfig
+    tracking_uri: str | None
+    imports: tuple[str, ...]
+
+    @classmethod
+    def resolve(cls, config: SweepConfig) -> Requirements:
+        """Return what a sweep file needs."""
+        return cls(config.resources, config.tracking.uri, custom_imports(config))
+
+
+def preflight(needs: Requirements, folder: Path) -> None:
+    """Check everything, cheapest first.
+
+    Args:
+        needs: Requirements of the sweep.
+        folder: Folder that the sweep will write to; it need not exist yet.
 
     Raises:
-        RequestError: the first thing that is not as the sweep needs it.
+        RequestError: The first requirement that is not met.
     """
-    for look in checks(config, folder).values():
-        look()
+    for check in checks(needs, folder).values():
+        check()
 
 
-def checks(config: SweepConfig, folder: Path) -> dict[str, Callable[[], str]]:
-    """What is looked at, by name; each gives a finding in words, or refuses.
+def checks(needs: Requirements, folder: Path) -> dict[str, Callable[[], str]]:
+    """Return the checks by name; each returns what it found in words, or raises.
 
-    The nodes are asked once, all together, when the first finding needs them.
+    All nodes are asked once and together, when the first check needs them.
     """
     place = next(parent for parent in (folder.resolve(), *folder.resolve().parents) if parent.is_dir())
-    answers = cache(lambda: ask(place, factories(config)))
+    answers = cache(lambda: ask(place, needs.imports))
 
     def answered() -> list[Answer]:
         return [answer for answer in answers() if not answer.silent]
 
     return {
-        "cluster": lambda: _cluster(config),
-        "tracking": lambda: _tracking(config),
+        "cluster": lambda: _cluster(needs),
+        "tracking": lambda: _tracking(needs),
         "storage": lambda: _storage(answered(), place),
         "nodes": lambda: _nodes(answers()),
         "disk": lambda: _disk(answered()),
         "versions": lambda: _versions(answered()),
-        "own code": lambda: _own_code(answered(), factories(config)),
+        "own code": lambda: _own_code(answered(), needs.imports),
     }
 
 
-def factories(config: SweepConfig) -> tuple[str, ...]:
-    """The dotted names that the sweep imports: its user's own data, models, losses and augmentations."""
+def custom_imports(config: SweepConfig) -> tuple[str, ...]:
+    """Return the dotted names that the sweep imports: data, models, losses, augmentations and algorithms."""
     named = [config.data.name, *config.space.own]
     if config.teacher is not None:
         named += [config.teacher.model, *([config.teacher.data.name] if config.teacher.data else [])]
     if config.student is not None:
         named += [config.student.model, *(term.factory for term in config.student.distill.terms)]
-    ours = (name for name in named if {".", ":"} & set(name) and not name.startswith("torchvision:"))
-    return tuple(dict.fromkeys(ours))
+    named += [role.search.algorithm for role in config.roles.values() if role.search is not None]
+    own = (name for name in named if {".", ":"} & set(name) and not name.startswith("torchvision:"))
+    return tuple(dict.fromkeys(own))
 
 
 # Asking ---------------------------------------------------------------------------------------------------------------
@@ -262,16 +283,16 @@ def _died(node: dict[str, Any]) -> bool:
 # What the answers mean ------------------------------------------------------------------------------------------------
 
 
-def _cluster(config: SweepConfig) -> str:
+def _cluster(needs: Requirements) -> str:
     have, nodes = ray.cluster_resources(), sum(bool(node["Alive"]) for node in ray.nodes())
     return (
         f"{nodes} node{'s' if nodes != 1 else ''}, {have.get('CPU', 0):g} CPUs, {have.get('GPU', 0):g} GPUs: "
-        f"{slots(config.resources)} trials at once"
+        f"{slots(needs.resources)} trials at once"
     )
 
 
-def _tracking(config: SweepConfig) -> str:
-    uri = config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
+def _tracking(needs: Requirements) -> str:
+    uri = needs.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
     if not uri:
         return "a store in the sweep's own folder"
     check_store(uri)

@@ -12,7 +12,8 @@ from ray.exceptions import RayError
 
 from search.config.schema import ResourceConfig
 from search.execution.journal import Journal
-from search.execution.trials import Outcome, worker
+from search.execution.members import Outcome
+from search.execution.trials import worker
 from trainables.quantization import Bits
 from trainables.ray_trainable import Worker, read_state
 from trainables.task import Task, test_score

@@ -6,8 +6,7 @@ import errno
 import math
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,14 +19,14 @@ from ray.tune.search import Searcher
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from results.runlog.members import METRIC, Report
-from search.algorithms.pbt import Members
+from search.algorithms.pbt_scheduler import Members
 from search.config.schema import ResourceConfig
 from search.execution.journal import Journal, Progress
-from search.execution.members import EPOCH, member_name
+from search.execution.members import EPOCH, Member, Outcome, member_name
 from search.execution.ray_patches import idle_deaths_survived, own_errors_told
-from spaces import Genome, RoletuneError, Schedule, WorkError
+from spaces import RoletuneError, WorkError
 from spaces.core.redaction import mask
-from trainables.ray_trainable import RoleTrial, Worker, read_state
+from trainables.ray_trainable import RoleTrial, Worker
 from trainables.task import Task
 
 # Ray adds its own bookkeeping to every report; what is ours has one of these names, or is a loss, or a `part/…`.
@@ -42,72 +41,6 @@ OURS = (
 GROUPS = ("policy", "hard", "distill", "seconds")
 
 R = TypeVar("R")
-
-
-@dataclass(frozen=True)
-class Member:
-    """One trial to run.
-
-    Args:
-        name: unique in the sweep; names the trial everywhere.
-        index: 0, 1, 2, … within its group.
-        seed: of weights, order of images and augmentation.
-        mover: the genome it starts with, or the schedule that it replays.
-        stage: what the trial is part of, for its tags.
-        moved: whether a scheduler pauses it, to change its genome or to stop it.
-        evolves: whether its genome is one of those that change.
-        cohort: number of those that are compared with each other together.
-        arm: of a full training, what it is trained with: `policy`, or the name of a baseline.
-        shown: an augmentation as plain data, that comes before what moves it; None: none does.
-    """
-
-    name: str
-    index: int
-    seed: int
-    source: Genome | Schedule
-    stage: str
-    moved: bool = False
-    evolves: bool = False
-    cohort: int = 0
-    arm: str = ""
-    shown: Mapping[str, Any] | None = None
-
-    def config(self) -> dict[str, Any]:
-        """What Ray carries: plain data."""
-        key = "schedule" if isinstance(self.source, Schedule) else "genome"
-        known = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "mover"}
-        return {**known, key: self.source.to_json()}
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a trial.
-
-    Args:
-        name: the member's.
-        epochs: trained.
-        score: the last validation accuracy, of its last epochs, NaN where there is none.
-        checkpoint: folder of its last state, or None.
-        error: one line, or empty.
-        stopped: a scheduler ended it early.
-    """
-
-    name: str
-    epochs: int
-    score: float
-    checkpoint: Path | None
-    error: str
-    stopped: bool = False
-
-    def state(self) -> dict[str, Any]:
-        """The learner's last state.
-
-        Raises:
-            WorkError: the trial left none.
-        """
-        if self.checkpoint is None:
-            raise WorkError(f"{self.name} left no checkpoint: {self.error or 'it did not finish'}")
-        return read_state(self.checkpoint)
 
 
 class JournalCallback(tune.Callback):

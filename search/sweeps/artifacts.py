@@ -1,12 +1,11 @@
-"""What a sweep leaves: its files in its folder, and all of them in MLflow as well."""
+"""The files of a sweep, in its folder and in MLflow."""
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +20,15 @@ from results.tracking.policy_tables import ONE, TABLE, policies, policy, table_t
 from results.tracking.store import one_line
 from results.tracking.tracker import Run, Tracker
 from search.algorithms.base import SearchAlgorithm
-from search.config.schema import COPYING, SweepConfig
-from search.execution.trials import Outcome
-from search.sweeps.run_description import about
+from search.execution.members import Outcome
+from search.sweeps.folders import SWEEP_FILE
+from search.sweeps.plan import SweepPlan
+from search.sweeps.run_description import describe_run
 from search.sweeps.sample_images import samples
 from spaces import Genome, Schedule
 from spaces.core.io import write_atomic
 from spaces.schedule.schedule import weights_file
 from trainables.checkpoints import save_weights
-from trainables.data import DataSet
 from trainables.export import portable
 from trainables.quantization import size_in_bits
 from trainables.task import Task
@@ -38,62 +37,59 @@ _log = logging.getLogger("roletune.report")
 
 
 class Records:
-    """A sweep's folder, and its run in MLflow, which is the parent of all others.
+    """The folder of a sweep, and its run in MLflow, which is the parent of all others.
 
     Args:
-        config: the sweep.
-        folder: with the resolved sweep file in it.
-        tracker: to MLflow.
-        what: the sweep does, in a word or two.
+        plan: Plan of the sweep.
+        folder: Folder of the sweep, with the resolved sweep file in it.
+        tracker: Connection to MLflow.
     """
 
-    def __init__(self, config: SweepConfig, folder: Path, tracker: Tracker, what: str) -> None:
+    def __init__(self, plan: SweepPlan, folder: Path, tracker: Tracker) -> None:
         """Open the sweep's run."""
-        self.config, self.folder, self.tracker = config, folder, tracker
-        self._what = what
+        self.plan, self.folder, self.tracker = plan, folder, tracker
         self._schedules: dict[tuple[str, str], Schedule] = {}
         self._models: dict[str, str] = {}
         self._exported: dict[str, tuple[Path, tuple[int, ...]]] = {}
         tags = {"stage": "sweep", "folder": folder.name}
-        # Where it runs is not what it is: storage and tracking would differ from machine to machine.
-        parameters = json.loads(config.model_dump_json(by_alias=True, exclude={"storage", "tracking"}))
-        self.parent = tracker.start(folder.name, tags=tags, params=parameters, description=about(config, what))
-        self.artifacts(folder / "sweep.yaml")
+        description = describe_run(plan)
+        self.parent = tracker.start(folder.name, tags=tags, params=plan.parameters, description=description)
+        self.artifacts(folder / SWEEP_FILE)
 
     def artifacts(self, *paths: Path) -> None:
-        """Keep files with the sweep's run."""
+        """Log files to the sweep's run."""
         for path in paths:
             self.tracker.artifact(self.parent, path)
 
     def policy_file(self, role: str) -> Path:
-        """Where the role's schedule is written."""
+        """Return the path of the role's policy file."""
         return self.folder / f"policy.{role}.json"
 
     def schedule(self, schedule: Schedule) -> None:
         """Write a policy and its picture as soon as they are known."""
         from results.plots.schedule import (
-            plot_schedule,  # here, as below: nobody should wait for Matplotlib before a search
+            plot_schedule,  # here, as below: Matplotlib takes a second to import
         )
 
         policy = schedule.save(self.policy_file(schedule.role))
         picture = plot_schedule(schedule, self.folder / "report" / f"schedule.{schedule.role}.png")
         self.artifacts(policy, *((weights_file(policy),) if schedule.weights else ()), picture)
 
-    def family(self, stage: SearchAlgorithm) -> None:
-        """Draw who copied whom, where members do."""
-        if stage.kind in COPYING:
+    def lineage(self, search: SearchAlgorithm) -> None:
+        """Draw the lineage of the members, where they copy each other."""
+        if search.copies_weights:
             from results.plots.lineage import plot_family
 
-            family = History.read(self.folder).stage(stage.name).family()
-            self.artifacts(plot_family(family, self.folder / "report" / f"lineage.{stage.task.role}.png"))
+            family = History.read(self.folder).stage(search.name).family()
+            self.artifacts(plot_family(family, self.folder / "report" / f"lineage.{search.task.role}.png"))
 
     def arms(self, role: str, schedules: Mapping[str, Schedule], runs: Mapping[str, Run]) -> None:
-        """What the full trainings of a role saw, in tables: each in its run, and all of the sweep's side by side.
+        """Log the schedules of a role's final trainings as tables: each in its run, and all in the sweep's.
 
         Args:
-            role: whose.
-            schedules: by arm.
-            runs: of the arms' first trainings, by arm.
+            role: Role of the trainings.
+            schedules: Schedules by arm.
+            runs: Runs of the arms' first trainings, by arm.
         """
         self._schedules |= {(role, arm): schedule for arm, schedule in schedules.items()}
         self._table(self.parent, TABLE, policies(self._schedules))
@@ -105,16 +101,16 @@ class Records:
         self.tracker.tag(run, table_tag(name))
 
     def network(self, task: Task, weights: Mapping[str, Any]) -> None:
-        """Write a trained network, as anybody can load it."""
+        """Write the weights of a trained network as safetensors."""
         save_weights(self.folder / "models" / f"{task.role}.safetensors", task.exported(weights))
 
     def export(self, task: Task, weights: Mapping[str, Tensor], policy: Schedule) -> None:
-        """Write a trained network as MLflow's own model, to be registered by `model`.
+        """Write a trained network as an MLflow model, to be registered by `model`.
 
         Args:
-            task: that it was trained on.
-            weights: as the learner had them.
-            policy: that it was trained with.
+            task: Task that it was trained on.
+            weights: Weights as the learner had them.
+            policy: Policy that it was trained with.
 
         Raises:
             WorkError: PyTorch cannot export the network.
@@ -127,16 +123,16 @@ class Records:
         self._exported[task.role] = folder, example.shape[1:]
 
     def model(self, task: Task, run: Run, tested: Mapping[str, Any] | None) -> None:
-        """Make the exported network, if there is one, a version of the registered model of its role.
+        """Register the exported network, if there is one, as a version of its role's model.
 
         Args:
-            task: that it was trained on.
-            run: of the training, which the version is linked to.
-            tested: what the journal noted of its test.
+            task: Task that it was trained on.
+            run: Run of the training, which the version is linked to.
+            tested: Test score as the journal holds it.
         """
         if task.role not in self._exported:
             return
-        name, (folder, shape) = f"{self.config.name}-{task.role}", self._exported[task.role]
+        name, (folder, shape) = f"{self.plan.name}-{task.role}", self._exported[task.role]
         score, at = (tested["score"], tested["at"]) if tested else ({}, 0)
         tags = {
             "sweep": self.folder.name,
@@ -150,43 +146,37 @@ class Records:
         self.tracker.model(run, folder, name, tags, describe(name, tags, shape), metrics)
         self._models[task.role] = name
 
-    def choices(self, stage: SearchAlgorithm, outcomes: Sequence[Outcome]) -> None:
-        """What suits this pair, where members kept a genome from end to end and these differ in more than policies."""
-        scores = {outcome.name: outcome.score for outcome in outcomes if not outcome.error}
-        fixed = {member.name: member.source for member in stage.members if not member.evolves}
-        rows = [
-            Chosen(name, scores[name], told(genome))
-            for name, genome in fixed.items()
-            if isinstance(genome, Genome) and math.isfinite(scores.get(name, math.nan))
-        ]
+    def choices(self, search: SearchAlgorithm, outcomes: Sequence[Outcome]) -> None:
+        """Write the table of choices, where genomes are constant and differ in more than policies."""
+        if not search.constant_genomes:
+            return
+        rows = [Chosen(name, score, told(genome)) for name, genome, score in _scored(search, outcomes)]
         if not free(rows):
             return
         report = self.folder / "report"
-        text = write_atomic(report / f"choices.{stage.task.role}.md", f"# {stage.name}\n\n{markdown(rows)}")
-        self.artifacts(text, plot(rows, report / f"choices.{stage.task.role}.png"))
+        text = write_atomic(report / f"choices.{search.task.role}.md", f"# {search.name}\n\n{markdown(rows)}")
+        self.artifacts(text, plot(rows, report / f"choices.{search.task.role}.png"))
 
-    def front(self, stage: SearchAlgorithm, outcomes: Sequence[Outcome], task: Task) -> tuple[pareto.Candidate, ...]:
-        """The members that no other beats in accuracy and size together, the smallest first, in two files.
+    def front(self, search: SearchAlgorithm, outcomes: Sequence[Outcome], task: Task) -> tuple[pareto.Candidate, ...]:
+        """Write the Pareto front of accuracy and size, and return it, the smallest member first.
 
-        There are none, and no files, where size is no objective, and of a teacher, which has no bits to choose.
+        It is empty, without files, where size is no objective, and of a teacher, which has no bits to choose.
         """
-        if "size" not in self.config.search.objective or task.role == "teacher":
+        if "size" not in search.search.objective or task.role == "teacher":
             return ()
-        scores = {outcome.name: outcome.score for outcome in outcomes if not outcome.error}
         rows = [
-            pareto.Candidate(member.name, scores[member.name], task.size_in_bits(member.source), told(member.source))
-            for member in stage.members
-            if isinstance(member.source, Genome) and math.isfinite(scores.get(member.name, math.nan))
+            pareto.Candidate(name, score, task.size_in_bits(genome), told(genome))
+            for name, genome, score in _scored(search, outcomes)
         ]
         if not rows:
             return ()
         report = self.folder / "report"
-        text = write_atomic(report / f"pareto.{task.role}.md", f"# {stage.name}\n\n{pareto.markdown(rows)}")
+        text = write_atomic(report / f"pareto.{task.role}.md", f"# {search.name}\n\n{pareto.markdown(rows)}")
         self.artifacts(text, pareto.plot(rows, report / f"pareto.{task.role}.png"))
         return pareto.front(rows)
 
     def games(self, outcomes: Sequence[Outcome], runs: Mapping[str, Run]) -> None:
-        """Where HARD was played: what the augmentors did, in each run's artifacts."""
+        """Draw what the augmentors of HARD did, in each run's artifacts."""
         for outcome in outcomes:
             game = None if outcome.error else outcome.state().get("game")
             if game is not None:
@@ -195,41 +185,25 @@ class Records:
                 for picture in plot_game(game, self.folder / "report" / "hard" / outcome.name):
                     self.tracker.artifact(runs[outcome.name], picture)
 
-    def provenance(self, task: Task) -> dict[str, Any]:
-        """What a policy file says of its origin: the same for the same sweep, so without dates, paths or run ids."""
-        data, teacher = self.config.data, self.config.teacher
-        if task.role == "teacher" and teacher is not None and teacher.data is not None:
-            data = teacher.data
-        parts = {"train": len(task.data.train), "validation": len(task.data.validation)}
-        return {
-            "sweep": self.config.name,
-            "metric": "validation_accuracy",
-            "seed": self.config.search.seed,
-            "data": {"name": data.name, **parts},
-            "versions": {name: importlib.metadata.version(name) for name in ("roletune", "torch", "ray")},
-        }
-
-    def page(self, data: DataSet) -> None:
-        """Draw the report. A sweep that has found its answer does not fail over a picture: it is noted, and told."""
+    def page(self) -> None:
+        """Draw the report; a failure is logged, since a sweep with a result must not fail over a picture."""
         from results.reporting.html import report
 
         try:
-            self.artifacts(report(self.folder, images=samples(data), own=self.config.space.own))
+            self.artifacts(report(self.folder, images=samples(self.plan.data), own=self.plan.own))
         except Exception as error:  # from a full disk to a user's own data that cannot be read any more
             why = one_line(f"{type(error).__name__}: {error}", 500)
             self.tracker.tag(self.parent, {"report.error": why})
             _log.warning("the report could not be drawn (%s); roletune report %s tries again", why, self.folder)
 
-    def close(
-        self, roles: tuple[RoleResult, ...], failed: Mapping[str, str], seconds: float, data: DataSet
-    ) -> SweepResult:
-        """Write the summary and the report, which shows some images of `data`, and close the sweep's run."""
+    def close(self, roles: tuple[RoleResult, ...], failed: Mapping[str, str], seconds: float) -> SweepResult:
+        """Write the summary and the report, and close the sweep's run."""
         result = SweepResult(
-            name=self.config.name,
+            name=self.plan.name,
             folder=str(self.folder),
             report=str(self.folder / "report"),
             tracking_uri=self.tracker.uri,
-            experiment=self.config.name,
+            experiment=self.plan.name,
             seconds=round(seconds, 2),
             failed=failed,
             roles=roles,
@@ -237,15 +211,24 @@ class Records:
         summary = write_atomic(self.folder / "report" / "summary.md", f"# {self.folder.name}\n\n{result.markdown()}")
         figures = write_atomic(self.folder / "result.json", json.dumps(result.to_json(), indent=2) + "\n")
         self.artifacts(summary, figures)
-        self.page(data)
-        self.tracker.tag(self.parent, {"mlflow.note.content": about(self.config, self._what, result, self._models)})
-        self.tracker.log(self.parent, {"seconds": seconds, "failed_trials": float(len(failed)), **_figures(roles)})
+        self.page()
+        self.tracker.tag(self.parent, {"mlflow.note.content": describe_run(self.plan, result, self._models)})
+        self.tracker.log(self.parent, {"seconds": seconds, "failed_trials": float(len(failed)), **_metrics(roles)})
         self.tracker.finish(self.parent)
         return result
 
 
-def _figures(roles: Sequence[RoleResult]) -> dict[str, float]:
-    """The sweep's own metrics in MLflow; the last role's also under the names that its trainings have."""
+def _scored(search: SearchAlgorithm, outcomes: Sequence[Outcome]) -> Iterator[tuple[str, Genome, float]]:
+    """Yield the name, the genome and the score of every member that was scored."""
+    scores = {outcome.name: outcome.score for outcome in outcomes if not outcome.error}
+    for member in search.members:
+        score = scores.get(member.name, math.nan)
+        if isinstance(member.source, Genome) and math.isfinite(score):
+            yield member.name, member.source, score
+
+
+def _metrics(roles: Sequence[RoleResult]) -> dict[str, float]:
+    """Return the sweep's own metrics in MLflow; the last role's also under the names that its trainings have."""
     figures: dict[str, float] = {}
     for role in roles:
         if not math.isnan(role.best_validation):

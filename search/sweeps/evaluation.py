@@ -1,4 +1,4 @@
-"""Is a policy better than what costs no search? Policies and baselines, trained alike, tested once, compared."""
+"""Policies and baselines, trained alike, tested once and compared."""
 
 from __future__ import annotations
 
@@ -7,48 +7,44 @@ import importlib.metadata
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 
 from results.analysis.evaluation import Arm, Evaluation, evaluation_png
 from results.runlog.history import History
 from results.tracking.policy_tables import TABLE, policies, table_tag
 from results.tracking.tracker import Run, Tracker
 from search.algorithms.base import member_seed
-from search.config.schema import StudentConfig, SweepConfig
-from search.execution.callbacks import SweepCallback
-from search.execution.cluster import connected, slots
-from search.execution.journal import Journal
-from search.execution.preflight import preflight
-from search.execution.progress import ProgressReporter
-from search.execution.scoring import Tested, score_once
-from search.execution.trials import Member, run_trials
-from search.sweeps.plan import checked_data, full_images, given_teacher, teacher_data
+from search.config.schema import SweepConfig
+from search.execution.journal import Progress
+from search.execution.members import Member
+from search.execution.scoring import Tested
+from search.sweeps.plan import RolePlan, SweepPlan, check_channels
+from search.sweeps.session import SweepSession, open_session
 from spaces import Genome, Phase, RequestError, Schedule, WorkError
 from spaces.augmentations import Augmentation, augmentation
 from spaces.core.errors import unknown
 from spaces.core.io import write_atomic
 from spaces.core.weights import Learned
 from spaces.schedule.schedule import ROLES
-from trainables.task import Task, TrainedTeacher
+from trainables.task import Task
 
 NONE = "none"
 SHOWN = ("crop_flip", "randaugment", "trivialaugment", "flip", "cutout", "autoaugment")
-"""Baselines that take the policy's place: student and teacher both see what they make, where the view is shared."""
+"""Baselines that take the policy's place: student and teacher both see the augmented images, with a shared view."""
 
 VIEWS = ("cutmix", "cutmixpick", "mixup")
-"""Baselines that are a second view beside no policy, which the teacher's answers are the target of."""
+"""Baselines that are a second view without a policy, with the teacher's answers as the target."""
 
 CONTROLS = ("shuffled", "mean")
-"""Made of a policy's own genomes: in another order, drawn anew for each seed; or their mean over time."""
+"""Baselines made of a policy's own genomes: in another order, drawn for each seed; or their mean over time."""
 
 BASELINES = (NONE, *SHOWN, *VIEWS, *CONTROLS)
 USUAL = (NONE, "crop_flip", "randaugment", "trivialaugment", "cutmix", "cutmixpick", "shuffled", "mean")
-"""What is compared with where nothing is said; second views are left out where there is no teacher to answer."""
+"""Default baselines; second views are left out where no teacher can answer."""
 
 ABOUT = {
     NONE: "the data set's own augmentation alone",
@@ -69,101 +65,125 @@ def evaluate(
 ) -> Evaluation:
     """Train policies and baselines for the same epochs from the same seeds, test each once, and compare.
 
-    All policies are of one role. Every training is that of the sweep's own full training: as many epochs, on training
-    and validation images. What an earlier call has measured in `home` under the same settings is not measured again,
-    and what one was in the midst of goes on from its last checkpoint.
+    All policies are of one role. Every training is the final training of the sweep: as many epochs, on training and
+    validation images. What an earlier call has measured in `home` under the same settings is not measured again, and a
+    training that was cut off goes on from its last checkpoint.
 
     Args:
-        config: the sweep; a student's teacher is given by `teacher.weights`, see `with_teacher`.
-        policies: by the names that they are to have; stretched to the epochs of the full training.
-        baselines: names of `BASELINES`; None: `USUAL`.
-        seeds: trainings of each arm, 1 or more; two or more give an interval.
-        home: folder that the results go to; None: `<storage>/<name>-evaluate`.
-        address: of a Ray cluster; None: RAY_ADDRESS, or this machine.
-        console: shows progress; None keeps quiet.
+        config: Sweep; a student's teacher is given by `teacher.weights`, see `with_teacher`.
+        policies: Policies by name; stretched to the epochs of the final training.
+        baselines: Names in `BASELINES`; None for `USUAL`.
+        seeds: Trainings of each arm, >= 1; two or more give a confidence interval.
+        home: Folder of the results; None for `<storage>/<name>-evaluate`.
+        address: Address of a Ray cluster, HOST:PORT; None for RAY_ADDRESS, or this machine.
+        console: Console that shows progress; None for none.
 
     Returns:
         The evaluation; it is also written to `<home>/evaluation.<role>.json`, as table and picture to
         `<home>/report`, and to MLflow.
 
     Raises:
-        RequestError: an unknown baseline, policies of two roles or of other images, a student without a teacher; or as
-            `search.run`.
-        WorkError: every training failed.
+        RequestError: A baseline is unknown, the policies are of two roles or for other images, a student has no
+            teacher; or as `search.run`.
+        WorkError: Every training failed.
+
+    Example:
+        >>> policy = Schedule.load("runs/digits-001/policy.student.json")  # doctest: +SKIP
+        >>> config = with_teacher(SweepConfig.load("examples/digits.yaml"), ["runs/digits-001"])  # doctest: +SKIP
+        >>> print(evaluate(config, {"mine": policy}, baselines=["none"]).markdown())  # doctest: +SKIP
     """
-    role = _role(config, policies)
+    role = _role_of(config, policies)
     if seeds < 1:
-        raise RequestError("an evaluation has one seed or more", value=seeds)
-    task = _task(config, role, policies)
-    names, left_out = _chosen(baselines, task)
-    arms = [arm for name, schedule in policies.items() for arm in _own(name, schedule.stretch(task.epochs), names)]
+        raise RequestError("seeds must be >= 1", value=seeds)
+    if role == "student" and config.teacher is not None and not config.teacher.given:
+        with_teacher(config, [])  # raises
+    plan = SweepPlan.resolve(config)
+    task = _task(plan, role, policies)
+    names, left_out = _baselines(baselines, task)
+    arms = [arm for name, schedule in policies.items() for arm in _arms(name, schedule.stretch(task.epochs), names)]
     arms += [_baseline(name, task) for name in names if name not in CONTROLS]
-    home = Path(home or Path(config.storage) / f"{config.name}-evaluate")
-    with connected(address):
-        fits = slots(config.resources)
-        preflight(config, home if home.is_dir() else Path(config.storage))
-        folder = home / f"evaluation.{role}"
-        folder.mkdir(parents=True, exist_ok=True)
-        total = len(arms) * seeds * task.epochs
-        with (
-            Tracker.open(home, config.name, config.tracking.uri) as tracker,
-            Journal(folder) as journal,
-            ProgressReporter(console, total) as ticker,
-        ):
-            name = f"{home.name}-evaluation-{role}"
-            tracker.recall(journal.ticket, name)
-            ticker.say(f"{escape(str(home))}  ·  {fits} trial{'s' if fits != 1 else ''} at once")
-            if left_out:
-                ticker.say(f"left out, for want of a teacher of the same classes: {', '.join(left_out)}")
-            work = _Work(config, task, arms, seeds, home, journal, tracker, ticker)
-            return work.run(tracker.start(name, tags={"stage": "evaluation", "role": role}))
+    place = Path(home or plan.storage / f"{plan.name}-evaluate")
+    folder = f"evaluation.{role}"
+
+    def open_place() -> tuple[Path, Tracker]:
+        (place / folder).mkdir(parents=True, exist_ok=True)
+        return place, Tracker.open(place, plan.name, plan.tracking_uri)
+
+    with open_session(
+        plan,
+        open_place,
+        checked=place if place.is_dir() else plan.storage,
+        total=len(arms) * seeds * task.epochs,
+        address=address,
+        console=console,
+        run_name=f"{place.name}-evaluation-{role}",
+        journal_folder=folder,
+    ) as session:
+        if left_out:
+            session.progress.say(f"left out, without a teacher of the same classes: {', '.join(left_out)}")
+        parent = session.tracker.start(f"{place.name}-evaluation-{role}", tags={"stage": "evaluation", "role": role})
+        return _Evaluation(plan, plan.roles[role], task, arms, seeds, session, parent).run()
 
 
-def named(folder: Path | None, files: Sequence[Path], role: str = "student") -> dict[str, Path]:
-    """Policy files by the names that they are told by: a sweep's own by its folder, others by the file's.
+def named_policies(folder: Path | None, files: Sequence[Path], role: str = "student") -> dict[str, Path]:
+    """Return policy files by name: a sweep's own by its folder's, others by the file's.
 
     Args:
-        folder: of a sweep, whose policy for `role` comes first; None: of none.
-        files: other policy files.
+        folder: Folder of a sweep, whose policy for `role` comes first; None for none.
+        files: Other policy files.
         role: `teacher` or `student`.
 
     Raises:
-        RequestError: the sweep has no such policy, or two files would be called the same.
+        RequestError: The sweep has no such policy, or two files have the same name.
+
+    Example:
+        >>> list(named_policies(None, [Path("runs/digits-001/policy.student.json"), Path("best.json")]))
+        ['digits-001', 'best']
     """
     usual = {f"policy.{each}.json" for each in ROLES}
     own = [folder.resolve() / f"policy.{role}.json"] if folder is not None else []
     if own and not own[0].is_file():
-        rule = f"{folder} has no policy for the {role}"
+        rule = f"{folder} must have a policy for the {role}, but has none"
         raise RequestError(rule, hint="see its report/summary.md; or --resume the sweep, if it was not finished")
     found: dict[str, Path] = {}
     for path in (*own, *files):
         name = path.resolve().parent.name if path.name in usual else path.name.removesuffix(".json")
         if found.setdefault(name, path) != path:
-            raise RequestError(f"two policies would be called {name}", value=str(path), hint="rename one of the files")
+            rule = f"policies must have different names; two are called {name}"
+            raise RequestError(rule, value=str(path), hint="rename one of the files")
     return found
 
 
-def with_teacher(config: SweepConfig, folders: Sequence[Path]) -> SweepConfig:
-    """The same sweep with a teacher that is given: its own, or the one that a sweep has left in one of `folders`.
+def with_teacher(config: SweepConfig, folders: Sequence[Path | str]) -> SweepConfig:
+    """Return the sweep with a given teacher: its own, or the one that a sweep has left in one of `folders`.
+
+    Args:
+        config: Sweep.
+        folders: Folders of sweeps, which keep their teacher in `models/teacher.safetensors`.
 
     Raises:
-        RequestError: there is none.
+        RequestError: There is none.
+
+    Example:
+        >>> config = SweepConfig.load("examples/digits.yaml")  # doctest: +SKIP
+        >>> with_teacher(config, ["runs/digits-001"]).teacher.weights  # doctest: +SKIP
+        'runs/digits-001/models/teacher.safetensors'
     """
     teacher = config.teacher
     if teacher is None or teacher.given:
         return config
-    for folder in folders:
+    for folder in map(Path, folders):
         weights, policy = folder / "models" / "teacher.safetensors", folder / "policy.teacher.json"
         if weights.is_file():
             given = {"weights": str(weights), "policy": str(policy) if policy.is_file() else None}
             return config.model_copy(update={"teacher": teacher.model_copy(update=given)})
     hint = "--set teacher.weights=FILE (a sweep keeps models/teacher.safetensors beside its policies)"
-    raise RequestError("a student's policy needs a trained teacher", hint=hint)
+    raise RequestError("a student's policy must have a trained teacher", hint=hint)
 
 
 @dataclass(frozen=True)
 class _Arm:
-    """How to train: what replays in each seed, what is shown before it, and how it is told of."""
+    """One way to train: the schedule of each seed, and an augmentation that is applied before it."""
 
     name: str
     kind: str
@@ -173,75 +193,60 @@ class _Arm:
 
 
 @dataclass
-class _Work:
-    """An evaluation, as it goes."""
-
-    config: SweepConfig
+class _Evaluation:
+    plan: SweepPlan
+    role: RolePlan
     task: Task
     arms: Sequence[_Arm]
     seeds: int
-    home: Path
-    journal: Journal
-    tracker: Tracker
-    ticker: ProgressReporter
-    failed: dict[str, str] = field(default_factory=dict)
+    session: SweepSession
+    parent: Run
 
-    def run(self, parent: Run) -> Evaluation:
-        role, resources = self.task.role, self.config.resources
-        self._origin = _origin(self.config, self.task)
+    def run(self) -> Evaluation:
+        session, role, journal = self.session, self.task.role, self.session.journal
+        self._origin = _origin(self.plan, self.role, self.task)
         members = {(arm.name, seed): self._member(arm, seed) for seed in range(self.seeds) for arm in self.arms}
-        watch = SweepCallback(
-            self.journal, self.tracker, parent, role, self.ticker, self.task.epochs, resources.epoch_limit
-        )
-        self.ticker.stage(f"{role}: {len(self.arms)} arms, {self.seeds} seed{'s' if self.seeds > 1 else ''}")
-        for member in members.values():  # what failed is tried again
-            self.journal.forgive([member.name])
-        done = sum(self.journal.progress(each.name).over(self.task.epochs) for each in members.values())
-        if done:
-            self.ticker.say(f"  {done} of {len(members)} trainings were measured before")
-        watch.recall(members.values())
-        every = max(1, self.task.epochs // 10)
-        outcomes = run_trials(
-            list(members.values()), self.task, resources, watch, name=f"{role}-evaluation", save_every=every
-        )
-        self.failed = {outcome.name: outcome.error for outcome in outcomes if outcome.error}
-        self.ticker.stage("test")
-        bits = {each.name: self.task.under(each.source).bits for each in members.values()}
-        tested, untested = score_once(self.journal, self.task, outcomes, bits, resources)
-        self.failed |= {f"{name} on the test set": why for name, why in untested.items()}
-        for name, each in tested.items():
-            final = {f"final_test_{key}": value for key, value in each.score.items()}
-            self.tracker.log(watch.runs[name], final, self.task.epochs, at=each.at)
+        callback = session.callback(self.parent, self.task)
+        session.progress.stage(f"{role}: {len(self.arms)} arms, {self.seeds} seed{'s' if self.seeds > 1 else ''}")
+        trials = list(members.values())
+        if done := sum(_finished(journal.progress(each.name), self.task.epochs) for each in trials):
+            session.progress.say(f"  {done} of {len(trials)} trainings were measured before")
+        save_every = max(1, self.task.epochs // 10)
+        outcomes = session.run_stage(callback, f"{role}-evaluation", self.task, trials, save_every, retry_each=True)
+        session.progress.stage("test")
+        bits = {each.name: self.task.under(each.source).bits for each in trials}
+        tested = session.score_tests(self.task, outcomes, bits, callback.runs)
         for outcome in outcomes:  # what was tested is not needed again
             if outcome.name in tested and outcome.checkpoint is not None:
                 shutil.rmtree(outcome.checkpoint, ignore_errors=True)
-        return self._record(parent, {place: each.name for place, each in members.items()}, tested)
+        return self._record({place: each.name for place, each in members.items()}, tested)
 
     def _member(self, arm: _Arm, seed: int) -> Member:
-        """The training of an arm from a seed; its name says which settings it was done under."""
+        """Return the training of an arm from a seed; its name holds a hash of its settings."""
         source, shown = arm.source(seed), None if arm.shown is None else arm.shown.to_json()
         what = json.dumps({**self._origin, "mover": _phases(source), "shown": shown}, sort_keys=True)
         settings = hashlib.sha256(what.encode()).hexdigest()[:8]
         return Member(
             name=f"{self.task.role}-{arm.name.replace('/', '.')}-{settings}-{seed}",
             index=seed,
-            seed=member_seed(self.config.search.seed, self.task.role, 1, seed),
+            seed=member_seed(self.plan.seed, self.task.role, 1, seed),
             source=source,
             stage="evaluation",
             arm=arm.name,
             shown=shown,
         )
 
-    def _record(self, parent: Run, names: Mapping[tuple[str, int], str], tested: Mapping[str, Tested]) -> Evaluation:
-        """The result, in files and in MLflow.
+    def _record(self, names: Mapping[tuple[str, int], str], tested: Mapping[str, Tested]) -> Evaluation:
+        """Return the result, and write it to files and to MLflow.
 
         Raises:
-            WorkError: there is none.
+            WorkError: There is none.
         """
+        session = self.session
         if not tested:
-            why = next(iter(self.failed.values()), "nothing was trained")
+            why = next(iter(session.failed.values()), "nothing was trained")
             raise WorkError(f"every training failed; the first: {why}")
-        history = History.read(self.journal.folder)
+        history = History.read(session.journal.folder)
         spent = {
             member.name: sum(report.metrics.get("seconds/train", 0.0) for report in member.reports)
             for stage in history.stages.values()
@@ -259,84 +264,78 @@ class _Work:
             for arm in self.arms
         )
         evaluation = Evaluation(
-            name=self.config.name,
+            name=self.plan.name,
             role=self.task.role,
             epochs=self.task.epochs,
             arms=arms,
             seconds=round(sum((life.heard - life.started) / 1000 for life in history.lives), 2),
-            failed=self.failed,
-            settings=_settings(self.config, self.task),
-            folder=str(self.home),
-            tracking_uri=self.tracker.uri,
+            failed=session.failed,
+            settings=_settings(self.plan, self.task),
+            folder=str(session.folder),
+            tracking_uri=session.tracker.uri,
         )
-        self._write(parent, evaluation)
+        self._write(evaluation)
         return evaluation
 
-    def _write(self, parent: Run, evaluation: Evaluation) -> None:
-        report, stem = self.home / "report", f"evaluation.{evaluation.role}"
-        title = f"# {self.home.name}: the {evaluation.role}'s policies and baselines\n\n"
+    def _write(self, evaluation: Evaluation) -> None:
+        home, tracker, parent = self.session.folder, self.session.tracker, self.parent
+        report, stem = home / "report", f"evaluation.{evaluation.role}"
+        title = f"# {home.name}: the {evaluation.role}'s policies and baselines\n\n"
         text = title + evaluation.markdown()
         for path in (
-            write_atomic(self.home / f"{stem}.json", json.dumps(evaluation.to_json(), indent=2) + "\n"),
+            write_atomic(home / f"{stem}.json", json.dumps(evaluation.to_json(), indent=2) + "\n"),
             write_atomic(report / f"{stem}.md", text),
             write_atomic(report / f"{stem}.png", evaluation_png(evaluation)),
         ):
-            self.tracker.artifact(parent, path)
+            tracker.artifact(parent, path)
         seen = {(evaluation.role, arm.name): arm.source(0) for arm in self.arms if arm.kind != "baseline"}
-        self.tracker.text(parent, policies(seen), TABLE)
-        self.tracker.tag(parent, table_tag(TABLE))
+        tracker.text(parent, policies(seen), TABLE)
+        tracker.tag(parent, table_tag(TABLE))
         means = {f"accuracy/{arm.name}": arm.mean for arm in evaluation.arms if arm.mean == arm.mean}
-        self.tracker.log(parent, {**means, "seconds": evaluation.seconds, "failed_trials": float(len(self.failed))})
-        self.tracker.tag(parent, {"mlflow.note.content": text})
-        self.tracker.finish(parent)
+        failed = float(len(evaluation.failed))
+        tracker.log(parent, {**means, "seconds": evaluation.seconds, "failed_trials": failed})
+        tracker.tag(parent, {"mlflow.note.content": text})
+        tracker.finish(parent)
 
 
-def _role(config: SweepConfig, policies: Mapping[str, Schedule]) -> str:
-    """The one role of all policies."""
+def _finished(progress: Progress, epochs: int) -> bool:
+    """Return True for a training that is through; one that failed is tried again."""
+    return progress.over(epochs) and not progress.error
+
+
+def _role_of(config: SweepConfig, policies: Mapping[str, Schedule]) -> str:
+    """Return the one role of all policies."""
     if not policies:
-        raise RequestError("an evaluation has one policy or more", hint="give --policy P.json, or a sweep's folder")
+        raise RequestError("policies must not be empty", hint="give --policy P.json, or a sweep's folder")
     roles = sorted({schedule.role for schedule in policies.values()})
     if len(roles) > 1:
-        raise RequestError("the policies of one evaluation are of one role", value=roles, hint="evaluate one by one")
+        raise RequestError(
+            "the policies of one evaluation must be of one role", value=roles, hint="evaluate one by one"
+        )
     if roles[0] not in config.roles:
-        raise RequestError(f"the sweep trains {', '.join(config.roles)}", value=f"a policy for the {roles[0]}")
+        rule = f"a policy must be for a role that the sweep trains: {', '.join(config.roles)}"
+        raise RequestError(rule, value=f"a policy for the {roles[0]}")
     return roles[0]
 
 
-def _task(config: SweepConfig, role: str, policies: Mapping[str, Schedule]) -> Task:
-    """What every arm is trained on: the sweep's own full training."""
-    data = checked_data(config)
-    if role == "teacher":
-        data = teacher_data(config, data)
+def _task(plan: SweepPlan, role: str, policies: Mapping[str, Schedule]) -> Task:
+    """Return the task of every arm: the sweep's own final training."""
+    own = plan.roles[role]
     for name, schedule in policies.items():
-        if schedule.image.channels != data.channels:
-            rule = f"{name} is for images of {schedule.image.channels} channels"
-            raise RequestError(rule, value=data.channels, hint="choose other data")
-    settings = config.roles[role]
-    teacher: TrainedTeacher | None = None
-    if role == "student" and config.teacher is not None and (teacher := given_teacher(config, data)) is None:
-        with_teacher(config, [])  # refuses
-    task = Task(
-        role="teacher" if role == "teacher" else "student",
-        model=settings.model,
-        data=replace(data, train=full_images(config, role, data)),
-        recipe=settings.recipe,
-        epochs=settings.full_epochs,
-        teacher=teacher,
-    )
-    if isinstance(settings, StudentConfig):
-        task = replace(task, distill=settings.distill, bits=settings.bits)
+        check_channels(name, schedule, own.task.data)
+    task = own.final_task(plan.teacher if role == "student" else None)
     learned = {key: part for schedule in policies.values() for key, part in schedule.weights.items()}
     task = replace(task, weights=learned)
     tasks = {name: task.under(schedule) for name, schedule in policies.items()}
     if len({each.bits for each in tasks.values()}) > 1:
-        got = {name: vars(each.bits) for name, each in tasks.items()}
-        raise RequestError("policies of one evaluation choose the same bits", value=got, hint="evaluate one by one")
+        value = {name: vars(each.bits) for name, each in tasks.items()}
+        rule = "the policies of one evaluation must choose the same bits"
+        raise RequestError(rule, value=value, hint="evaluate one by one")
     return next(iter(tasks.values()))
 
 
-def _chosen(baselines: Sequence[str] | None, task: Task) -> tuple[list[str], list[str]]:
-    """The baselines, each once, and those of the usual ones that this task cannot have."""
+def _baselines(baselines: Sequence[str] | None, task: Task) -> tuple[list[str], list[str]]:
+    """Return the baselines, each once, and those of the usual ones that this task cannot have."""
     names = list(dict.fromkeys(USUAL if baselines is None else baselines))
     for name in names:
         if name not in BASELINES:
@@ -345,13 +344,13 @@ def _chosen(baselines: Sequence[str] | None, task: Task) -> tuple[list[str], lis
     answered = task.teacher is not None and classes in (None, task.data.classes)
     impossible = [] if answered else [name for name in names if name in VIEWS]
     if impossible and baselines is not None:
-        rule = "a second view needs a teacher of the student's own classes"
+        rule = "a second view must have a teacher of the student's own classes"
         raise RequestError(rule, value=impossible[0], hint="leave it out")
     return [name for name in names if name not in impossible], impossible
 
 
-def _own(name: str, schedule: Schedule, baselines: Sequence[str]) -> list[_Arm]:
-    """The policy, and the controls that are made of it; those that would be the policy itself are left out."""
+def _arms(name: str, schedule: Schedule, baselines: Sequence[str]) -> list[_Arm]:
+    """Return the policy and its controls, without those that would be the policy itself."""
     arms = [_Arm(name, "policy", lambda seed: schedule, f"{len(schedule.phases)} phases")]
     if "shuffled" in baselines and len(set(schedule.phases)) > 1:
         arms.append(_Arm(f"{name}/shuffled", "control", schedule.shuffled, ABOUT["shuffled"]))
@@ -368,15 +367,14 @@ def _baseline(name: str, task: Task) -> _Arm:
     return _Arm(name, "baseline", lambda seed: schedule, ABOUT.get(name, "a second view of the student's"), shown)
 
 
-def _origin(config: SweepConfig, task: Task) -> dict[str, Any]:
-    """What all trainings of an evaluation follow from, as plain data, but their seeds and what they are shown."""
-    own = config.teacher.data if config.teacher is not None and task.role == "teacher" else None
+def _origin(plan: SweepPlan, role: RolePlan, task: Task) -> dict[str, Any]:
+    """Return what all trainings of an evaluation follow from, but their seeds and what they are shown."""
     teacher = task.teacher
     return {
-        "data": (own or config.data).model_dump(exclude={"root", "download", "workers"}),
+        "data": role.data_settings,
         "role": [task.role, task.model, task.epochs, str(task.recipe), str(task.distill), str(task.bits)],
         "teacher": [teacher.model, Learned.of(teacher.weights).sha256, _phases(teacher.schedule)] if teacher else None,
-        "seed": config.search.seed,
+        "seed": plan.seed,
     }
 
 
@@ -384,9 +382,9 @@ def _phases(schedule: Schedule | None) -> Any:
     return None if schedule is None else schedule.to_json()["schedule"]
 
 
-def _settings(config: SweepConfig, task: Task) -> dict[str, Any]:
-    """What it takes to do it again, without paths."""
+def _settings(plan: SweepPlan, task: Task) -> dict[str, Any]:
+    """Return what it takes to repeat the evaluation, without paths."""
     parts = {"train": len(task.data.train), "test": len(task.data.test)}
     versions = {name: importlib.metadata.version(name) for name in ("roletune", "torch", "ray")}
-    data = {"name": config.data.name, "seed": config.data.seed, **parts}
-    return {"data": data, "model": task.model, "seed": config.search.seed, "versions": versions}
+    data = {"name": plan.data_settings["name"], "seed": plan.data_settings["seed"], **parts}
+    return {"data": data, "model": task.model, "seed": plan.seed, "versions": versions}

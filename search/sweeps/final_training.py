@@ -1,4 +1,4 @@
-"""A role's full trainings: with the schedule that was found, and with what it is compared with."""
+"""A role's final trainings: with the schedule that was found, and with the baselines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from results.analysis.summary import POLICY
 from results.tracking.tracker import Run
 from search.algorithms.base import SearchResult
-from search.execution.trials import Outcome
+from search.execution.members import Outcome
 from spaces import Schedule
 from trainables.quantization import Bits
 from trainables.task import Task
@@ -18,15 +18,15 @@ from trainables.task import Task
 
 @dataclass(frozen=True)
 class FinalTraining:
-    """What became of a role's full trainings.
+    """The results of a role's final trainings.
 
     Args:
-        task: that they had.
-        found: what the role's search found; None: nothing was searched.
-        schedule: of the policy.
-        outcomes: by arm, one a seed.
-        bits: by arm.
-        runs: in MLflow, by the training's name.
+        task: Task of the trainings.
+        found: Result of the role's search; None where nothing was searched.
+        schedule: Schedule of the policy.
+        outcomes: Outcomes by arm, one a seed.
+        bits: Bits of weights and activations by arm.
+        runs: Runs in MLflow by the training's name.
     """
 
     task: Task
@@ -38,17 +38,17 @@ class FinalTraining:
 
     @property
     def first(self) -> Outcome | None:
-        """The first training with the policy that did not fail."""
+        """First training with the policy that did not fail; None where all failed."""
         return next((outcome for outcome in self.outcomes[POLICY] if not outcome.error), None)
 
     def policy_weights(self) -> dict[str, Tensor] | None:
-        """The network of `first`, as its learner had it."""
+        """Return the weights of `first`; None where there is none."""
         if self.first is None:
             return None
         weights: dict[str, Tensor] = self.first.state()["model"]
         return weights
 
 
-def full_name(role: str, arm: str, seed: int) -> str:
-    """What a full training is called, everywhere."""
-    return f"{role}-full-{arm}-{seed}"
+def final_name(role: str, arm: str, seed: int | None = None) -> str:
+    """Return the name of a final training, or without a seed what the names of an arm's trainings begin with."""
+    return f"{role}-full-{arm}-{'' if seed is None else seed}"

@@ -1,246 +1,347 @@
-"""What a sweep is going to do, and whether it can: checked before anything is started or written."""
+"""The plan of a sweep: everything that follows from its file, resolved and checked before anything is started."""
 
 from __future__ import annotations
 
-import re
-import shutil
-from collections.abc import Iterable
-from dataclasses import replace
+import importlib.metadata
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
-from results.tracking.tracker import Tracker
-from search.algorithms.base import Kind, member_seed
-from search.algorithms.grid import combinations
-from search.algorithms.successive_halving import budget
-from search.config.schema import GRIDS, StageConfig, StudentConfig, SweepConfig
-from spaces import Genome, RequestError, Schedule, Space
-from spaces.augmentations import Flip, Identity, resolve
-from spaces.core.io import write_atomic
-from spaces.search_space.domain import examples
-from trainables import data as datasets
-from trainables.checkpoints import check_weights, load_weights
-from trainables.data import DataSet, Images
-from trainables.data.splits import chosen
-from trainables.models import build_model, check_model
+from search.algorithms import registry
+from search.algorithms.base import SearchAlgorithm
+from search.config.schema import ResourceConfig, RoleConfig, SearchConfig, StudentConfig, SweepConfig
+from search.execution.callbacks import SweepCallback
+from search.execution.journal import Journal
+from search.execution.preflight import Requirements
+from search.sweeps.data_plan import SweepData, check_networks, scored_images
+from search.sweeps.screen_plan import ScreenPlan, rankable
+from spaces import RequestError, Schedule, Space
+from spaces.augmentations import Identity
+from trainables.data import DataSet
+from trainables.screening.ranking import check_request
 from trainables.task import Task, TrainedTeacher
 
-SWEEP_FILE = "sweep.yaml"
-"""The resolved sweep file in a sweep's folder."""
 
-LEAST_SCORED, TRAINED_A_SCORED = 2000, 6
-"""What `validate.images: auto` is: so many, or one for so many images of training, a few percent of the time."""
+@dataclass(frozen=True)
+class SearchPlan:
+    """One search.
+
+    Args:
+        name: Name of the search; its members are called `<name>-00`, …
+        algorithm: Class that carries it out.
+        settings: Settings of the search.
+        members: Number of members, before screening.
+        epochs: Epochs of training over all members, where none fails.
+        seed: Seed of all draws.
+    """
+
+    name: str
+    algorithm: type[SearchAlgorithm]
+    settings: SearchConfig
+    members: int
+    epochs: int
+    seed: int
+
+    def start(
+        self, task: Task, space: Space, journal: Journal, callback: SweepCallback | None = None
+    ) -> SearchAlgorithm:
+        """Draw the members of the search."""
+        return self.algorithm(self.name, task, self.settings, space, journal, seed=self.seed, callback=callback)
 
 
-def checked_data(config: SweepConfig) -> DataSet:
-    """The sweep's images, split, after everything that has to fit them was held against them.
+@dataclass(frozen=True)
+class RolePlan:
+    """Everything about one role.
+
+    Args:
+        task: Task of the search; a student's teacher is in it where it is given.
+        space: Space of genomes of this role.
+        search: Search of its policy; None where nothing is searched.
+        control: Random control of the same budget; None where there is none.
+        final_images: Images of the final training: `train`, or `full` for training and validation images together.
+        final_epochs: Epochs of the final training.
+        seeds: Number of final trainings of each arm.
+        provenance: Origin that policy files carry.
+        data_settings: `data` section of this role, without paths.
+        schedule: Schedule to replay in place of a search.
+    """
+
+    task: Task
+    space: Space
+    search: SearchPlan | None
+    control: SearchPlan | None
+    final_images: Literal["train", "full"]
+    final_epochs: int
+    seeds: int
+    provenance: Mapping[str, Any]
+    data_settings: Mapping[str, Any]
+    schedule: Schedule | None = None
+
+    @property
+    def searches(self) -> tuple[SearchPlan, ...]:
+        """The search and its control, where there are any."""
+        return tuple(plan for plan in (self.search, self.control) if plan is not None)
+
+    def final_task(self, teacher: TrainedTeacher | None) -> Task:
+        """Return the task of the final training."""
+        data = replace(self.task.data, train=getattr(self.task.data, self.final_images))
+        return replace(self.task, data=data, validation=None, epochs=self.final_epochs, teacher=teacher)
+
+    def total_epochs(self, baselines: tuple[str, ...]) -> int:
+        """Return the epochs of training over all trials of this role."""
+        arms = 1 + (self.control is not None) + (self.search is not None and "none" in baselines)
+        return sum(plan.epochs for plan in self.searches) + arms * self.seeds * self.final_epochs
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """Everything that follows from a sweep file.
+
+    Data are loaded once, a given teacher is built once, and every check that needs no cluster has passed. Whoever has
+    the plan needs the sweep file no more.
+
+    Args:
+        name: Name of the sweep, and of its MLflow experiment.
+        seed: Seed of genomes, weights and batches.
+        data: The student's data; the teacher's, where there is no student.
+        data_settings: `data` section of the sweep file, without paths.
+        teacher: Given teacher, from a file or random; None where it is trained, or there is none.
+        teacher_task: Task of the teacher, given or trained; None where there is none.
+        roles: Plans of the roles that are trained, in order.
+        baselines: Baselines of the final trainings.
+        screen: Settings of a screening.
+        resources: Resources of one trial.
+        requirements: What the cluster must offer.
+        storage: Folder of the sweeps' folders.
+        tracking_uri: Address of MLflow; None for its default.
+        text: Resolved sweep file.
+        parameters: Resolved sweep file as plain data, without storage and tracking.
+        own: Dotted names of the user's own augmentations.
+
+    Example:
+        >>> config = SweepConfig.from_mapping({
+        ...     "data": {"name": "digits", "train": 40, "validation": 60},
+        ...     "teacher": {"model": "mlp", "search": {"epochs": 6}},
+        ...     "student": {"model": "mlp", "search": None, "final": {"epochs": 5}},
+        ... })
+        >>> plan = SweepPlan.resolve(config)
+        >>> plan.roles["teacher"].search.name, plan.roles["student"].search
+        ('teacher-pbt', None)
+        >>> plan.total_epochs  # two searches of 4 members, three arms; and one final training of the student
+        71
+    """
+
+    name: str
+    seed: int
+    data: DataSet
+    data_settings: Mapping[str, Any]
+    teacher: TrainedTeacher | None
+    teacher_task: Task | None
+    roles: Mapping[str, RolePlan]
+    baselines: tuple[str, ...]
+    screen: ScreenPlan
+    resources: ResourceConfig
+    requirements: Requirements
+    storage: Path
+    tracking_uri: str | None
+    text: str
+    parameters: Mapping[str, Any]
+    own: tuple[str, ...]
+
+    @classmethod
+    def resolve(cls, config: SweepConfig) -> SweepPlan:
+        """Resolve a sweep file, and check all that can be checked without a cluster.
+
+        Raises:
+            RequestError: An algorithm cannot be imported; the data are unknown, missing, or too small for the splits; a
+                model does not fit them; weights do not fit their model; a loss does not fit the networks.
+        """
+        algorithms = {role: _algorithm(config, role, settings) for role, settings in config.roles.items()}
+        data = SweepData.load(config)
+        teacher = check_networks(config, data)
+        return cls(
+            name=config.name,
+            seed=config.seed,
+            data=data.student,
+            data_settings=config.data.model_dump(exclude={"root", "download", "workers"}),
+            teacher=teacher,
+            teacher_task=_teacher_task(config, data),
+            roles={
+                role: _role(config, role, settings, data, teacher, algorithms[role])
+                for role, settings in config.roles.items()
+            },
+            baselines=config.baselines,
+            screen=ScreenPlan.resolve(config),
+            resources=config.resources,
+            requirements=Requirements.resolve(config),
+            storage=Path(config.storage),
+            tracking_uri=config.tracking.uri,
+            text=config.to_yaml(),
+            parameters=json.loads(config.model_dump_json(by_alias=True, exclude={"storage", "tracking"})),
+            own=tuple(config.space.own),
+        )
+
+    @property
+    def what(self) -> str:
+        """What the sweep does, in a few words."""
+        if any(role.schedule for role in self.roles.values()):
+            return "Replay"
+        found = dict.fromkeys(registry.label(r.search.settings.algorithm) for r in self.roles.values() if r.search)
+        return f"Search {' and '.join(found)}" if found else "Training"
+
+    @property
+    def total_epochs(self) -> int:
+        """Epochs of training over all trials."""
+        return sum(role.total_epochs(self.baselines) for role in self.roles.values())
+
+    def check_screening(self) -> None:
+        """Check that the augmentations to screen can be ranked.
+
+        Raises:
+            RequestError: They cannot, or a mean needs more images than there are.
+        """
+        if self.screen.drop:
+            images = len(self.data.train) + len(self.data.validation)
+            check_request(self.screen.contestants(), self.screen.precision, images)
+
+    @property
+    def screens(self) -> bool:
+        """True where the student's augmentations are screened before its search."""
+        return bool(self.screen.drop) and len(rankable(self.screen.space)) > 1
+
+    def replaying(self, schedules: Mapping[str, Schedule]) -> SweepPlan:
+        """Return the plan of a replay of `schedules`, by role.
+
+        Raises:
+            RequestError: A schedule is for images of other channels.
+        """
+        for role, schedule in schedules.items():
+            check_channels(f"the {role}'s policy", schedule, self.data)
+        roles = {
+            role: replace(plan, search=None, control=None, schedule=schedules[role])
+            for role, plan in self.roles.items()
+            if role in schedules
+        }
+        return replace(self, roles=roles)
+
+
+def check_channels(name: str, schedule: Schedule, data: DataSet) -> None:
+    """Check that a schedule is for images such as `data`.
 
     Raises:
-        RequestError: the set is unknown, missing, or too small for the splits; a model does not fit it; weights do
-            not fit their model.
+        RequestError: It is for images of other channels.
     """
-    data = datasets.load(**config.data.model_dump())
-    scored_images(config, data)
-    for choice in config.space.augmentations:
-        resolve(choice)
-    shape = {"channels": data.channels, "size": data.size}
-    if config.student is not None:
-        check_model(config.student.model, classes=data.classes, **shape)
-    if config.teacher is not None:
-        own = teacher_data(config, data)
-        if config.teacher.data is not None:
-            if (own.channels, own.size) != (data.channels, data.size):
-                rule = f"the teacher sees the student's images, of {data.channels} channels and {data.size} px"
-                raise RequestError(
-                    rule, value=(own.channels, own.size), hint="set teacher.data.size, or choose other data"
-                )
-            scored_images(config, own)
-        classes = config.teacher.classes or own.classes
-        check_model(config.teacher.model, classes=classes, **shape)
-        if config.teacher.weights:
-            model = build_model(config.teacher.model, seed=0, classes=classes, **shape)
-            check_weights(model, load_weights(config.teacher.weights), f"teacher.weights ({config.teacher.weights})")
-    if config.student is not None:
-        _check_student(config, config.student, data)
-    return data
-
-
-def full_images(config: SweepConfig, role: str, data: DataSet) -> Images:
-    """What a role's full training sees: training and validation images together.
-
-    A teacher whose weights students start from sees the training images alone: else students would begin with what
-    they are scored on while they are searched.
-    """
-    starts = role == "teacher" and config.student is not None and config.student.distill.init == "teacher"
-    return data.train if starts else data.full
-
-
-def teacher_data(config: SweepConfig, data: DataSet) -> DataSet:
-    """The teacher's own images; `data`, the sweep's, where it has none."""
-    own = config.teacher.data if config.teacher is not None else None
-    return data if own is None else datasets.load(**own.model_dump())
-
-
-def given_teacher(config: SweepConfig, data: DataSet) -> TrainedTeacher | None:
-    """The teacher whose weights are a file's, or random; None: it is to be trained, or there is none."""
-    teacher = config.teacher
-    if teacher is None or not teacher.given:
-        return None
-    own = teacher_data(config, data)
-    classes = teacher.classes or own.classes
-    statistics = (own.mean, own.std)
-    if teacher.weights is not None:
-        schedule = Schedule.load(teacher.policy) if teacher.policy else None
-        return TrainedTeacher(teacher.model, load_weights(teacher.weights), schedule, classes, statistics)
-    seed = member_seed(config.search.seed, "teacher", 1, 0)
-    model = build_model(teacher.model, seed=seed, classes=classes, channels=data.channels, size=data.size)
-    return TrainedTeacher(teacher.model, model.state_dict(), None, classes, statistics)
-
-
-def _check_student(config: SweepConfig, student: StudentConfig, data: DataSet) -> None:
-    """Build every loss that the sweep may choose for its two networks, and the student with all bits that it may have.
-
-    Raises:
-        RequestError: one does not fit them; a second view has no teacher that could answer for it; the model has
-            nothing to take `bits`.
-    """
-    teacher = given_teacher(config, data)
-    if teacher is None and config.teacher is not None:
-        own = teacher_data(config, data)
-        model = build_model(config.teacher.model, seed=0, classes=own.classes, channels=data.channels, size=data.size)
-        teacher = TrainedTeacher(config.teacher.model, model.state_dict(), classes=own.classes)
-    task = Task(
-        "student",
-        student.model,
-        data,
-        student.recipe,
-        epochs=1,
-        teacher=teacher,
-        distill=student.distill,
-        bits=student.bits,
-    )
-    any_view = Flip() if any(choice.kind != Identity.kind for choice in config.space.augmentations) else Identity()
-    learner = task.learner(Genome(), seed=0)
-    for example in examples(config.space.distill):
-        learner.set_genome(Genome(augment=any_view, distill=example))
-        learner.begin_epoch(0)
-    for bits in examples(config.space.bits):
-        task.under(Genome(bits=bits)).network()
-
-
-def scored_images(config: SweepConfig, data: DataSet) -> Images:
-    """The validation images that members are scored on: balanced over the classes, the same ones for every member.
-
-    How many `auto` is, is what `benchmarks/training/validation.py` measured: more are always a better choice, so it is as many
-    as cost little.
-
-    Raises:
-        RequestError: fewer than one of each class are asked for.
-    """
-    most, held_out = config.validate_.images, data.validation
-    if most == "auto":
-        interval = min(role.stage.interval for role in config.roles.values())
-        most = max(LEAST_SCORED, interval * len(data.train) // TRAINED_A_SCORED)
-    if most is None or most >= len(held_out):
-        return held_out
-    if most < data.classes:
-        raise RequestError(f"validate.images is at least {data.classes}, one of each class", value=most)
-    seed = config.data.seed
-    return held_out.subset(chosen(held_out.labels, classes=data.classes, size=most, seed=seed, part="validation"))
-
-
-def searches(config: SweepConfig, role: str) -> list[Kind]:
-    """The searches of a role: the one that is asked for, and its control.
-
-    Augmentations are chosen for the student alone, since a second view has the teacher's answers for a target.
-    """
-    kind = config.search.kind
-    if kind in GRIDS:
-        return [kind] if role == "student" else []
-    if role_space(config.space, role).is_constant:
-        return []
-    control = "random" in config.baselines and kind != "random"
-    return [kind, "random"] if control else [kind]
+    if schedule.image.channels != data.channels:
+        rule = f"{name} must be for images of {data.channels} channels"
+        raise RequestError(rule, value=schedule.image.channels, hint="choose other data")
 
 
 def role_space(space: Space, role: str) -> Space:
-    """Where a role's genomes may move: second views, distillation and bits are the student's."""
+    """Return the space of a role: second views, distillation and bits are the student's."""
     return space if role == "student" else replace(space, augment=(Identity.kind,), distill={}, bits={})
 
 
-def members(config: SweepConfig, kind: Kind, stage: StageConfig) -> int:
-    """How many trials a search has, before screening takes augmentations away.
-
-    The random control of a search whose members are stopped early has as many as that search has epochs for.
-    """
-    if kind in GRIDS:
-        return len(combinations(config.space)) * config.search.repeats
-    if kind == "random" and config.search.kind.endswith("asha"):
-        return max(2, round(spent(config, config.search.kind, stage) / stage.epochs))
-    return stage.population
-
-
-def spent(config: SweepConfig, kind: Kind, stage: StageConfig) -> int:
-    """Epochs of training that a search takes over all its trials."""
-    if kind.endswith("asha"):
-        return budget(stage.population, stage.interval, config.search.reduction, stage.epochs)
-    return members(config, kind, stage) * stage.epochs
+def _algorithm(config: SweepConfig, role: str, settings: RoleConfig) -> type[SearchAlgorithm] | None:
+    """Import the algorithm of a role's search; the settings of a user's own are checked now that it is known."""
+    if (search := settings.search) is None:
+        return None
+    algorithm = registry.capabilities(search.algorithm)
+    if not issubclass(algorithm, SearchAlgorithm):
+        hint = "derive it from search.algorithms.base.SearchAlgorithm"
+        raise RequestError(f"{role}.search.algorithm must be a search algorithm", value=search.algorithm, hint=hint)
+    if registry.is_custom(search.algorithm):
+        try:
+            search.check_algorithm(algorithm)
+            config.check_search(role, search, algorithm.variant(search))
+        except ValueError as error:
+            raise RequestError(f"{role}.search: {error}") from error
+    return algorithm.variant(search)
 
 
-def planned_epochs(config: SweepConfig, replayed: Iterable[str] | None = None) -> int:
-    """Epochs of training over all trials: of the whole sweep, or of a replay of the roles `replayed`."""
-    total = 0
-    for role, settings in config.roles.items():
-        if replayed is None:
-            kinds = searches(config, role)
-            arms = max(1, len(kinds)) + (bool(kinds) and "none" in config.baselines)
-            total += sum(spent(config, kind, settings.stage) for kind in kinds)
-        else:
-            arms = int(role in replayed)
-        total += arms * settings.full.seeds * settings.full_epochs
-    return total
+def _teacher_task(config: SweepConfig, data: SweepData) -> Task | None:
+    teacher = config.teacher
+    if teacher is None:
+        return None
+    return Task("teacher", teacher.model, data.teacher, teacher.recipe, teacher.final_epochs)
 
 
-def opened(config: SweepConfig, name: str, old: Path | None = None) -> tuple[Path, Tracker]:
-    """A new folder for the sweep, or its `old` one, with its file in it, and MLflow on the line.
+def _role(
+    config: SweepConfig,
+    role: str,
+    settings: RoleConfig,
+    data: SweepData,
+    teacher: TrainedTeacher | None,
+    algorithm: type[SearchAlgorithm] | None,
+) -> RolePlan:
+    own, space, search = data.of(role), role_space(config.space, role), settings.search
+    interval = search.interval if search else SearchConfig().interval
+    task = Task(
+        role="teacher" if role == "teacher" else "student",
+        model=settings.model,
+        data=own,
+        recipe=settings.recipe,
+        epochs=search.epochs if search else settings.final_epochs,
+        validation=scored_images(config, own),
+        validate_every=interval if config.validate_.every == "slice" else 1,
+        teacher=teacher if role == "student" else None,
+    )
+    if isinstance(settings, StudentConfig):
+        task = replace(task, distill=settings.distill, bits=settings.bits)
+    plan, control = _searches(config, role, search, space, algorithm)
+    # Else students would begin with weights that have seen what they are scored on while they are searched.
+    starts = role == "teacher" and config.student is not None and config.student.distill.init == "teacher"
+    section = config.teacher.data if role == "teacher" and config.teacher and config.teacher.data else config.data
+    return RolePlan(
+        task=task,
+        space=space,
+        search=plan,
+        control=control,
+        final_images="train" if starts else "full",
+        final_epochs=settings.final_epochs,
+        seeds=settings.final.seeds,
+        provenance=_provenance(config, section.name, own),
+        data_settings=section.model_dump(exclude={"root", "download", "workers"}),
+    )
 
-    Raises:
-        RequestError: the place cannot be written to, or the tracking server is not there; no new folder is left behind.
-    """
-    if old is not None:
-        write_atomic(old / SWEEP_FILE, config.to_yaml())
-        return old, Tracker.open(old, config.name, config.tracking.uri)
-    folder = new_folder(Path(config.storage), name)
-    try:
-        write_atomic(folder / SWEEP_FILE, config.to_yaml())
-        return folder, Tracker.open(folder, config.name, config.tracking.uri)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+
+def _searches(
+    config: SweepConfig,
+    role: str,
+    search: SearchConfig | None,
+    space: Space,
+    algorithm: type[SearchAlgorithm] | None,
+) -> tuple[SearchPlan | None, SearchPlan | None]:
+    """Return a role's search, and the random control of the same budget."""
+    if search is None or algorithm is None or (space.is_constant and algorithm.random_control):
+        return None, None
+    members, epochs = algorithm.member_count(search, space), algorithm.budget(search, space)
+    name = f"{role}-{registry.label(search.algorithm)}"
+    plan = SearchPlan(name, algorithm, search, members, epochs, config.seed)
+    if "random" not in config.baselines or not algorithm.random_control:
+        return plan, None
+    # The control of a search that stops members early has as many members as that search has epochs for.
+    trials = max(2, round(epochs / search.epochs)) if algorithm.stops_early else members
+    settings = SearchConfig(
+        algorithm="random",
+        trials=trials,
+        epochs=search.epochs,
+        interval=search.interval,
+        objective=search.objective,
+    )
+    random = registry.capabilities("random")
+    assert issubclass(random, SearchAlgorithm)
+    return plan, SearchPlan(f"{role}-random", random, settings, trials, trials * search.epochs, config.seed)
 
 
-def new_folder(storage: Path, name: str) -> Path:
-    """Make `storage/name-001`, or with the next number that is free.
-
-    Raises:
-        RequestError: the place cannot be written to.
-    """
-    try:
-        storage.mkdir(parents=True, exist_ok=True)
-        number = max(numbered(storage, name), default=0) + 1
-        while True:
-            folder = storage / f"{name}-{number:03d}"
-            try:
-                folder.mkdir()
-            except FileExistsError:
-                number += 1  # another sweep was faster
-            else:
-                return folder
-    except OSError as error:
-        rule = f"cannot write to {storage}: {error.strerror or error}"
-        raise RequestError(rule, hint="choose another --storage") from error
-
-
-def numbered(storage: Path, name: str) -> dict[int, Path]:
-    """The folders that sweeps of this name have made, by their numbers."""
-    pattern = re.compile(re.escape(name) + r"-(\d{3,})")
-    return {int(match[1]): path for path in storage.iterdir() if (match := pattern.fullmatch(path.name))}
+def _provenance(config: SweepConfig, data: str, own: DataSet) -> dict[str, Any]:
+    """Return the origin of a policy: the same for the same sweep, so without dates, paths or run ids."""
+    parts = {"train": len(own.train), "validation": len(own.validation)}
+    return {
+        "sweep": config.name,
+        "metric": "validation_accuracy",
+        "seed": config.seed,
+        "data": {"name": data, **parts},
+        "versions": {name: importlib.metadata.version(name) for name in ("roletune", "torch", "ray")},
+    }

@@ -1,4 +1,4 @@
-"""What MLflow's page says of a sweep's run: a description in Markdown."""
+"""The description of a sweep's run on MLflow's page, in Markdown."""
 
 from __future__ import annotations
 
@@ -6,46 +6,43 @@ from collections.abc import Mapping
 
 from results.analysis.summary import SweepResult
 from results.tracking.policy_tables import TABLE
-from search.config.schema import RoleConfig, StudentConfig, SweepConfig
+from search.sweeps.plan import RolePlan, SweepPlan
 
 
-def about(
-    config: SweepConfig, what: str, result: SweepResult | None = None, models: Mapping[str, str] | None = None
-) -> str:
-    """The description of the sweep's run.
+def describe_run(plan: SweepPlan, result: SweepResult | None = None, models: Mapping[str, str] | None = None) -> str:
+    """Return the description of a sweep's run.
 
     Args:
-        config: the sweep.
-        what: it does, in a word or two.
-        result: of a sweep that is through.
-        models: role → registered model, of what was registered.
+        plan: Plan of the sweep.
+        result: Result of a sweep that is finished; None before.
+        models: Registered models by role.
     """
-    data = config.data
-    parts = f"{data.train or 'all'} to search on, {data.validation or 'the rest'} to score on"
-    rows = {"data": f"{data.name}: {parts}", **{role: _role(settings) for role, settings in config.roles.items()}}
-    told = [f"{what}, seed {config.search.seed}, on {data.name}.", ""]
+    data = plan.data_settings
+    parts = f"{data['train'] or 'all'} training images, {data['validation'] or 'the rest'} for validation"
+    rows = {"data": f"{data['name']}: {parts}", **{role: _role(each) for role, each in plan.roles.items()}}
+    lines = [f"{plan.what}, seed {plan.seed}, on {data['name']}.", ""]
     if result is None:
-        told += ["It is running, or was stopped before its end: no result yet.", ""]
+        lines += ["No result yet: the sweep is running, or was stopped.", ""]
     else:
         files = [f"`policy.{role.role}.json`" for role in result.roles]
-        told += ["Accuracy in %:", "", result.markdown()]
-        told += [f"- policies: {', '.join(files)} in the artifacts, side by side in `{TABLE}`"]
-        told += ["- pictures of the schedules: `schedule.….png`; every figure: `result.json`"]
-        told += [f"- {role}: model `{name}` in the registry" for role, name in (models or {}).items()]
-        told += [""]
-    told += ["| | |", "|---|---|", *(f"| **{name}** | {value} |" for name, value in rows.items()), ""]
-    return "\n".join([*told, f"The same again, with `sweep.yaml` from the artifacts: {_command(what)}", ""])
+        lines += ["Accuracy in %:", "", result.markdown()]
+        lines += [f"- policies: {', '.join(files)} in the artifacts, side by side in `{TABLE}`"]
+        lines += ["- pictures of the schedules: `schedule.….png`; all results: `result.json`"]
+        lines += [f"- {role}: model `{name}` in the registry" for role, name in (models or {}).items()]
+        lines += [""]
+    lines += ["| | |", "|---|---|", *(f"| **{name}** | {value} |" for name, value in rows.items()), ""]
+    return "\n".join([*lines, f"To repeat it, with `sweep.yaml` from the artifacts: {_command(plan)}", ""])
 
 
-def _role(settings: RoleConfig) -> str:
-    stage, full = settings.stage, settings.full
-    told = f"{settings.model}; search: {stage.population} members × {stage.epochs} epochs"
-    told += f"; full: {settings.full_epochs} epochs × {full.seeds} seeds"
-    if isinstance(settings, StudentConfig) and not settings.bits.is_full:
-        told += f"; {settings.bits.weights}-bit weights, {settings.bits.activations}-bit activations"
-    return told
+def _role(plan: RolePlan) -> str:
+    text = plan.task.model
+    if plan.search is not None:
+        text += f"; search: {plan.search.members} members × {plan.search.settings.epochs} epochs"
+    text += f"; final training: {plan.final_epochs} epochs × {plan.seeds} seeds"
+    bits = plan.task.bits
+    return text if bits.is_full else f"{text}; {bits.weights}-bit weights, {bits.activations}-bit activations"
 
 
-def _command(what: str) -> str:
-    replay = " --policy policy.….json" if what == "Replay" else ""
-    return f"`roletune {'train' if replay else 'search'} sweep.yaml{replay}`"
+def _command(plan: SweepPlan) -> str:
+    replay = any(role.schedule for role in plan.roles.values())
+    return "`roletune train sweep.yaml --policy policy.….json`" if replay else "`roletune search sweep.yaml`"

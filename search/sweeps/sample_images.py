@@ -1,4 +1,4 @@
-"""Some images of a sweep's own, to be looked at."""
+"""Sample images of a sweep's data, for its report."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ COUNT = 6
 
 
 def samples(data: DataSet) -> Tensor:
-    """The first validation image of each of some classes, spread over all: (B, C, H, W) uint8, at most `COUNT`."""
+    """Return the first validation image of up to `COUNT` classes, spread over all: (B, C, H, W) uint8."""
     labels = data.validation.labels
     classes = labels.unique()
-    chosen = classes[torch.arange(min(COUNT, len(classes))) * len(classes) // min(COUNT, len(classes))]
-    rows = torch.tensor([int((labels == label).nonzero()[0]) for label in chosen])
+    sampled = classes[torch.arange(min(COUNT, len(classes))) * len(classes) // min(COUNT, len(classes))]
+    rows = torch.tensor([int((labels == label).nonzero()[0]) for label in sampled])
     images, _ = next(data.validation.subset(rows).batches(COUNT))
     return images.cpu()
 
 
 def samples_of(sweep: SweepFolder, own: Collection[str] = ()) -> Tensor:
-    """Those of a sweep whose folder is at hand; nothing is fetched.
+    """Return the sample images of a sweep's folder; nothing is downloaded.
 
     Args:
-        sweep: the folder.
-        own: dotted names that its data may have; they are imported.
+        sweep: Folder of the sweep.
+        own: Dotted names that its data may have; they are imported.
 
     Raises:
-        RequestError: the data are not there, or not named in `own`.
+        RequestError: The data are not there, or not named in `own`.
     """
     try:
         config = DataConfig.model_validate(sweep.setting("data"))
     except ValidationError as error:
-        raise RequestError(f"{sweep.path / SETTINGS} names no data that this version knows") from error
+        raise RequestError(f"{sweep.path / SETTINGS} must name data that this version knows") from error
     if {".", ":"} & set(config.name) and config.name not in own:
-        raise RequestError(f"its data are a factory of your own, {config.name}", hint=f"say --own {config.name}")
+        raise RequestError(f"data of your own must be named: {config.name}", hint=f"add --own {config.name}")
     root = Path(config.root)
     return samples(datasets.load(**config.model_dump() | {"download": False, "root": root, "workers": 0}))

@@ -19,13 +19,13 @@ from search.algorithms.base import member_seed
 from search.config.schema import SweepConfig
 from search.execution.progress import ProgressReporter
 from search.execution.trials import on_worker
-from search.sweeps.plan import checked_data, given_teacher, opened, teacher_data
-from spaces import Genome, RequestError, Schedule, Space, WorkError
-from spaces.augmentations import CATALOG, Augmentation, Hard, Identity, Mixup, Pick, PolicyAugmentation, augmentation
-from spaces.augmentations.base import Draw
+from search.sweeps.folders import SWEEP_FILE, open_folder
+from search.sweeps.plan import SweepPlan, check_channels
+from search.sweeps.screen_plan import ScreenPlan, rankable
+from spaces import Genome, RequestError, Schedule, WorkError
+from spaces.augmentations import Augmentation
 from spaces.core.io import write_atomic
 from trainables.checkpoints import save_weights
-from trainables.data import DataSet
 from trainables.ray_trainable import Worker
 from trainables.screening.ranking import Screening, check_request
 from trainables.screening.ranking import screen as rank
@@ -42,151 +42,140 @@ def screen(
     """Rank augmentations by T. stddev with the sweep's teacher, in this process.
 
     Args:
-        config: the sweep: its data, its teacher (trained without augmentation, or loaded), its `screen` settings.
-        only: names of the catalog, or dotted ones; empty: the sweep's `space.augment`, or the whole catalog.
-            What has yet to learn against a student (`hard_…`) cannot be ranked, and is left out.
-        policies: schedules whose last phase is ranked too: its policy, and what its second view has learned.
-        console: shows progress; None keeps quiet.
+        config: Sweep: its data, its teacher (trained without augmentation, or loaded), its `screen` settings.
+        only: Names of the catalog, or dotted ones; empty for the sweep's `space.augment`, or the whole catalog. What
+            has yet to learn against a student (`hard_…`) cannot be ranked, and is left out.
+        policies: Schedules whose last phase is ranked too: its policy, and what its second view has learned.
+        console: Console that shows progress; None for none.
+
+    Returns:
+        The ranking; it is also written to the sweep's folder, and to MLflow.
 
     Raises:
-        RequestError: an unknown name, or the data or the teacher is not as the sweep needs it.
+        RequestError: A name is unknown, or the data or the teacher is not as the sweep needs it.
+
+    Example:
+        >>> ranking = screen(SweepConfig.load("examples/digits.yaml"), ["identity", "cutmix"])  # doctest: +SKIP
+        >>> print(ranking.markdown())  # doctest: +SKIP
     """
     started = time.perf_counter()
-    choices = contestants(config, only, policies)
-    data = teacher_data(config, checked_data(config))
+    choices = ScreenPlan.resolve(config).contestants(only, policies)
+    plan = SweepPlan.resolve(config)
+    if (task := plan.teacher_task) is None:
+        raise RequestError("screening must have a teacher", value="teacher: null", hint="name one")
     for schedule in policies:
-        if schedule.image.channels != data.channels:
-            rule = f"a policy for images of {data.channels} channels is needed"
-            raise RequestError(rule, value=schedule.image.channels)
-    check_request(choices, config.screen.precision, len(data.train) + len(data.validation))
-    if config.teacher is None:
-        raise RequestError("augmentations are ranked with a teacher", value="teacher: null", hint="name one")
-    epochs = 0 if config.teacher.given else config.teacher.full_epochs
-    folder, tracker = opened(config, f"{config.name}-screen")
-    torch.set_num_threads(config.resources.cpus_per_trial)
-    device = "cuda" if config.resources.gpus_per_trial > 0 and torch.cuda.is_available() else "cpu"
-    with tracker, ProgressReporter(console, epochs + config.screen.precision.means) as ticker:
-        ticker.say(escape(str(folder)))
+        check_channels("a policy", schedule, task.data)
+    check_request(choices, plan.screen.precision, len(task.data.train) + len(task.data.validation))
+    folder, tracker = open_folder(plan.storage, f"{plan.name}-screen", plan.text, plan.name, plan.tracking_uri)
+    torch.set_num_threads(plan.resources.cpus_per_trial)
+    device = "cuda" if plan.resources.gpus_per_trial > 0 and torch.cuda.is_available() else "cpu"
+    epochs = task.epochs if plan.teacher is None else 0
+    with tracker, ProgressReporter(console, epochs + plan.screen.precision.means) as progress:
+        progress.say(escape(str(folder)))
         run = tracker.start(folder.name, tags={"stage": "screening", "folder": folder.name})
-        tracker.artifact(run, folder / "sweep.yaml")
-        ticker.stage("teacher")
-        task, teacher = _teacher(config, data, device, ticker, folder)
-        ticker.stage("screening")
-        seen = rank_with(task, teacher, choices, config, device=device, on_mean=lambda done, most: ticker.epoch(None))
+        tracker.artifact(run, folder / SWEEP_FILE)
+        progress.stage("teacher")
+        teacher = plan.teacher or _train_teacher(task, plan.seed, device, progress, folder)
+        progress.stage("screening")
+        ranking = rank_with(
+            task, teacher, choices, plan.screen, device=device, on_mean=lambda done, most: progress.epoch(None)
+        )
         result = ScreeningResult(
             folder=str(folder),
             tracking_uri=tracker.uri,
             seconds=round(time.perf_counter() - started, 2),
-            **plain(seen),
+            **plain(ranking),
         )
-        for path in write(result, folder):
+        for path in write_files(result, folder):
             tracker.artifact(run, path)
-        tracker.log(run, {**figures(result), "seconds": result.seconds})
+        tracker.log(run, {**metrics(result), "seconds": result.seconds})
         tracker.finish(run)
     return result
-
-
-def contestants(
-    config: SweepConfig, only: Sequence[str] = (), policies: Sequence[Schedule] = ()
-) -> tuple[Augmentation, ...]:
-    """What is ranked: what is named, else the sweep's own choices, else the whole catalog."""
-    named: tuple[Augmentation, ...] = tuple(augmentation(name) for name in only)
-    if not named:
-        choices = rankable(config.space)
-        named = choices if len(choices) > 1 else _catalog()
-    last = [schedule.phases[-1].genome for schedule in policies]
-    learned = tuple(genome.augment for genome in last if isinstance(genome.augment, Hard) and not genome.augment.learns)
-    # A policy that does nothing is no contestant beside what its second view has learned.
-    shown = (
-        *(PolicyAugmentation(policy=g.policy) for g in last if not (g.policy.is_identity and g.has_view)),
-        *learned,
-    )
-    draw = config.screen.draw
-    chosen = tuple(_drawn(choice, draw) if draw else choice for choice in (*named, *shown))
-    if len({choice.label for choice in chosen}) < len(chosen):
-        hint = "name each once; screen.draw makes equal what differs in draw alone"
-        raise RequestError("augmentations are ranked once each", value=[choice.label for choice in chosen], hint=hint)
-    return chosen
-
-
-def rankable(space: Space) -> tuple[Augmentation, ...]:
-    """The augmentations of a space that need no student to learn against."""
-    return tuple(choice for choice in space.augmentations if not choice.learns)
 
 
 def rank_with(
     task: Task,
     teacher: TrainedTeacher,
     choices: Sequence[Augmentation],
-    config: SweepConfig,
+    plan: ScreenPlan,
     *,
     device: torch.device | str = "cpu",
     on_mean: Callable[[int, int], None] = lambda done, most: None,
 ) -> Screening:
-    """Rank `choices` with `teacher` on all images that it may have been trained on, validation images included."""
-    data = task.data
+    """Rank `choices` with `teacher` on all images that it may have been trained on, validation images included.
+
+    Args:
+        task: Task whose data are used.
+        teacher: Teacher that answers.
+        choices: Augmentations to rank.
+        plan: Settings of the screening.
+        device: Device of the teacher.
+        on_mean: Function that is called after each mean with the number of means so far, and at most.
+    """
     return rank(
-        teacher.frozen(data),
-        data,
-        data.full,
+        teacher.frozen(task.data),
+        task.data,
+        task.data.full,
         choices,
-        precision=config.screen.precision,
-        seed=config.search.seed,
+        precision=plan.precision,
+        seed=plan.seed,
         device=device,
-        channels_last=config.teacher.recipe.channels_last if config.teacher is not None else None,
+        channels_last=plan.channels_last,
         on_mean=on_mean,
     )
 
 
-def screened(config: SweepConfig, task: Task, folder: Path, tracking_uri: str) -> ScreeningResult:
-    """Rank the sweep's own choices on one worker of the cluster, and say which a student's search goes on without.
+def screen_choices(plan: SweepPlan, task: Task, folder: Path, tracking_uri: str) -> ScreeningResult:
+    """Rank the sweep's own choices on one worker of the cluster, and select those that the search goes on without.
 
     Raises:
-        RequestError: they cannot be ranked without a student, or with so few images.
-        WorkError: the worker failed.
+        RequestError: They cannot be ranked without a student, or with so few images.
+        WorkError: The worker failed.
     """
     started = time.perf_counter()
-    choices, resources = contestants(config), config.resources
-    check_request(choices, config.screen.precision, len(task.data.train) + len(task.data.validation))
-    seen = on_worker(resources, "augmentations could not be ranked", _remote_rank, task, choices, config)
-    kept = survivors(seen, choices, config.screen.drop)
+    choices = plan.screen.contestants()
+    check_request(choices, plan.screen.precision, len(task.data.train) + len(task.data.validation))
+    failed = "augmentations could not be ranked"
+    ranking = on_worker(plan.resources, failed, _remote_rank, task, choices, plan.screen)
+    kept = survivors(ranking, choices, plan.screen.drop)
     # As the space calls them: `screen.draw` changes the labels of what was ranked.
-    names = {choice.label: own.label for own, choice in zip(rankable(config.space), choices, strict=True)}
-    seen = replace(seen, rows=tuple(replace(row, label=names.get(row.label, row.label)) for row in seen.rows))
+    own = rankable(plan.screen.space)
+    names = {choice.label: original.label for original, choice in zip(own, choices, strict=True)}
+    ranking = replace(ranking, rows=tuple(replace(row, label=names.get(row.label, row.label)) for row in ranking.rows))
     return ScreeningResult(
         folder=str(folder),
         tracking_uri=tracking_uri,
         seconds=round(time.perf_counter() - started, 2),
         dropped=tuple(names[choice.label] for choice in choices if choice not in kept),
-        **plain(seen),
+        **plain(ranking),
     )
 
 
-def _remote_rank(task: Task, choices: Sequence[Augmentation], config: SweepConfig, here: Worker) -> Screening:
+def _remote_rank(task: Task, choices: Sequence[Augmentation], plan: ScreenPlan, here: Worker) -> Screening:
     device = here.enter()
     if task.teacher is None:
-        raise WorkError("augmentations are screened with a teacher")
-    return rank_with(task, task.teacher, choices, config, device=device)
+        raise WorkError("screening must have a teacher")
+    return rank_with(task, task.teacher, choices, plan, device=device)
 
 
-def survivors(seen: Screening, choices: Sequence[Augmentation], drop: float) -> tuple[Augmentation, ...]:
-    """What is left of `choices` without the worst `drop` of them, in the order given; one stays at least.
+def survivors(ranking: Screening, choices: Sequence[Augmentation], drop: float) -> tuple[Augmentation, ...]:
+    """Return `choices` without the worst `drop` of them, in the order given; at least one remains.
 
-    The uninformative are the worst, since their ratio means nothing.
+    The uninformative rank last, since their ratio means nothing.
     """
-    order = {row.label: place for place, row in enumerate(seen.rows)}
+    order = {row.label: place for place, row in enumerate(ranking.rows)}
     ranked = sorted(choices, key=lambda choice: order[choice.label])
     kept = set(ranked[: max(1, len(ranked) - math.floor(drop * len(ranked)))])
     return tuple(choice for choice in choices if choice in kept)
 
 
-def plain(seen: Screening) -> dict[str, Any]:
-    """A ranking as the plain data that `ScreeningResult` holds."""
-    return {**vars(seen), "rows": tuple(asdict(row) for row in seen.rows)}
+def plain(ranking: Screening) -> dict[str, Any]:
+    """Return a ranking as the plain data that `ScreeningResult` holds."""
+    return {**vars(ranking), "rows": tuple(asdict(row) for row in ranking.rows)}
 
 
-def write(result: ScreeningResult, folder: Path) -> tuple[Path, ...]:
-    """The ranking as data, as text and as a picture, in the sweep's folder."""
+def write_files(result: ScreeningResult, folder: Path) -> tuple[Path, ...]:
+    """Write the ranking as data, as text and as a picture, in the sweep's folder."""
     return (
         write_atomic(folder / "screening.json", json.dumps(result.to_json(), indent=2) + "\n"),
         write_atomic(folder / "report" / "screening.md", f"# Screening\n\n{result.markdown()}"),
@@ -194,41 +183,19 @@ def write(result: ScreeningResult, folder: Path) -> tuple[Path, ...]:
     )
 
 
-def figures(result: ScreeningResult) -> dict[str, float]:
-    """The ranking as MLflow's metrics."""
+def metrics(result: ScreeningResult) -> dict[str, float]:
+    """Return the ranking as MLflow's metrics."""
     kept = ("t_stddev", "ratio", "agreement", "entropy")
     return {f"screen/{row['label']}/{key}": row[key] for row in result.rows for key in kept}
 
 
-def _drawn(choice: Augmentation, draw: Draw) -> Augmentation:
-    """`choice` with that draw, which for a pick is its base's; identity draws nothing, HARD for each image."""
-    if isinstance(choice, Identity | Hard):
-        return choice
-    if type(choice) is Pick:
-        return replace(choice, base=_drawn(choice.base, draw))
-    return replace(choice, draw=draw)
-
-
-def _catalog() -> tuple[Augmentation, ...]:
-    """All that needs no student; `pick` with mixup, since with CutMix it is CutMixPick."""
-    usual = (Pick(base=Mixup()) if kind == Pick.kind else cls() for kind, cls in CATALOG.items())
-    return tuple(choice for choice in usual if not choice.learns)
-
-
-def _teacher(
-    config: SweepConfig, data: DataSet, device: str, ticker: ProgressReporter, folder: Path
-) -> tuple[Task, TrainedTeacher]:
-    """The teacher that the sweep names, or one that is trained here in full, without augmentation."""
-    settings = config.teacher
-    assert settings is not None
-    task = Task("teacher", settings.model, data, settings.recipe, settings.full_epochs)
-    if (given := given_teacher(config, data)) is not None:
-        return task, given
-    whole = replace(task, data=replace(data, train=data.full)).to(device)
-    learner = whole.learner(Genome(), seed=member_seed(config.search.seed, "teacher", 1, 0), device=device)
-    for _ in range(whole.epochs):
+def _train_teacher(task: Task, seed: int, device: str, progress: ProgressReporter, folder: Path) -> TrainedTeacher:
+    """Train the teacher in full, without augmentation, in this process."""
+    full = replace(task, data=replace(task.data, train=task.data.full)).to(device)
+    learner = full.learner(Genome(), seed=member_seed(seed, "teacher", 1, 0), device=device)
+    for _ in range(full.epochs):
         learner.step()
-        ticker.epoch(None)
+        progress.epoch(None)
     weights = learner.model.state_dict()
     save_weights(folder / "models" / "teacher.safetensors", weights)
-    return task, TrainedTeacher(settings.model, weights)
+    return TrainedTeacher(task.model, weights)

@@ -1,4 +1,4 @@
-"""What must be trained before a student's search can begin: the VAEs of `hard_vae`, once for each set of images."""
+"""The VAEs of `hard_vae`, trained once for each set of images before a student's search."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def with_vaes(task: Task, space: Space, resources: ResourceConfig, cache: Path) 
     """Train the VAEs that the space's augmentations need, on one worker, or take them from `cache`.
 
     Args:
-        task: the student's; they are trained on its training images.
-        space: whose augmentations may need some.
-        resources: of the worker.
-        cache: folder, shared by all nodes, of VAEs that were trained before, on the same images.
+        task: Task of the student, whose training images they are trained on.
+        space: Space whose augmentations may need some.
+        resources: Resources of the worker.
+        cache: Folder, shared by all nodes, of VAEs that were trained before on the same images.
 
     Returns:
         The task with their weights, the space that refers to these, and their files.
 
     Raises:
-        WorkError: the worker failed.
+        WorkError: The worker failed.
     """
     files = tuple(cache / name for choice in space.augmentations for name in vae_files(choice, task.data.train))
     if not files:

@@ -6,13 +6,15 @@ import math
 from dataclasses import replace
 
 import pytest
+from support import start_search
 
 from results.runlog.export import export, read_lineage
 from results.runlog.lineage import ancestry
-from search.algorithms.base import SearchAlgorithm, member_seed
-from search.config.schema import ResourceConfig, SearchConfig, StageConfig
+from search.algorithms.base import member_seed
+from search.config.schema import ResourceConfig
 from search.execution.journal import Journal
-from search.execution.trials import JournalCallback, Outcome, run_trials
+from search.execution.members import Outcome
+from search.execution.trials import JournalCallback, run_trials
 from spaces import Genome, Space, WorkError
 from trainables import Recipe, Task
 from trainables.data import load
@@ -29,13 +31,14 @@ def task():
     return Task("teacher", "mlp", data, recipe, EPOCHS, validation=data.validation, validate_every=INTERVAL)
 
 
-def search(task, folder, *, kind="pbt", seed=0, synch=True, retries=0):
-    settings = StageConfig(epochs=EPOCHS, population=SIZE, interval=INTERVAL)
+SIZES = {"epochs": EPOCHS, "interval": INTERVAL}
+
+
+def search(task, folder, *, seed=0, synchronous=True, retries=0):
+    settings = {**SIZES, "population": SIZE, "synchronous": synchronous}
     folder.mkdir(exist_ok=True)
     with Journal(folder) as journal:
-        stage = SearchAlgorithm(
-            "teacher-pbt", kind, task, settings, SearchConfig(seed=seed, synch=synch), Space(), journal
-        )
+        stage = start_search("teacher-pbt", "pbt", task, Space(), journal, seed=seed, **settings)
         outcomes = run_trials(
             stage.members,
             task,
@@ -50,7 +53,7 @@ def search(task, folder, *, kind="pbt", seed=0, synch=True, retries=0):
 
 def test_a_search_finds_the_same_policy_twice(task, marks, tmp_path):
     stage, outcomes = search(replace(task, model="faulty:whose_process"), tmp_path / "first")
-    found = stage.found(outcomes, {"sweep": "test"})
+    found = stage.result(outcomes, {"sweep": "test"})
     assert [outcome.epochs for outcome in outcomes] == [EPOCHS] * SIZE
     assert found.best.score == max(outcome.score for outcome in outcomes)
     assert found.schedule.epochs == EPOCHS and found.schedule.provenance["run"] == found.best.name
@@ -67,7 +70,7 @@ def test_a_search_finds_the_same_policy_twice(task, marks, tmp_path):
     assert export(str(tmp_path / "first"), "teacher").phases == found.schedule.phases
 
     again, outcomes = search(replace(task, model="faulty:whose_process"), tmp_path / "second")
-    assert again.found(outcomes, {"sweep": "test"}).schedule.dumps() == found.schedule.dumps()
+    assert again.result(outcomes, {"sweep": "test"}).schedule.dumps() == found.schedule.dumps()
 
 
 def test_a_member_that_raises_is_named_and_the_others_go_on(task, marks, tmp_path):
@@ -76,7 +79,7 @@ def test_a_member_that_raises_is_named_and_the_others_go_on(task, marks, tmp_pat
     assert len(failed) == 1 and "RuntimeError: a cable was pulled" in failed[0].error
     assert failed[0].epochs == 2 and "\n" not in failed[0].error
     assert [outcome.epochs for outcome in outcomes if not outcome.error] == [EPOCHS] * (SIZE - 1)
-    assert stage.found(outcomes, {}).best.name != failed[0].name
+    assert stage.result(outcomes, {}).best.name != failed[0].name
 
 
 def test_a_worker_that_dies_is_replaced_and_its_member_goes_on_from_its_checkpoint(task, marks, tmp_path):
@@ -86,15 +89,14 @@ def test_a_worker_that_dies_is_replaced_and_its_member_goes_on_from_its_checkpoi
 
 
 def test_without_waiting_for_each_other_all_members_end_too(task, marks, tmp_path):
-    stage, outcomes = search(task, tmp_path, synch=False)
+    stage, outcomes = search(task, tmp_path, synchronous=False)
     assert [outcome.epochs for outcome in outcomes] == [EPOCHS] * SIZE
-    assert stage.found(outcomes, {}).schedule.epochs == EPOCHS
+    assert stage.result(outcomes, {}).schedule.epochs == EPOCHS
 
 
-def stage_of(task, folder, **settings):
-    sizes = StageConfig(epochs=EPOCHS, population=SIZE, interval=INTERVAL)
+def stage_of(task, folder, seed=0):
     with Journal(folder) as journal:
-        return SearchAlgorithm("teacher-random", "random", task, sizes, SearchConfig(**settings), Space(), journal)
+        return start_search("teacher-random", "random", task, Space(), journal, seed=seed, trials=SIZE, **SIZES)
 
 
 def test_random_members_have_genomes_of_their_own_and_nobody_moves_them(task, tmp_path):
@@ -110,9 +112,9 @@ def test_where_all_members_fail_the_first_reason_is_given(task, tmp_path):
     stage = stage_of(task, tmp_path)
     outcomes = [Outcome(m.name, 2, 0.5, None, f"reason {m.index}") for m in stage.members]
     with pytest.raises(WorkError, match="every member of teacher-random failed; the first: reason 0"):
-        stage.found(outcomes, {})
-    with pytest.raises(WorkError, match="none was scored"):
-        stage.found([Outcome(stage.members[0].name, EPOCHS, math.nan, None, "")], {})
+        stage.result(outcomes, {})
+    with pytest.raises(WorkError, match="no member was scored"):
+        stage.result([Outcome(stage.members[0].name, EPOCHS, math.nan, None, "")], {})
 
 
 def test_no_two_purposes_share_a_seed():

@@ -9,13 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from mlflow.tracking import MlflowClient
+from support import start_search
 
 from search import SweepConfig, replay, run
 from search.algorithms.base import member_seed
-from search.algorithms.grid import GridSearch
-from search.config.schema import SearchConfig, StageConfig
 from search.execution.journal import Journal
-from search.execution.trials import Outcome
+from search.execution.members import Outcome
 from search.sweeps.screening import screen
 from spaces import Entry, Genome, Policy, Schedule, Space, WorkError
 from spaces.augmentations import CutMix, Cutout, Identity, PolicyAugmentation, augmentation
@@ -36,11 +35,10 @@ def task():
 def choose(task, tmp_path):
     """Makes the search; nothing of it is run."""
 
-    def make(augment=NAMES, repeats=2, seed=0):
-        search = SearchConfig(kind="choice", repeats=repeats, seed=seed)
-        sizes = StageConfig(epochs=EPOCHS)
+    def make(augment=NAMES, replicates=2, seed=0):
+        settings = {"replicates": replicates, "epochs": EPOCHS}
         with Journal(tmp_path) as journal:
-            return GridSearch("student-choice", "choice", task, sizes, search, Space(augment=augment), journal)
+            return start_search("student-grid", "grid", task, Space(augment=augment), journal, seed=seed, **settings)
 
     return make
 
@@ -59,25 +57,25 @@ def outcomes(choice, scores):
 
 
 def test_each_augmentation_is_tried_as_often_as_asked_without_a_policy(choose):
-    choice = choose(repeats=3)
-    assert [member.name for member in choice.members] == [f"student-choice-{index:02d}" for index in range(9)]
+    choice = choose(replicates=3)
+    assert [member.name for member in choice.members] == [f"student-grid-{index:02d}" for index in range(9)]
     assert [member.index for member in choice.members] == list(range(9))
     genomes = [Genome(Policy(), augment) for augment in (Cutout(), Identity(), CutMix())]
     assert [member.source for member in choice.members] == genomes * 3
-    assert {member.stage for member in choice.members} == {"choice search"}
+    assert {member.stage for member in choice.members} == {"grid search"}
     assert choice.scheduler() is None and not any(member.moved for member in choice.members)
 
 
 def test_a_repetition_has_the_same_seed_under_every_augmentation(choose):
-    seeds = [member.seed for member in choose(repeats=3).members]
+    seeds = [member.seed for member in choose(replicates=3).members]
     by_repeat = [set(seeds[start : start + 3]) for start in (0, 3, 6)]
     assert [len(repeat) for repeat in by_repeat] == [1, 1, 1] and len(set.union(*by_repeat)) == 3
     assert seeds[0] == member_seed(0, "student", 0, 0)
-    assert [member.seed for member in choose(NAMES[:2], repeats=3).members] == seeds[::3][:1] * 2 + [
+    assert [member.seed for member in choose(NAMES[:2], replicates=3).members] == seeds[::3][:1] * 2 + [
         *[seeds[3]] * 2,
         *[seeds[6]] * 2,
     ]
-    assert not set(seeds) & {member.seed for member in choose(repeats=3, seed=1).members}
+    assert not set(seeds) & {member.seed for member in choose(replicates=3, seed=1).members}
 
 
 # ---- who wins --------------------------------------------------------------------------------------
@@ -86,51 +84,51 @@ def test_a_repetition_has_the_same_seed_under_every_augmentation(choose):
 def test_the_best_mean_wins_and_not_the_best_member(choose):
     choice = choose()
     ends = outcomes(choice, {"cutout": [0.9, 0.2], "identity": [0.6, 0.7], "cutmix": [0.5, 0.6]})
-    found = choice.found(ends, {"sweep": "test"})
+    found = choice.result(ends, {"sweep": "test"})
     assert choice.scores(ends) == pytest.approx({"cutout": 0.55, "identity": 0.65, "cutmix": 0.55})
-    assert (found.value, found.best.score, found.best.name) == (pytest.approx(0.65), 0.7, "student-choice-04")
+    assert (found.value, found.best.score, found.best.name) == (pytest.approx(0.65), 0.7, "student-grid-04")
     (phase,) = found.schedule.phases
     assert (phase.epochs, phase.genome) == (EPOCHS, Genome())
     assert (found.schedule.role, found.schedule.image.size, found.exploits) == ("student", 8, ())
     assert found.schedule.provenance == {
         "sweep": "test",
-        "run": "student-choice-04",
+        "run": "student-grid-04",
         "value": found.value,
-        "repeats": 2,
+        "replicates": 2,
         "parents": [],
     }
 
 
 @pytest.mark.parametrize("nothing", ["RuntimeError: a cable was pulled", math.nan], ids=["failed", "no score"])
 def test_what_has_no_score_is_left_out_of_the_mean(choose, nothing):
-    choice = choose(repeats=3)
+    choice = choose(replicates=3)
     scores = {"cutout": [0.5, 0.5, 0.5], "identity": [nothing] * 3, "cutmix": [0.4, nothing, 0.7]}
     ends = outcomes(choice, scores)
-    found = choice.found(ends, {})
+    found = choice.result(ends, {})
     assert choice.scores(ends) == pytest.approx({"cutout": 0.5, "cutmix": 0.55})
     assert found.value == pytest.approx(0.55) and found.schedule.phases[0].genome.augment == CutMix()
-    assert found.schedule.provenance["repeats"] == 2
+    assert found.schedule.provenance["replicates"] == 2
 
 
 def test_a_score_of_a_member_that_failed_later_does_not_count(choose):
-    choice = choose(repeats=1)
+    choice = choose(replicates=1)
     ends = outcomes(choice, {"cutout": [0.5], "identity": [0.4], "cutmix": [0.3]})
     ends[0] = Outcome(ends[0].name, 2, 0.99, None, "OSError: disk full")
-    assert choice.found(ends, {}).value == 0.4
+    assert choice.result(ends, {}).value == 0.4
 
 
 def test_ties_go_to_the_first_of_the_space(choose):
     for names in (NAMES, NAMES[::-1]):
-        choice = choose(names, repeats=1)
-        found = choice.found(outcomes(choice, {name: [0.5] for name in names}), {})
+        choice = choose(names, replicates=1)
+        found = choice.result(outcomes(choice, {name: [0.5] for name in names}), {})
         assert found.schedule.phases[0].genome.augment.kind == names[0]
 
 
 def test_the_outcomes_of_others_are_passed_over(choose):
-    choice = choose(repeats=1)
+    choice = choose(replicates=1)
     other = Outcome("student-random-00", EPOCHS, 0.99, None, "")
-    found = choice.found([other, *outcomes(choice, {"cutout": [0.5], "identity": [0.6], "cutmix": [0.3]})], {})
-    assert (found.value, found.best.name) == (0.6, "student-choice-01")
+    found = choice.result([other, *outcomes(choice, {"cutout": [0.5], "identity": [0.6], "cutmix": [0.3]})], {})
+    assert (found.value, found.best.name) == (0.6, "student-grid-01")
 
 
 def test_settings_of_one_kind_are_told_apart(choose):
@@ -138,19 +136,19 @@ def test_settings_of_one_kind_are_told_apart(choose):
     policies = [PolicyAugmentation(policy=Policy((Entry(name, 5, 5),))).to_json() for name in ("Rotate", "Invert")]
     picks = [{"kind": "pick", "base": {"kind": "mixup", "alpha": alpha}} for alpha in (1.0, 0.2)]
     for pair in (policies, picks):
-        choice = choose(tuple(pair), repeats=1)
+        choice = choose(tuple(pair), replicates=1)
         ends = [Outcome(m.name, EPOCHS, score, None, "") for m, score in zip(choice.members, (0.4, 0.6), strict=True)]
-        found = choice.found(ends, {})
+        found = choice.result(ends, {})
         assert found.value == 0.6 and found.schedule.phases[0].genome.augment == augmentation(pair[1])
         assert list(choice.scores(ends).values()) == [0.4, 0.6]
 
 
 def test_where_all_members_fail_the_first_reason_is_given(choose):
-    choice = choose(repeats=1)
-    with pytest.raises(WorkError, match="every member of student-choice failed; the first: reason a"):
-        choice.found(outcomes(choice, {"cutout": ["reason a"], "identity": ["reason b"], "cutmix": ["c"]}), {})
-    with pytest.raises(WorkError, match="none was scored"):
-        choice.found(outcomes(choice, {name: [math.nan] for name in NAMES}), {})
+    choice = choose(replicates=1)
+    with pytest.raises(WorkError, match="every member of student-grid failed; the first: reason a"):
+        choice.result(outcomes(choice, {"cutout": ["reason a"], "identity": ["reason b"], "cutmix": ["c"]}), {})
+    with pytest.raises(WorkError, match="no member was scored"):
+        choice.result(outcomes(choice, {name: [math.nan] for name in NAMES}), {})
 
 
 def test_a_grid_has_every_combination_in_order(task, tmp_path):
@@ -163,9 +161,8 @@ def test_a_grid_has_every_combination_in_order(task, tmp_path):
         },
         bits={"weights": [2, 8]},
     )
-    search = SearchConfig(kind="grid", repeats=2)
     with Journal(tmp_path) as journal:
-        grid = GridSearch("student-grid", "grid", task, StageConfig(epochs=EPOCHS), search, space, journal)
+        grid = start_search("student-grid", "grid", task, space, journal, replicates=2, epochs=EPOCHS)
     genomes = [member.source for member in grid.members]
     assert len(genomes) == 2 * 2 * 3 * 2 * 2 and genomes[:24] == genomes[24:]
     assert len({str(genome.to_json()) for genome in genomes}) == 24
@@ -173,7 +170,7 @@ def test_a_grid_has_every_combination_in_order(task, tmp_path):
     assert (first.augment, first.distill, first.bits) == (Identity(), {"loss": "kd", "temperature": 2}, {"weights": 2})
     assert (second.distill, second.bits) == (first.distill, {"weights": 8}), "the last choice changes fastest"
     ends = [Outcome(m.name, EPOCHS, 0.5 + 0.001 * (m.index % 24), None, "") for m in grid.members]
-    found = grid.found(ends, {})
+    found = grid.result(ends, {})
     (phase,) = found.schedule.phases
     assert phase.genome == genomes[23] and found.value == pytest.approx(0.523)
     labels = list(grid.scores(ends))
@@ -190,12 +187,11 @@ SWEEP = """
 name: chosen
 data: {name: digits, train: 60, validation: 60}
 space: {augment: [crop_flip, identity, cutmix, flip]}
-search: {kind: choice, repeats: 2}
 screen: {drop: 0.5, precision: {images: 30, means: 8}}
 baselines: [none]
 resources: {cpus_per_trial: 2}  # one trial at a time, since to start a second worker takes longer than to wait
-teacher: {model: mlp, recipe: {lr: 0.05, batch_size: 20}, stage: {epochs: 6}}
-student: {model: mlp, recipe: {lr: 0.05, batch_size: 20}, stage: {epochs: 2}}
+teacher: {model: mlp, recipe: {lr: 0.05, batch_size: 20}, search: null, final: {epochs: 6}}
+student: {model: mlp, recipe: {lr: 0.05, batch_size: 20}, search: {algorithm: grid, replicates: 2, epochs: 2}}
 """
 
 
@@ -239,7 +235,7 @@ def test_mlflow_shows_what_was_dropped_and_why(finished):
     files = {item.path for item in client.list_artifacts(parent.info.run_id)}
     assert {"screening.json", "screening.md", "screening.png", "policy.student.json"} <= files
     assert (folder / "report" / "screening.png").is_file()
-    tried = [run.data.params["augment"] for run in children.values() if run.data.tags["stage"] == "choice search"]
+    tried = [run.data.params["augment"] for run in children.values() if run.data.tags["stage"] == "grid search"]
     assert sorted(tried) == sorted(2 * ranked[:2])
 
 
@@ -261,7 +257,7 @@ def test_the_policy_names_the_augmentation_with_the_best_mean(finished):
     _, parent, children = runs_of(result)
     by_name = {}
     for child in children.values():
-        if child.data.tags["stage"] == "choice search":
+        if child.data.tags["stage"] == "grid search":
             scores = by_name.setdefault(child.data.params["augment"], [])
             scores.append(child.data.metrics["final_validation_accuracy"])
     means = {name: sum(scores) / 2 for name, scores in by_name.items()}
@@ -271,7 +267,7 @@ def test_the_policy_names_the_augmentation_with_the_best_mean(finished):
     (phase,) = schedule.phases
     assert phase.epochs == 2 and means[phase.genome.augment.label] == max(means.values())
     assert result.roles[1].best_validation == pytest.approx(max(means.values()))
-    assert (schedule.provenance["repeats"], schedule.provenance["value"]) == (2, result.roles[1].best_validation)
+    assert (schedule.provenance["replicates"], schedule.provenance["value"]) == (2, result.roles[1].best_validation)
 
 
 @pytest.mark.slow

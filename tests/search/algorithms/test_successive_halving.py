@@ -11,7 +11,8 @@ import pytest
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
-from search.algorithms.successive_halving import RungResult, SuccessiveHalvingScheduler, rungs
+from search.algorithms.rungs import RungResult, rungs
+from search.algorithms.successive_halving_scheduler import SuccessiveHalvingScheduler
 from search.execution.journal import METRIC
 from search.execution.members import EPOCH
 from spaces import RequestError
@@ -173,7 +174,7 @@ def test_rungs_are_powers_of_the_reduction_times_the_interval_below_the_end():
 
 @pytest.mark.parametrize(("interval", "reduction"), [(0, 3), (1, 1), (1, 0)])
 def test_rungs_that_lead_nowhere_are_refused(interval, reduction):
-    with pytest.raises(RequestError, match="at least"):
+    with pytest.raises(RequestError, match="must be >="):
         SuccessiveHalvingScheduler(size=4, interval=interval, epochs=9, reduction=reduction)
 
 

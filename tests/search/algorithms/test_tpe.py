@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 from ray.tune.search import Searcher
+from support import start_search
 
 from search import SweepConfig, run
-from search.algorithms.tpe import Suggestions, TPESearch
-from search.config.schema import SearchConfig, StageConfig
+from search.algorithms.optuna_searcher import Suggestions
 from search.execution.journal import METRIC, Journal
-from search.execution.trials import Member
+from search.execution.members import Member
 from spaces import Genome, Schedule, Space
 from trainables import Recipe, Task
 from trainables.data import load
@@ -45,15 +45,13 @@ def stage(task, tmp_path):
     """Makes a search with a journal of its own, or with the one in `folder`."""
     journals = []
 
-    def make(population=24, synch=True, seed=0, space=SPACE, kind="tpe", folder=None, epochs=2):
+    def make(trials=24, synchronous=True, seed=0, space=SPACE, folder=None, epochs=2, **settings):
         folder = folder or tmp_path / str(len(journals))
         folder.mkdir(exist_ok=True)
         journals.append(Journal(folder))
-        sizes, search = (
-            StageConfig(epochs=epochs, population=population, interval=1),
-            SearchConfig(kind=kind, seed=seed, synch=synch),
-        )
-        return TPESearch("student-tpe", kind, replace(task, epochs=epochs), sizes, search, space, journals[-1])
+        settings |= {"trials": trials, "epochs": epochs, "interval": 1, "synchronous": synchronous}
+        task_ = replace(task, epochs=epochs)
+        return start_search("student-tpe", "tpe", task_, space, journals[-1], seed=seed, **settings)
 
     yield make
     for journal in journals:
@@ -103,7 +101,7 @@ def test_suggestions_do_not_depend_on_which_worker_was_faster(stage):
 
 
 def test_a_search_finds_what_is_better(stage):
-    genomes = played(stage(population=60), 2, random.Random(0))
+    genomes = played(stage(trials=60), 2, random.Random(0))
     early, late = ([quality(genome) for genome in part] for part in (genomes[:20], genomes[-20:]))
     assert sum(late) / 20 > sum(early) / 20 + 0.05
 
@@ -120,7 +118,7 @@ def test_what_is_free_within_a_choice_is_drawn_only_there(stage):
 
 
 def test_asynchronous_suggestions_come_as_they_are_asked_for(stage):
-    free = stage(synch=False)
+    free = stage(synchronous=False)
     searcher = Suggestions(free, (), free._journal)
     assert all(searcher.suggest(str(index)) for index in range(24)) and searcher.suggest("24") == Searcher.FINISHED
     waiting = stage()
@@ -131,7 +129,7 @@ def test_asynchronous_suggestions_come_as_they_are_asked_for(stage):
 
 def test_the_control_fills_the_gaps_and_is_not_told(stage):
     control = [Member(f"student-random-{i:02d}", i, i, Genome(), "random search") for i in range(3)]
-    tpe = stage(population=8)
+    tpe = stage(trials=8)
     searcher = Suggestions(tpe, control, tpe._journal)
     names = [searcher.suggest(str(index))["member"]["name"] for index in range(7)]
     assert names[4:] == [member.name for member in control] and searcher.suggest("7") is None
@@ -145,16 +143,16 @@ def test_the_control_fills_the_gaps_and_is_not_told(stage):
 
 @pytest.mark.parametrize(("score", "error"), [(None, "RuntimeError"), (math.nan, ""), (0.9, "OSError: disk full")])
 def test_what_failed_is_told_as_failed_and_the_search_goes_on(stage, score, error):
-    tpe = stage(population=8)
+    tpe = stage(trials=8)
     searcher = Suggestions(tpe, (), tpe._journal)
     for name in [searcher.suggest(str(index))["member"]["name"] for index in range(4)]:
         ends(tpe, name, score, error)
     assert searcher.suggest("4")["member"]["name"] == "student-tpe-04"
-    assert [trial.state.name for trial in tpe._told.values()] == ["FAIL"] * 4
+    assert [trial.state.name for trial in tpe._finished.values()] == ["FAIL"] * 4
 
 
 def test_what_was_stopped_early_is_told_as_pruned_with_what_it_had_reached(stage):
-    tpe = stage(population=8, kind="tpe+asha", epochs=6)
+    tpe = stage(trials=8, early_stopping="asha", epochs=6)
     searcher = Suggestions(tpe, (), tpe._journal)
     configs = [searcher.suggest(str(index))["member"] for index in range(4)]
     assert [(c["moved"], c["evolves"], c["cohort"], c["cohort_size"]) for c in configs] == [(True, False, 0, 4)] * 4
@@ -163,23 +161,23 @@ def test_what_was_stopped_early_is_told_as_pruned_with_what_it_had_reached(stage
     assert searcher.suggest("4") is None
     ends(tpe, configs[3]["name"], 0.75)
     assert searcher.suggest("5")["member"]["cohort"] == 1
-    told = list(tpe._told.values())
+    told = list(tpe._finished.values())
     assert [trial.state.name for trial in told] == ["PRUNED"] * 3 + ["COMPLETE"]
     assert told[0].intermediate_values == {3: 0.25} and told[3].value == 0.75
 
 
-@pytest.mark.parametrize("synch", [True, False])
+@pytest.mark.parametrize("synchronous", [True, False])
 @pytest.mark.parametrize("left", [1, 4, 6, 15])
-def test_a_search_that_is_cut_off_suggests_what_it_would_have_suggested(stage, tmp_path, synch, left):
-    whole = played(stage(synch=synch), 1, random.Random(0))
-    cut = stage(synch=synch)
+def test_a_search_that_is_cut_off_suggests_what_it_would_have_suggested(stage, tmp_path, synchronous, left):
+    whole = played(stage(synchronous=synchronous), 1, random.Random(0))
+    cut = stage(synchronous=synchronous)
     searcher = Suggestions(cut, (), cut._journal)
     for index in range(left):
         if (config := searcher.suggest(str(index))) and index < left - 1:
             ends(cut, config["member"]["name"], quality(Genome.from_json(config["member"]["genome"])))
     folder = cut._journal.folder
     cut._journal.__exit__(None, None, None)
-    again = stage(synch=synch, folder=folder)
+    again = stage(synchronous=synchronous, folder=folder)
     assert [member.name for member in again.pending] == [f"student-tpe-{left - 1:02d}"]
     assert played(again, 1, random.Random(0)) == whole
 
@@ -195,9 +193,8 @@ space:
   distill:
     loss: [kd, {kd: 1, hint: {weight: {low: 1, high: 10}, projection: [student, inverted]}}]
     temperature: {low: 1, high: 8}
-search: {kind: tpe}
-teacher: {model: resnet8, recipe: {lr: 0.05, batch_size: 20}, stage: {epochs: 2}}
-student: {model: cnn, recipe: {lr: 0.05, batch_size: 20}, stage: {epochs: 2, population: 5}}
+teacher: {model: resnet8, recipe: {lr: 0.05, batch_size: 20}, search: null, final: {epochs: 2}}
+student: {model: cnn, recipe: {lr: 0.05, batch_size: 20}, search: {algorithm: tpe, trials: 5, epochs: 2}}
 """
 
 

@@ -52,7 +52,7 @@ def test_every_command_explains_itself(roletune, command):
 
 
 def test_a_dry_run_prints_the_resolved_sweep_and_starts_nothing(roletune, tmp_path):
-    status, out, _ = roletune("search", "sweep.yaml", "--dry-run", "--set", "search.seed=7")
+    status, out, _ = roletune("search", "sweep.yaml", "--dry-run", "--set", "seed=7")
     assert status == 0 and "seed: 7" in out and "nothing was started" in out
     status, out, _ = roletune("search", "sweep.yaml", "--dry-run", "--json")
     plan = json.loads(out)
@@ -118,7 +118,7 @@ READ = ["export", "--epochs", "3", "-o", "out.json", "--from"]
 
 MISTAKES = {
     "no such file": (["search", "absent.yaml"], "cannot read the sweep file absent.yaml"),
-    "unknown key": (["search", "sweep.yaml", "--set", "teacher.stage.epoch=1"], "did you mean 'epochs'?"),
+    "unknown key": (["search", "sweep.yaml", "--set", "teacher.search.epoch=1"], "did you mean 'epochs'?"),
     "unknown data": (["search", "sweep.yaml", "--set", "data.name=digit"], "did you mean 'digits'?"),
     "missing data": (["search", "sweep.yaml", "--set", "data.name=mnist"], "data.download"),
     "too much data": (["search", "sweep.yaml", "--set", "data.train=5000"], "5000"),
@@ -269,7 +269,7 @@ def test_a_wrong_option_is_a_mistake_too(roletune):
 
 SCREEN = """
 data: {name: digits, train: 60, validation: 60}
-teacher: {model: mlp, recipe: {lr: 0.05, batch_size: 20}, stage: {epochs: 5}}
+teacher: {model: mlp, recipe: {lr: 0.05, batch_size: 20}, search: {epochs: 5}}
 screen: {precision: {images: 30, means: 8}}
 """
 
@@ -361,7 +361,7 @@ def test_a_report_is_one_file_and_says_where_it_lies(roletune, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "why"),
-    [("cifar10", "cifar10"), ("mine:data", "its data are a factory of your own, mine:data; say --own mine:data")],
+    [("cifar10", "cifar10"), ("mine:data", "data of your own must be named: mine:data; add --own mine:data")],
 )
 def test_a_report_on_data_that_are_not_here_goes_without_images(roletune, tmp_path, name, why):
     folder = sweep_folder(tmp_path / "digits-001")
@@ -404,8 +404,8 @@ def test_a_search_imports_nothing_before_it_starts_that_it_needs_at_its_end_or_n
     code = (
         "import search.sweeps.runner\n"
         "from search.config.schema import SweepConfig\n"
-        "from search.sweeps.plan import checked_data\n"
-        f"checked_data(SweepConfig.load({str(tmp_path / 'sweep.yaml')!r}))"
+        "from search.sweeps.plan import SweepPlan\n"
+        f"SweepPlan.resolve(SweepConfig.load({str(tmp_path / 'sweep.yaml')!r}))"
     )
     late = ("matplotlib", "scipy", "sklearn", "optuna", "jinja2", "mlflow", "torchvision", "torch._dynamo", "sympy")
     assert imported(code, *late) == []

@@ -30,7 +30,9 @@ def test_every_name_of_a_registry_stands_in_its_setting(name):
     assert list(setting(name).names) == list(REGISTRIES[name])
 
 
-@pytest.mark.parametrize("name", ["student.distill.loss", "loss", "projection", "student.model", "search.kind", "kind"])
+@pytest.mark.parametrize(
+    "name", ["student.distill.loss", "loss", "projection", "student.model", "student.search.algorithm", "algorithm"]
+)
 def test_a_setting_is_found_by_its_name_and_by_its_last_word(name):
     assert setting(name) in settings()
 
@@ -42,8 +44,8 @@ def test_a_setting_that_there_is_not_names_the_nearest():
 
 def test_every_choice_of_kind_and_bits_is_allowed_in_a_sweep():
     data = {"data": {"name": "digits"}}
-    for kind in setting("kind").names:
-        SweepConfig.from_mapping({**data, "search": {"kind": kind}})
+    for algorithm in setting("algorithm").names:
+        SweepConfig.from_mapping({**data, "student": {"search": {"algorithm": algorithm}}})
     for bits in setting("bits").names:
         SweepConfig.from_mapping({**data, "student": {"bits": {"weights": int(bits), "activations": int(bits)}}})
     for projection in setting("projection").names:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.config.schema import SweepConfig, parse_yaml
+from search.config.schema import SweepConfig
+from search.config.yaml_io import parse_yaml
 from spaces import RequestError
 from trainables.screening.ranking import Precision
 
@@ -21,7 +25,9 @@ def load(tmp_path, text, *overrides):
 
 def test_everything_has_a_default_but_the_data(tmp_path):
     config = load(tmp_path, MINIMAL)
-    assert (config.name, config.search.kind, config.search.synch, config.space.copies) == ("digits", "pbt", True, 2)
+    assert (config.name, config.seed, config.space.copies) == ("digits", 0, 2)
+    for role in config.roles.values():
+        assert (role.search.algorithm, role.search.synchronous, role.search.population) == ("pbt", True, 4)
     assert list(config.roles) == ["teacher", "student"]
     assert config.baselines == ("none", "random")
     with pytest.raises(RequestError, match="data must be given"):
@@ -47,33 +53,34 @@ def test_the_examples_are_sweeps():
 def test_nothing_is_screened_and_ties_go_by_index_unless_it_is_asked_for(tmp_path):
     config = load(tmp_path, MINIMAL)
     assert (config.screen.drop, config.screen.draw, config.screen.precision) == (0, None, Precision())
-    assert (config.search.tie_break, config.search.repeats) == ("none", 3)
+    assert (config.student.search.tie_break, config.student.search.replicates) == ("none", 3)
     assert config.space.augment == ("identity",)
 
 
-def test_a_choice_sweep_that_screens_is_written_as_it_was_read(tmp_path):
+def test_a_grid_that_screens_is_written_as_it_was_read(tmp_path):
     config = load(
         tmp_path,
         MINIMAL,
-        "search={kind: choice, repeats: 5, tie_break: t_stddev}",
+        "student.search={algorithm: grid, replicates: 5}",
         "space.augment=[identity, {kind: cutmix, alpha: 0.5}]",
         "screen={drop: 0.5, draw: batch, precision: {images: 40, means: 50, half_width: 0, guard: 0.25}}",
     )
     assert config.screen.precision == Precision(images=40, means=50, half_width=0, guard=0.25)
-    assert (config.screen.drop, config.screen.draw, config.search.repeats) == (0.5, "batch", 5)
+    assert (config.screen.drop, config.screen.draw, config.student.search.replicates) == (0.5, "batch", 5)
     assert load(tmp_path, config.to_yaml()) == config
 
 
 def test_overrides_reach_any_depth_and_win(tmp_path):
-    config = load(tmp_path, MINIMAL, "teacher.recipe.lr=1e-3", "teacher.stage={epochs: 6}", "student=null")
+    config = load(tmp_path, MINIMAL, "teacher.recipe.lr=1e-3", "teacher.search={epochs: 6}", "student=null")
     assert config.teacher.recipe.lr == 1e-3
-    assert config.teacher.stage.epochs == 6 and config.teacher.stage.population == 4
+    assert config.teacher.search.epochs == 6 and config.teacher.search.population == 4
     assert list(config.roles) == ["teacher"]
 
 
-def test_full_training_is_as_long_as_the_stage_unless_it_says_otherwise(tmp_path):
-    assert load(tmp_path, MINIMAL, "teacher.stage.epochs=7").teacher.full_epochs == 7
-    assert load(tmp_path, MINIMAL, "teacher.full.epochs=9").teacher.full_epochs == 9
+def test_the_final_training_is_as_long_as_the_search_unless_it_says_otherwise(tmp_path):
+    assert load(tmp_path, MINIMAL, "teacher.search.epochs=7").teacher.final_epochs == 7
+    assert load(tmp_path, MINIMAL, "teacher.final.epochs=9").teacher.final_epochs == 9
+    assert load(tmp_path, MINIMAL, "teacher.search=null").teacher.final_epochs == 24
 
 
 def test_with_weights_the_teacher_is_not_searched(tmp_path):
@@ -83,21 +90,23 @@ def test_with_weights_the_teacher_is_not_searched(tmp_path):
 @pytest.mark.parametrize(
     ("override", "rule"),
     [
-        ("teacher.stage.epoch=3", "unknown key at teacher.stage.epoch: 'epoch'; did you mean 'epochs'?"),
+        ("teacher.search.epoch=3", "unknown key at teacher.search.epoch: 'epoch'; did you mean 'epochs'?"),
         ("teachr={}", "unknown key at teachr: 'teachr'; did you mean 'teacher'?"),
         ("student.recipe.learning_rate=1", "unknown key at student.recipe.learning_rate"),
         ("student.distill.temprature=1", "did you mean 'temperature'?"),
         ("space.operation=[Rotate]", "did you mean 'operations'?"),
-        ("teacher.stage.epochs=many", "teacher.stage.epochs: Input should be a valid integer, got 'many'"),
-        ("teacher.stage.epochs=0", "greater than or equal to 1, got 0"),
-        ("teacher.stage.population=1", "greater than or equal to 2"),
-        ("teacher.stage.epochs=2.5", "teacher.stage.epochs"),
-        ("search.quantile=0.7", "less than or equal to 0.5, got 0.7"),
-        ("search.kind=genetic", "'choice' or 'grid', got 'genetic'"),
-        ("search.tie_break=loss", "'none' or 't_stddev', got 'loss'"),
-        ("search.repeats=0", "greater than or equal to 1, got 0"),
-        ("search.repeat=2", "did you mean 'repeats'?"),
-        ("search.synch=maybe", "valid boolean"),
+        ("teacher.search.epochs=many", "teacher.search.epochs: Input should be a valid integer, got 'many'"),
+        ("teacher.search.epochs=0", "greater than or equal to 1, got 0"),
+        ("teacher.search.population=1", "greater than or equal to 2"),
+        ("teacher.search.epochs=2.5", "teacher.search.epochs"),
+        ("teacher.search.quantile=0.7", "less than or equal to 0.5, got 0.7"),
+        ("student.search.algorithm=genetic", "unknown algorithm 'genetic'; known: grid, pb2, pba, pbt, random"),
+        ("student.search.algorithm=tpee", "did you mean 'tpe'?"),
+        ("student.search.algorithm=my.search-class", "a factory's name has a module and an attribute"),
+        ("student.search.tie_break=loss", "'none' or 't_stddev', got 'loss'"),
+        ("student.search={algorithm: grid, replicates: 0}", "greater than or equal to 1, got 0"),
+        ("student.search.replicate=2", "did you mean 'replicates'?"),
+        ("student.search.synchronous=maybe", "valid boolean"),
         ("teacher.recipe.lr=-1", "lr must be above 0, got -1"),
         ("teacher.recipe.lr=.nan", "lr must be a finite number, got nan"),
         ("teacher.recipe.batch_size=1", "2 or more, for batch normalization, got 1"),
@@ -116,9 +125,12 @@ def test_with_weights_the_teacher_is_not_searched(tmp_path):
         ("student.bits.weights=3", "bits.weights is one of 1, 2, 4, 8, 32, got 3"),
         ("student.bits={weight: 2}", "did you mean 'weights'?"),
         ("student.bits.activations=true", "activations"),
-        ("teacher.classes=4", "classes goes with weights or pretrained: false"),
-        ("teacher={pretrained: false, weights: x}", "pretrained: false has random weights"),
-        ("teacher={pretrained: false, policy: x}", "policy goes with weights"),
+        ("teacher.classes=4", "classes must go with weights or pretrained: false"),
+        (
+            "teacher={pretrained: false, weights: x}",
+            "weights must be left out with pretrained: false, which has random weights",
+        ),
+        ("teacher={pretrained: false, policy: x}", "policy must go with weights"),
         ("teacher.data={nme: digits}", "teacher.data"),
         ("space.augment=[cutmx]", "unknown augmentation 'cutmx'; did you mean 'cutmix'?"),
         ("space.augment=[cutmix, {kind: cutmix, alpha: 1}]", "one augmentation or more, each once"),
@@ -153,20 +165,23 @@ def test_what_it_cannot_say_is_refused_in_one_line(tmp_path, override, rule):
 @pytest.mark.parametrize(
     ("overrides", "rule"),
     [
-        (["student=null", "teacher.data={name: digits}"], "teacher.data is the task of a teacher beside a student"),
-        (["student=null", "space.distill={loss: [kd, dkd]}"], "space.distill is the student's; there is none"),
-        (["student=null", "teacher=null"], "leaves nothing to train"),
-        (["student=null", "teacher.pretrained=false"], "leaves nothing to train"),
-        (["search.kind=choice", "space.distill={loss: [kd, dkd]}"], "kind: choice compares space.augment alone"),
-        (["search.kind=grid", "space.distill={temperature: {low: 1, high: 8}}"], "a range has no end of them"),
-        (["search={kind: asha, reduction: 1}"], "greater than or equal to 2"),
+        (["student=null", "teacher.data={name: digits}"], "teacher.data must be left out with student: null"),
+        (["student=null", "space.distill={loss: [kd, dkd]}"], "space.distill must be left out with student: null"),
+        (["student=null", "teacher=null"], "there is nothing to train"),
+        (["student=null", "teacher.pretrained=false"], "there is nothing to train"),
+        (["teacher.search={algorithm: grid}"], "teacher.search.algorithm must not be grid.*set teacher.search: null"),
+        (["student.search.algorithm=grid", "space.distill={temperature: {low: 1, high: 8}}"], "not ranges"),
+        (["student.search={algorithm: successive_halving, reduction: 1}"], "greater than or equal to 2"),
         (["resources.epoch_limit=0.0"], "greater than 0"),
-        (["teacher=null", "student.distill.view=distinct"], "take a teacher; there is none"),
-        (["teacher=null", "student.distill.init=teacher"], "take a teacher; there is none"),
-        (["teacher=null", "screen.drop=0.5"], "take a teacher; there is none"),
-        (["teacher=null", "search.tie_break=t_stddev"], "take a teacher; there is none"),
-        (["teacher=null", "space.augment=[identity, cutmix]"], "learned from the teacher's answers"),
-        (["teacher.pretrained=false", "student.distill.view=distinct"], "set teacher.policy to its file"),
+        (["teacher=null", "student.distill.view=distinct"], "must be left out with teacher: null"),
+        (["teacher=null", "student.distill.init=teacher"], "must be left out with teacher: null"),
+        (["teacher=null", "screen.drop=0.5"], "must be left out with teacher: null"),
+        (["teacher=null", "student.search.tie_break=t_stddev"], "must be left out with teacher: null"),
+        (["teacher=null", "space.augment=[identity, cutmix]"], "space.augment must be left out with teacher: null"),
+        (
+            ["teacher.pretrained=false", "student.distill.view=distinct"],
+            "teacher.policy must be given with view: distinct",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_refused(tmp_path, overrides, rule):
@@ -182,14 +197,108 @@ def test_a_random_teacher_and_no_teacher_are_not_searched(tmp_path):
 
 def test_a_space_of_losses_is_written_as_it_was_read(tmp_path):
     domain = "{loss: [kd, {hint: {weight: {low: 1, high: 9, log: true}, projection: [student, inverted]}}], alpha: 0.5}"
-    config = load(tmp_path, MINIMAL, "search.kind=tpe", f"space.distill={domain}", "space.operations=[]")
+    config = load(tmp_path, MINIMAL, "student.search.algorithm=tpe", f"space.distill={domain}", "space.operations=[]")
     assert load(tmp_path, config.to_yaml()) == config
     assert config.space.distill["loss"][1]["hint"]["weight"] == {"low": 1, "high": 9, "log": True}
 
 
 def test_nothing_to_train_is_refused(tmp_path):
-    with pytest.raises(RequestError, match="leaves nothing to train"):
+    with pytest.raises(RequestError, match="there is nothing to train"):
         load(tmp_path, MINIMAL, "student=null", "teacher.weights=x")
+
+
+TAKEN = {
+    "pbt": {"population", "synchronous", "tie_break", "quantile"},
+    "pba": {"population", "synchronous", "tie_break", "quantile"},
+    "pb2": {"population", "synchronous", "tie_break", "quantile"},
+    "random": {"trials"},
+    "successive_halving": {"trials", "synchronous", "tie_break", "reduction"},
+    "tpe": {"trials", "synchronous", "early_stopping"},
+    "grid": {"replicates"},
+}
+VALUES = {"population": 4, "trials": 4, "synchronous": True, "tie_break": "none", "quantile": 0.25}
+VALUES |= {"reduction": 3, "replicates": 3, "early_stopping": "none"}
+
+
+@pytest.mark.parametrize("algorithm", TAKEN)
+@pytest.mark.parametrize("setting", VALUES)
+def test_a_setting_that_the_algorithm_does_not_take_is_refused(algorithm, setting):
+    student = {"search": {"algorithm": algorithm, setting: VALUES[setting]}}
+    content = {"data": {"name": "digits"}, "student": student}
+    if setting in TAKEN[algorithm]:
+        search = SweepConfig.from_mapping(content).student.search
+        assert set(search.model_dump()) - {"algorithm", "epochs", "interval", "objective"} == TAKEN[algorithm]
+        return
+    with pytest.raises(RequestError, match=f"{setting} must be left out with algorithm: {algorithm}") as refusal:
+        SweepConfig.from_mapping(content)
+    other = {"population": "trials", "trials": "population"}.get(setting)
+    assert f"; set {other}" in str(refusal.value) if other in TAKEN[algorithm] else "; it takes " in str(refusal.value)
+
+
+def test_pba_is_pbt_with_the_settings_of_its_paper(tmp_path):
+    search = load(tmp_path, MINIMAL, "student.search.algorithm=pba").student.search
+    assert (search.population, search.interval, search.quantile) == (16, 3, 0.25)
+    assert load(tmp_path, MINIMAL, "student.search={algorithm: pba, population: 8}").student.search.population == 8
+
+
+def test_early_stopping_brings_its_settings_with_it(tmp_path):
+    search = "student.search={algorithm: tpe, early_stopping: asha, reduction: 2, tie_break: t_stddev}"
+    assert load(tmp_path, MINIMAL, search).student.search.reduction == 2
+    with pytest.raises(RequestError, match="reduction must be left out with algorithm: tpe"):
+        load(tmp_path, MINIMAL, "student.search={algorithm: tpe, reduction: 2}")
+
+
+def test_ties_are_broken_between_students_alone(tmp_path):
+    with pytest.raises(RequestError, match=r"teacher\.search\.tie_break must be none"):
+        load(tmp_path, MINIMAL, "teacher.search.tie_break=t_stddev")
+
+
+def test_options_go_with_an_algorithm_of_ones_own(tmp_path):
+    search = load(
+        tmp_path, MINIMAL, "student.search={algorithm: 'my.code:Search', trials: 3, options: {x: 1}}"
+    ).student.search
+    assert search.options == {"x": 1} and search.trials == 3, "which is imported when the sweep starts"
+    with pytest.raises(RequestError, match="options must be left out with a built-in algorithm"):
+        load(tmp_path, MINIMAL, "student.search={algorithm: pbt, options: {x: 1}}")
+
+
+@pytest.mark.parametrize(
+    ("override", "old", "new"),
+    [
+        ("search={kind: pbt}", "search", "teacher.search and student.search"),
+        ("search={kind: pbt, seed: 1}", "search", "teacher.search and student.search, and its seed as seed"),
+        ("search.seed=1", "search.seed", "seed"),
+        ("teacher.stage.epochs=6", "teacher.stage", "teacher.search"),
+        ("student.full={seeds: 3}", "student.full", "student.final"),
+        ("student.search.kind=pbt", "student.search.kind", "student.search.algorithm"),
+        ("student.search.synch=false", "student.search.synch", "student.search.synchronous"),
+        ("student.search.repeats=2", "student.search.repeats", "student.search.replicates"),
+        ("student.search.seed=2", "student.search.seed", "seed"),
+        ("student.search.algorithm=asha", "student.search.algorithm: asha", "algorithm: successive_halving"),
+        ("student.search.kind=choice", "student.search.kind: choice", "algorithm: grid"),
+        ("student.search.algorithm=tpe+asha", "tpe+asha", "algorithm: tpe with early_stopping: asha"),
+        ("student.distill.loss={hint: {normalisation: none}}", "loss.hint.normalisation", "loss.hint.normalization"),
+    ],
+)
+def test_a_key_of_an_older_version_names_the_new_one(tmp_path, override, old, new):
+    with pytest.raises(RequestError) as refusal:
+        load(tmp_path, MINIMAL, override)
+    line = str(refusal.value)
+    assert f"{old} must be written as " in line and line.endswith(new) and "\n" not in line
+
+
+def test_the_configuration_imports_neither_ray_nor_mlflow_nor_optuna(tmp_path):
+    (tmp_path / "s.yaml").write_text(MINIMAL)
+    names = "ray", "mlflow", "optuna", "scipy", "sklearn", "pandas", "matplotlib"
+    code = f"""import sys
+from search.config.schema import SweepConfig
+from search.config.catalog import settings
+for algorithm in {sorted(TAKEN)}:
+    SweepConfig.load({str(tmp_path / "s.yaml")!r}, ["student.search.algorithm=" + algorithm]).to_yaml()
+settings()
+print(sorted({set(names)!r} & set(sys.modules)))"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 @pytest.mark.parametrize("override", ["name", "=3", "data.name.x=1"])
@@ -205,7 +314,7 @@ def test_what_is_no_sweep_file_is_refused(tmp_path, text):
 
 
 def test_a_key_that_stands_twice_names_its_line(tmp_path):
-    with pytest.raises(RequestError, match=r"a key stands once, got 'name'; see line 3"):
+    with pytest.raises(RequestError, match=r"a key must be unique in its section, got 'name'; see line 3"):
         load(tmp_path, "name: a\ndata: {name: digits}\nname: b\n")
 
 

@@ -18,14 +18,14 @@ import pytest
 from mlflow.tracking import MlflowClient
 from rich.console import Console
 from servers import Mlflow
+from support import start_search
 
 import search.execution.callbacks
 from results.tracking import delivery
 from results.tracking.client import TrackingClient
 from results.tracking.delivery import Run
-from search.algorithms.base import SearchAlgorithm
 from search.cli import main
-from search.config.schema import ResourceConfig, SearchConfig, StageConfig
+from search.config.schema import ResourceConfig
 from search.execution.callbacks import SweepCallback
 from search.execution.journal import FILE, Journal
 from search.execution.progress import ProgressReporter
@@ -50,9 +50,9 @@ def task():
 def searched(task, folder, keeper=JournalCallback, kind="random", **resources):
     """A search to its end: its stage, and what became of the members."""
     folder.mkdir(exist_ok=True)
-    sizes = StageConfig(epochs=EPOCHS, population=SIZE, interval=INTERVAL)
+    settings = {"epochs": EPOCHS, "interval": INTERVAL, "population" if kind == "pbt" else "trials": SIZE}
     with Journal(folder) as journal:
-        stage = SearchAlgorithm(f"teacher-{kind}", kind, task, sizes, SearchConfig(seed=5), Space(), journal)
+        stage = start_search(f"teacher-{kind}", kind, task, Space(), journal, seed=5, **settings)
         outcomes = run_trials(
             stage.members,
             task,
@@ -69,7 +69,7 @@ def policy(task, folder, keeper=JournalCallback):
     """The bytes that a population finds."""
     stage, outcomes = searched(task, folder, keeper, "pbt")
     assert [(outcome.epochs, outcome.error) for outcome in outcomes] == [(EPOCHS, "")] * SIZE
-    return stage.found(outcomes, {}).schedule.dumps()
+    return stage.result(outcomes, {}).schedule.dumps()
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +156,7 @@ def test_a_member_that_hangs_is_ended_by_the_epoch_limit(task, marks, tmp_path, 
 
 @pytest.mark.parametrize("when", ["reported", "perturbed"], ids=["as they train", "as they wait"])
 def test_a_population_outlives_all_of_its_workers(task, marks, tmp_path, monkeypatch, undisturbed, when):
-    """While they wait, Ray hears of it only when it gives a worker its next trial, and twice: see `search.execution.ray_patches`."""
+    """While they wait, Ray hears of it only at a worker's next trial, and twice: `search.execution.ray_patches`."""
     happen, calls, killed = getattr(Journal, when), 0, set()
 
     def and_all_die(journal, *what):
@@ -235,7 +235,7 @@ SWEEP = """
 name: small
 data: {name: digits, train: 60, validation: 60}
 teacher: {model: mlp, pretrained: false}
-student: {model: mlp, recipe: {batch_size: 20}, stage: {epochs: 4, population: 2, interval: 2}}
+student: {model: mlp, recipe: {batch_size: 20}, search: {population: 2, epochs: 4, interval: 2}}
 baselines: []
 """
 

@@ -24,8 +24,9 @@ from search.config.schema import ResourceConfig, SweepConfig
 from search.execution import preflight
 from search.execution.cluster import connected
 from search.execution.journal import Journal
-from search.execution.preflight import Answer, ask, checks, factories
-from search.execution.trials import JournalCallback, Member, run_trials, worker
+from search.execution.preflight import Answer, Requirements, ask, checks, custom_imports
+from search.execution.members import Member
+from search.execution.trials import JournalCallback, run_trials, worker
 from search.sweeps.doctor import examine
 from spaces import Genome, RequestError
 from trainables import Recipe, Task
@@ -44,6 +45,10 @@ def config(**more):
     return SweepConfig.from_mapping({"data": {"name": "digits"}, **more})
 
 
+def needs(**more):
+    return Requirements.resolve(config(**more))
+
+
 def other(**changed):
     return Answer(**{**vars(FINE), "node": "10.0.0.2 (bbbb)", **changed})
 
@@ -57,7 +62,7 @@ def answers(monkeypatch, tmp_path):
 
     def look(name, *given, **sweep):
         monkeypatch.setattr(preflight, "ask", lambda place, own: list(given))
-        return checks(config(**sweep), tmp_path / "runs")[name]()
+        return checks(needs(**sweep), tmp_path / "runs")[name]()
 
     return look
 
@@ -121,7 +126,7 @@ def test_the_first_thing_that_is_wrong_stops_the_sweep(monkeypatch, tmp_path):
 
     monkeypatch.setattr(preflight, "checks", lambda *_: {name: look(name) for name in "abc"})
     with pytest.raises(RequestError, match="b"):
-        preflight.preflight(config(), tmp_path)
+        preflight.preflight(needs(), tmp_path)
     assert looked == ["a", "b"]
 
 
@@ -130,7 +135,7 @@ def test_the_first_thing_that_is_wrong_stops_the_sweep(monkeypatch, tmp_path):
 
 def test_what_a_sweep_imports_is_known_by_name(monkeypatch):
     monkeypatch.syspath_prepend(str(HERE))
-    assert factories(config()) == ()
+    assert custom_imports(config()) == ()
     sweep = {
         "data": {"name": "my.data:birds"},
         "teacher": {"model": "my.nets:big", "data": {"name": "my.data:beasts"}},
@@ -139,7 +144,7 @@ def test_what_a_sweep_imports_is_known_by_name(monkeypatch):
     }
     own = SweepConfig.from_mapping(json.loads(json.dumps(sweep).replace("OWN_LOSS", OWN_LOSS)))
     named = {"my.data:birds", "my.data:beasts", "my.nets:big", "my.views:blur", OWN_LOSS}
-    assert set(factories(own)) == named and len(factories(own)) == len(named)
+    assert set(custom_imports(own)) == named and len(custom_imports(own)) == len(named)
 
 
 # One node -------------------------------------------------------------------------------------------------------------
@@ -148,8 +153,8 @@ def test_what_a_sweep_imports_is_known_by_name(monkeypatch):
 @pytest.mark.slow
 def test_this_machine_is_fine_and_nothing_is_left_behind(marks, tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    preflight.preflight(config(), tmp_path / "runs" / "deeper")
-    found = {name: look() for name, look in checks(config(), tmp_path / "runs").items()}
+    preflight.preflight(needs(), tmp_path / "runs" / "deeper")
+    found = {name: look() for name, look in checks(needs(), tmp_path / "runs").items()}
     assert list(tmp_path.iterdir()) == []
     assert found["storage"] == f"{tmp_path}, read and written by 1 node"
     assert f"torch {version('torch')}" in found["versions"] and "roletune code " in found["versions"]
@@ -158,7 +163,7 @@ def test_this_machine_is_fine_and_nothing_is_left_behind(marks, tmp_path, monkey
 
 @pytest.mark.slow
 def test_a_module_that_no_node_has_is_missed(marks, tmp_path):
-    sweep = config(teacher={"model": "nowhere.nets:big"}, student={"model": "faulty:plain"})
+    sweep = needs(teacher={"model": "nowhere.nets:big"}, student={"model": "faulty:plain"})
     with pytest.raises(RequestError, match="has no module 'nowhere'"):
         preflight.preflight(sweep, tmp_path)
 
@@ -186,7 +191,7 @@ def test_the_doctor_shows_each_check(marks, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = {check.name: check for check in examine(config())}
     assert all(check.ok for check in found.values())
-    assert [*found] == ["packages", "data", "plan", *checks(config(), tmp_path)]
+    assert [*found] == ["packages", "data", "plan", *checks(needs(), tmp_path)]
     monkeypatch.setattr(preflight, "ROOM", 2**60)
     wrong = [check for check in examine(config()) if not check.ok]
     assert [check.name for check in wrong] == ["disk"] and "free some there" in wrong[0].finding

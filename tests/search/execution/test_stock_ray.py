@@ -23,11 +23,11 @@ from ray.tune.result import SHOULD_CHECKPOINT
 from ray.tune.schedulers import FIFOScheduler, PopulationBasedTraining, PopulationBasedTrainingReplay
 
 import search.execution.trials
-from search.algorithms.pbt import PBTScheduler
+from search.algorithms.pbt_scheduler import PBTScheduler
 from search.config.schema import ResourceConfig
 from search.execution.journal import METRIC, Journal
-from search.execution.members import EPOCH
-from search.execution.trials import JournalCallback, Member, run_trials
+from search.execution.members import EPOCH, Member
+from search.execution.trials import JournalCallback, run_trials
 from spaces import Genome, ImageSpec, Phase, Policy, Schedule, Space
 from spaces.policy.policy import Entry
 from trainables import Recipe, Task

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from sweep_folder import result, sweep_folder
 
-from search.config.schema import DataConfig, SweepConfig
+from search.config.schema import SweepConfig
 from search.sweeps.artifacts import Records
+from search.sweeps.plan import SweepPlan
 from search.sweeps.sample_images import COUNT, samples
 from trainables import data as datasets
 
@@ -52,8 +53,9 @@ def closed(tmp_path):
 
     def close(data):
         tracker = Kept()
-        records = Records(SweepConfig(data=DataConfig(name="digits")), folder, tracker, "Search pbt")
-        return records.close(result(folder).roles, {}, 75.0, data), tracker
+        plan = SweepPlan.resolve(SweepConfig.from_mapping({"data": {"name": "digits", "train": 40, "validation": 40}}))
+        records = Records(replace(plan, data=data), folder, tracker)
+        return records.close(result(folder).roles, {}, 75.0), tracker
 
     return close
 

@@ -16,8 +16,8 @@ from search.algorithms.base import member_seed
 from search.cli import app
 from search.config.schema import SweepConfig
 from search.execution.journal import FILE, Journal
-from search.sweeps.evaluation import BASELINES, USUAL, evaluate, named, with_teacher
-from search.sweeps.plan import checked_data, given_teacher
+from search.sweeps.evaluation import BASELINES, USUAL, evaluate, named_policies, with_teacher
+from search.sweeps.plan import SweepPlan
 from spaces import Entry, Genome, ImageSpec, Phase, Policy, RequestError, Schedule
 from spaces.augmentations import augmentation
 from trainables import Distill, Recipe, Task
@@ -32,7 +32,7 @@ teacher: {{model: mlp, weights: {weights}}}
 student:
   model: mlp
   recipe: {{lr: 0.05, batch_size: 20}}
-  full: {{epochs: 2}}
+  final: {{epochs: 2}}
 storage: {storage}
 """
 STRONG = Genome(Policy((Entry("Invert", 10, 0),)))
@@ -77,9 +77,10 @@ def events(home, kind, role="student"):
 
 @pytest.mark.slow
 def test_an_arm_is_the_plain_training_that_its_name_says(config, evaluated):
-    data = checked_data(config)
+    plan = SweepPlan.resolve(config)
+    data = plan.data
     whole = type(data)(**{**vars(data), "train": data.full})
-    task = Task("student", "mlp", whole, config.student.recipe, 2, teacher=given_teacher(config, data))
+    task = Task("student", "mlp", whole, config.student.recipe, 2, teacher=plan.teacher)
     shown = {"crop_flip": augmentation("crop_flip")}
     movers = {
         "mine": POLICY.stretch(2),
@@ -91,7 +92,7 @@ def test_an_arm_is_the_plain_training_that_its_name_says(config, evaluated):
     assert list(arms) == ["mine", "mine/shuffled", "mine/mean", "none", "crop_flip", "cutmix"]
     assert [arm.kind for arm in evaluated.arms] == ["policy", "control", "control", *["baseline"] * 3]
     for name, arm in arms.items():
-        seed = member_seed(config.search.seed, "student", 1, 0)
+        seed = member_seed(config.seed, "student", 1, 0)
         learner = task.learner(movers.get(name, Genome()), seed=seed, shown=shown.get(name))
         learner.step(), learner.step()
         assert arm.accuracy == (score(task, learner.model.state_dict())["accuracy"],), name
@@ -182,19 +183,19 @@ def test_what_cannot_be_evaluated_is_refused_before_anything_starts(config, tmp_
     )
     two_bits = Schedule((Phase(1, Genome(bits={"weights": 2})),), "student", POLICY.image)
     for given, policies, more, said in (
-        (config, {}, {}, "one policy or more"),
-        (config, {"a": POLICY, "b": teachers}, {}, "of one role"),
-        (config, {"b": teachers}, {}, "the sweep trains student"),
-        (config, {"c": color}, {}, "c is for images of 3 channels"),
-        (config, {"a": POLICY}, {"seeds": 0}, "one seed or more"),
+        (config, {}, {}, "policies must not be empty"),
+        (config, {"a": POLICY, "b": teachers}, {}, "must be of one role"),
+        (config, {"b": teachers}, {}, "a role that the sweep trains: student"),
+        (config, {"c": color}, {}, "c must be for images of 1 channels, got 3"),
+        (config, {"a": POLICY}, {"seeds": 0}, "seeds must be >= 1, got 0"),
         (config, {"a": POLICY}, {"baselines": ["trivialaugmet"]}, "did you mean 'trivialaugment'"),
         (
             alone,
             {"a": POLICY},
             {"baselines": ["cutmix"]},
-            "needs a teacher of the student's own classes, got 'cutm",
+            "must have a teacher of the student's own classes, got 'cutm",
         ),
-        (config, {"a": POLICY, "b": two_bits}, {}, "choose the same bits"),
+        (config, {"a": POLICY, "b": two_bits}, {}, "must choose the same bits"),
     ):
         with pytest.raises(RequestError, match=said):
             evaluate(given, policies, home=tmp_path / "home", **more)
@@ -203,7 +204,7 @@ def test_what_cannot_be_evaluated_is_refused_before_anything_starts(config, tmp_
 
 def test_a_students_policy_needs_a_teacher_that_is_found_beside_it(config, place, tmp_path):
     free = config.model_copy(update={"teacher": config.teacher.model_copy(update={"weights": None})})
-    with pytest.raises(RequestError, match=r"needs a trained teacher; --set teacher\.weights=FILE"):
+    with pytest.raises(RequestError, match=r"must have a trained teacher; --set teacher\.weights=FILE"):
         evaluate(free, {"a": POLICY}, home=tmp_path)
     found = with_teacher(free, [tmp_path, place])
     assert found.teacher.weights == str(place / "models" / "teacher.safetensors") and found.teacher.policy is None
@@ -215,11 +216,11 @@ def test_policies_are_called_by_their_sweep_or_by_their_file(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     one, two = tmp_path / "one", tmp_path / "two"
-    assert list(named(one, [two / "policy.student.json", two / "best.json"])) == ["one", "two", "best"]
-    with pytest.raises(RequestError, match="two policies would be called best"):
-        named(None, [two / "best.json", tmp_path / "three" / "best.json"])
-    with pytest.raises(RequestError, match="has no policy for the teacher"):
-        named(one, [], "teacher")
+    assert list(named_policies(one, [two / "policy.student.json", two / "best.json"])) == ["one", "two", "best"]
+    with pytest.raises(RequestError, match="two are called best"):
+        named_policies(None, [two / "best.json", tmp_path / "three" / "best.json"])
+    with pytest.raises(RequestError, match="must have a policy for the teacher"):
+        named_policies(one, [], "teacher")
 
 
 def test_the_usual_baselines_are_some_of_all():

@@ -11,23 +11,25 @@ from mlflow.tracking import MlflowClient
 
 from results.runlog.export import export
 from search import SweepConfig, replay, run
-from search.sweeps.screening import contestants, rankable, screen
+from search.sweeps.screen_plan import ScreenPlan, rankable
+from search.sweeps.screening import screen
 from spaces import RequestError, Schedule, Space
 from spaces.augmentations import HardAffine
 
 EPOCHS = 6
 GAME = "warmup: 4, student_steps: 8, augmentor_steps: 2"
-SWEEP = f"""
+SWEEP = """
 name: hard
 data: {{name: digits, train: 60, validation: 60}}
 teacher:
   model: cnn
   recipe: {{lr: 0.05, batch_size: 20}}
-  stage: {{epochs: 4, population: 2, interval: 2}}
+  search: {teacher}
+  final: {{epochs: 4}}
 student:
   model: mlp
   recipe: {{lr: 0.05, batch_size: 20}}
-  stage: {{epochs: {EPOCHS}, population: 3, interval: 2}}
+  search: {student}
 validate: {{every: epoch}}
 """
 CHOICE = f"""
@@ -39,27 +41,37 @@ space:
     - identity
     - flip
     - cutmix
-search: {{kind: choice, repeats: 1}}
 screen: {{drop: 0.5, precision: {{images: 30, means: 8}}}}
 """
 POPULATION = f"""
 space: {{operations: [Rotate], copies: 1, augment: [{{kind: hard_affine, {GAME}}}, {{kind: hard_mix, {GAME}}}]}}
-search: {{kind: pbt}}
 """
 
 
+SEARCHES = {
+    CHOICE: ("null", f"{{algorithm: grid, replicates: 1, epochs: {EPOCHS}, interval: 2}}"),
+    POPULATION: (
+        "{algorithm: pbt, population: 2, epochs: 4, interval: 2}",
+        f"{{algorithm: pbt, population: 3, epochs: {EPOCHS}, interval: 2}}",
+    ),
+}
+
+
 def config_of(folder, text):
-    path = folder / "sweep.yaml"
-    path.write_text(SWEEP + text)
+    path, (teacher, student) = folder / "sweep.yaml", SEARCHES[text]
+    path.write_text(SWEEP.format(teacher=teacher, student=student) + text)
     return SweepConfig.load(path, [f"storage={folder / 'runs'}"])
 
 
 def test_what_has_yet_to_learn_is_never_ranked(tmp_path):
     config = config_of(tmp_path, CHOICE)
     assert [choice.label for choice in rankable(config.space)] == ["identity", "flip", "cutmix"]
-    assert [choice.label for choice in contestants(config)] == ["identity", "flip", "cutmix"]
+    assert [choice.label for choice in ScreenPlan.resolve(config).contestants()] == ["identity", "flip", "cutmix"]
     alone = config.model_copy(update={"space": Space(augment=("hard_affine", "hard_mix"))})
-    assert not any(choice.learns for choice in contestants(alone)) and len(contestants(alone)) > 10
+    assert (
+        not any(choice.learns for choice in ScreenPlan.resolve(alone).contestants())
+        and len(ScreenPlan.resolve(alone).contestants()) > 10
+    )
     with pytest.raises(RequestError, match=r"no student to learn against.*--policy"):
         screen(config, only=["hard_affine"])
     assert not (tmp_path / "runs").exists(), "refused before there is a folder"
@@ -84,7 +96,7 @@ def test_every_learned_choice_plays_and_leaves_its_pictures(chosen):
     members = {
         found.data.params["augment"].partition("(")[0]: found
         for found in client.search_runs([experiment.experiment_id])
-        if found.data.tags["stage"] == "choice search"
+        if found.data.tags["stage"] == "grid search"
     }
     assert {"hard_affine", "hard_mix", "hard_vae"} < set(members)
     for kind, found in members.items():

@@ -5,32 +5,33 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
 
 import pytest
 from optuna.study import StudyDirection
+from support import start_search
 
-from search.algorithms.base import SearchAlgorithm
-from search.algorithms.tpe import Suggestions, TPESearch
-from search.config.schema import SearchConfig, StageConfig, SweepConfig
+from search.algorithms.optuna_searcher import Suggestions
+from search.algorithms.registry import ALGORITHMS
+from search.config.schema import SweepConfig
 from search.execution.journal import METRIC, Journal
-from search.execution.trials import Outcome
+from search.execution.members import Outcome
 from search.sweeps.artifacts import Records
+from search.sweeps.plan import SweepPlan
 from spaces import Genome, RequestError, Space
 from trainables import Recipe, Task
 from trainables.data import load
 
 BITS = {"weights": [2, 4, 8, 32], "activations": [4, 32]}
 BOTH = ["accuracy", "size"]
-KINDS = get_args(SearchConfig.model_fields["kind"].annotation)
+KINDS = list(ALGORITHMS)
 NO_SIZE = [kind for kind in KINDS if kind not in ("random", "grid", "tpe")]
-COPYING = [kind for kind in KINDS if kind in ("pbt", "pb2")]
+COPYING = [kind for kind in KINDS if kind in ("pbt", "pba", "pb2")]
 
 
 def sweep(kind="random", bits=None, **sections):
     space = {} if bits is None else {"bits": bits}
-    search = {"kind": kind, **sections.pop("search", {})}
-    return SweepConfig.from_mapping({"data": {"name": "digits"}, "space": space, "search": search, **sections})
+    student = {"search": {"algorithm": kind, **sections.pop("search", {})}}
+    return SweepConfig.from_mapping({"data": {"name": "digits"}, "space": space, "student": student, **sections})
 
 
 def refusal(*arguments, **sections):
@@ -44,20 +45,20 @@ def refusal(*arguments, **sections):
 
 
 def test_accuracy_alone_unless_it_is_asked_for():
-    assert sweep().search.objective == ("accuracy",) and sweep().space.bits == {}
+    assert sweep().student.search.objective == ("accuracy",) and sweep().space.bits == {}
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in NO_SIZE])
 def test_accuracy_and_size(kind, tmp_path):
     config = sweep(kind, BITS, search={"objective": BOTH})
-    assert config.search.objective == ("accuracy", "size") and config.space.bits == BITS
+    assert config.student.search.objective == ("accuracy", "size") and config.space.bits == BITS
     (tmp_path / "again.yaml").write_text(config.to_yaml())
     assert SweepConfig.load(tmp_path / "again.yaml") == config
 
 
 @pytest.mark.parametrize("objective", [[], ["size"], ["size", "accuracy"], ["accuracy", "accuracy"]])
 def test_objectives_that_are_none(objective):
-    assert f"objective names accuracy first, and each once, got {objective}" in refusal(
+    assert f"objective must name accuracy first, and each once, got {objective}" in refusal(
         "tpe", BITS, search={"objective": objective}
     )
     assert "'accuracy' or 'size'" in refusal("tpe", BITS, search={"objective": ["accuracy", "speed"]})
@@ -65,19 +66,21 @@ def test_objectives_that_are_none(objective):
 
 @pytest.mark.parametrize("kind", NO_SIZE)
 def test_kinds_that_have_one_objective(kind):
-    rule = f"several objectives go with kind: random, grid or tpe, got {kind}"
+    rule = "objective must be [accuracy], except for algorithm: random, tpe or grid"
     assert rule in refusal(kind, BITS, search={"objective": BOTH})
 
 
 @pytest.mark.parametrize("bits", [None, {"weights": 2}, {"weights": [2]}, {"activations": [2, 4]}])
 def test_size_is_an_objective_only_where_it_differs(bits):
-    assert "free space.bits.weights, or leave it out" in refusal("tpe", bits, search={"objective": BOTH})
+    assert "free space.bits.weights" in refusal("tpe", bits, search={"objective": BOTH})
 
 
 @pytest.mark.parametrize("kind", COPYING)
 def test_members_that_copy_each_other_have_the_same_bits(kind):
-    assert f"kind: {kind} copies weights between members" in refusal(kind, BITS)
-    assert "take random, grid, tpe or asha" in refusal(kind, {"weights": [32], "activations": [4, 2]})
+    assert f"algorithm: {kind}, which copies weights between members" in refusal(kind, BITS)
+    assert "use random, successive_halving, tpe or grid for student.search" in refusal(
+        kind, {"weights": [32], "activations": [4, 2]}
+    )
     assert sweep(kind, {"weights": 2, "activations": [4]}).space.zero().bits == {"weights": 2, "activations": 4}
 
 
@@ -89,7 +92,7 @@ def test_members_that_copy_each_other_have_the_same_bits(kind):
         ({"weights": [2.0, 4]}, "bits.weights is one of 1, 2, 4, 8, 32, got 2.0"),
         (
             {"weights": {"low": 1, "high": 8}},
-            "space.bits.weights is a choice among 1, 2, 4, 8 and 32, and a range holds",
+            "space.bits.weights must be a list of 1, 2, 4, 8 and 32; a range holds others",
         ),
         ({"weight": [2, 4]}, "did you mean 'weights'?"),
         ({"weights": []}, "space.bits.weights is a choice among one item or more"),
@@ -100,8 +103,17 @@ def test_bits_that_are_none(bits, rule):
 
 
 def test_bits_that_nobody_would_look_at():
-    assert "space.bits is the student's; there is none" in refusal("random", BITS, student=None)
-    assert "kind: choice compares space.augment alone" in refusal("choice", {"weights": 2})
+    assert "space.bits must be left out with student: null" in refusal("random", BITS, student=None)
+
+
+def test_a_teacher_has_no_size_to_choose():
+    rule = "teacher.search.objective must be [accuracy]; size is an objective of the student"
+    assert rule in refusal("random", BITS, teacher={"search": {"algorithm": "tpe", "objective": BOTH}})
+
+
+def test_early_stopping_has_one_objective():
+    rule = "objective must be [accuracy], except for algorithm: random, tpe or grid without early_stopping"
+    assert rule in refusal("tpe", BITS, search={"objective": BOTH, "early_stopping": "asha"})
 
 
 # ---- what TPE is told ------------------------------------------------------------------------------
@@ -123,10 +135,9 @@ def journal(tmp_path):
 
 @pytest.fixture
 def stage(task, journal):
-    def make(population=40, objective=("accuracy", "size"), role="student", space=SPACE):
-        sizes = StageConfig(epochs=2, population=population)
-        search = SearchConfig(kind="tpe", objective=objective)
-        return TPESearch(f"{role}-tpe", "tpe", replace(task, role=role), sizes, search, space, journal)
+    def make(trials=40, objective=("accuracy", "size"), role="student", space=SPACE):
+        settings = {"trials": trials, "epochs": 2, "objective": objective}
+        return start_search(f"{role}-tpe", "tpe", replace(task, role=role), space, journal, **settings)
 
     return make
 
@@ -140,14 +151,14 @@ def played(tpe, score=accuracy):
     """Run the search without Ray; returns the outcomes."""
     journal = tpe._journal
     searcher, outcomes = Suggestions(tpe, (), journal), []
-    for index in range(tpe.stage.population):
+    for index in range(tpe.search.trials):
         member = searcher.suggest(str(index))["member"]
         value = score(Genome.from_json(member["genome"]))
         outcomes.append(Outcome(member["name"], 2, value, None, ""))
         journal.reported(member["name"], 2, {METRIC: value})
         journal.saved(member["name"], 2, journal.folder / "trials" / member["name"])
         journal.ended(member["name"])
-    tpe._tell(tpe.stage.population)
+    tpe._tell(tpe.search.trials)
     return outcomes
 
 
@@ -177,7 +188,7 @@ def test_one_objective_has_one_direction_whatever_is_free(stage):
 
 
 def test_what_failed_has_no_size_to_tell(stage):
-    tpe = stage(population=8)
+    tpe = stage(trials=8)
     scores = iter([math.nan, 0.5] * 4)
     played(tpe, score=lambda genome: next(scores))
     assert [trial.state.name for trial in tpe._study(seed=0).trials] == ["FAIL", "COMPLETE"] * 4
@@ -200,9 +211,10 @@ class Kept:
         self.files.append(Path(path).name)
 
 
-def records(folder, objective):
+def records(folder):
     tracker = Kept()
-    kept = Records(sweep("tpe", BITS, search={"objective": objective}), folder, tracker, "Search")
+    content = {"data": {"name": "digits"}, "teacher": None, "student": {"model": "mlp", "distill": {"alpha": 0}}}
+    kept = Records(SweepPlan.resolve(SweepConfig.from_mapping(content)), folder, tracker)
     tracker.files.clear()
     return kept, tracker
 
@@ -212,7 +224,7 @@ def test_the_front_is_written_and_returned(stage, task, tmp_path):
     outcomes = played(tpe)
     outcomes[0] = replace(outcomes[0], score=1.0, error="it broke")
     outcomes[1] = replace(outcomes[1], score=math.nan)
-    kept, tracker = records(tmp_path, BOTH)
+    kept, tracker = records(tmp_path)
     found = kept.front(tpe, [*outcomes, Outcome("student-random-00", 2, 1.0, None, "")], task)
     assert [each.told["bits.weights"] for each in found] == sorted(each.told["bits.weights"] for each in found)
     assert {each.told["bits.weights"] for each in found} == set(BITS["weights"])
@@ -226,19 +238,19 @@ def test_the_front_is_written_and_returned(stage, task, tmp_path):
 
 
 def test_no_front_without_a_second_objective(stage, task, tmp_path):
-    tpe = stage(objective=("accuracy",), population=8)
+    tpe = stage(objective=("accuracy",), trials=8)
     outcomes = played(tpe)
-    kept, tracker = records(tmp_path, ["accuracy"])
+    kept, tracker = records(tmp_path)
     assert kept.front(tpe, outcomes, task) == ()
-    two, _ = records(tmp_path, BOTH)
-    assert two.front(tpe, outcomes, replace(task, role="teacher")) == ()
-    assert two.front(tpe, [replace(outcome, error="it broke") for outcome in outcomes], task) == ()
+    both = stage(trials=8)
+    assert kept.front(both, outcomes, replace(task, role="teacher")) == ()
+    assert kept.front(both, [replace(outcome, error="it broke") for outcome in outcomes], task) == ()
     assert tracker.files == [] and not (tmp_path / "report").exists()
 
 
 def test_fixed_random_genomes_leave_a_front_too(task, journal, tmp_path):
-    sizes, search = StageConfig(epochs=2, population=30), SearchConfig(kind="random")
-    random = SearchAlgorithm("student-random", "random", task, sizes, search, SPACE, journal)
+    settings = {"trials": 30, "epochs": 2, "objective": ("accuracy", "size")}
+    random = start_search("student-random", "random", task, SPACE, journal, **settings)
     outcomes = [Outcome(member.name, 2, accuracy(member.source), None, "") for member in random.members]
-    kept, _ = records(tmp_path, BOTH)
+    kept, _ = records(tmp_path)
     assert len({each.size_in_bits for each in kept.front(random, outcomes, task)}) == 4

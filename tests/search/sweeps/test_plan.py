@@ -2,116 +2,188 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 from torch import nn
 
-from search.config.schema import StageConfig, SweepConfig
-from search.sweeps.plan import (
-    checked_data,
-    full_images,
-    members,
-    new_folder,
-    planned_epochs,
-    role_space,
-    scored_images,
-    searches,
-    spent,
-)
-from spaces import RequestError
+from search.config.schema import SweepConfig
+from search.sweeps.data_plan import scored_images
+from search.sweeps.folders import new_folder
+from search.sweeps.plan import SweepPlan, role_space
+from spaces import Genome, ImageSpec, Phase, RequestError, Schedule
 from trainables.checkpoints import save_weights
 from trainables.data import DataSet, TensorImages
 from trainables.models import build_model
 
 
 def sweep(**sections):
-    """A small sweep of digits; sections are merged one level deep."""
+    """A small sweep of digits; sections are merged two levels deep."""
     content = {
         "data": {"name": "digits", "train": 40, "validation": 60},
-        "teacher": {"model": "mlp", "stage": {"epochs": 10, "population": 4}, "full": {"seeds": 2, "epochs": 7}},
-        "student": {"model": "mlp", "stage": {"epochs": 20, "population": 5}, "full": {"seeds": 3}},
+        "teacher": {"model": "mlp", "search": {"epochs": 10}, "final": {"seeds": 2, "epochs": 7}},
+        "student": {"model": "mlp", "search": {"epochs": 20}, "final": {"seeds": 3}},
         "space": {"augment": ["identity", "cutmix", "cutout"]},
     }
-    for name, section in sections.items():
-        merge = isinstance(section, dict) and isinstance(content.get(name), dict)
-        content[name] = content[name] | section if merge else section
-    return SweepConfig.from_mapping(content)
+    return SweepConfig.from_mapping(merged(content, sections, 3))
+
+
+def merged(old, new, depth):
+    if not (depth and isinstance(old, dict) and isinstance(new, dict)):
+        return new
+    return old | {key: merged(old.get(key), value, depth - 1) for key, value in new.items()}
+
+
+def searching(teacher, student, **sections):
+    """A sweep with these searches, which are PBT where they are numbers of members."""
+
+    def section(search):
+        return {"search": {"algorithm": "pbt", "population": search} if isinstance(search, int) else search}
+
+    return SweepPlan.resolve(sweep(teacher=section(teacher), student=section(student), **sections))
+
+
+def names(plan, role):
+    return [search.name for search in plan.roles[role].searches]
+
+
+GRID = {"algorithm": "grid", "replicates": 4}
+RANDOM = {"algorithm": "random", "trials": 4}
 
 
 @pytest.mark.parametrize(
-    ("kind", "baselines", "teacher", "student"),
+    ("teacher", "student", "baselines", "searches"),
     [
-        ("pbt", ["none", "random"], ["pbt", "random"], ["pbt", "random"]),
-        ("pbt", ["none"], ["pbt"], ["pbt"]),
-        ("random", ["none", "random"], ["random"], ["random"]),
-        ("choice", ["none", "random"], [], ["choice"]),
+        (4, 5, ["none", "random"], (["teacher-pbt", "teacher-random"], ["student-pbt", "student-random"])),
+        (4, 5, ["none"], (["teacher-pbt"], ["student-pbt"])),
+        (RANDOM, RANDOM, ["none", "random"], (["teacher-random"], ["student-random"])),
+        (None, GRID, ["none", "random"], ([], ["student-grid"])),
+        (RANDOM, None, ["none", "random"], (["teacher-random"], [])),
     ],
 )
-def test_the_searches_of_each_role(kind, baselines, teacher, student):
-    """A search that is its own control has no other; augmentations are chosen for the student alone."""
-    config = sweep(search={"kind": kind}, baselines=baselines)
-    assert (searches(config, "teacher"), searches(config, "student")) == (teacher, student)
+def test_the_searches_of_each_role(teacher, student, baselines, searches):
+    """A search that is its own control has no other; each role has its own algorithm."""
+    plan = searching(teacher, student, baselines=baselines)
+    assert (names(plan, "teacher"), names(plan, "student")) == searches
 
 
-def test_a_choice_has_each_augmentation_as_often_as_it_is_repeated():
-    config = sweep(search={"kind": "choice", "repeats": 4})
-    five = StageConfig(population=5)
-    assert members(config, "choice", five) == 3 * 4
-    assert members(config, "pbt", five) == members(config, "random", five) == 5
-    grid = sweep(
-        search={"kind": "grid", "repeats": 2}, space={"augment": ["flip", "cutmix"], "distill": {"loss": ["kd", "dkd"]}}
-    )
-    assert members(grid, "grid", five) == 2 * 2 * 2
+def test_a_grid_has_each_augmentation_as_often_as_it_is_repeated():
+    plan = searching(4, GRID)
+    assert plan.roles["student"].search.members == 3 * 4
+    assert [search.members for search in searching(4, 5).roles["student"].searches] == [5, 5]
+    space = {"augment": ["flip", "cutmix"], "distill": {"loss": ["kd", "dkd"]}}
+    grid = searching(None, {"algorithm": "grid", "replicates": 2}, space=space)
+    assert grid.roles["student"].search.members == 2 * 2 * 2
 
 
 def test_the_control_of_a_search_that_stops_members_gets_as_many_epochs():
     """27 members at interval 1 and η = 3: 27 × 1 + 9 × 2 + 3 × 6 + 1 × 18 = 81 epochs, so three members of 27."""
-    config = sweep(search={"kind": "asha", "reduction": 3})
-    stage = StageConfig(epochs=27, population=27, interval=1)
-    assert spent(config, "asha", stage) == 81 and members(config, "random", stage) == 3
-    assert members(config, "asha", stage) == 27
-    tiny = StageConfig(epochs=4, population=4, interval=1)
-    assert members(config, "random", tiny) == 2, "two at least, as everywhere"
+    halving = {"algorithm": "successive_halving", "reduction": 3}
+    for early in (halving, {"algorithm": "tpe", "early_stopping": "asha", "reduction": 3}):
+        search, control = searching(4, {**early, "epochs": 27, "trials": 27, "interval": 1}).roles["student"].searches
+        assert (search.epochs, search.members, control.members) == (81, 27, 3)
+        assert (control.settings.epochs, control.settings.interval, control.epochs) == (27, 1, 81)
+    tiny = searching(4, {**halving, "epochs": 4, "trials": 4, "interval": 1})
+    assert tiny.roles["student"].control.members == 2, "two at least, as everywhere"
 
 
 @pytest.mark.parametrize(
-    ("search", "baselines", "epochs"),
+    ("teacher", "student", "baselines", "epochs"),
     [
         # Two searches of 4 members and 10 epochs, three arms of 2 seeds and 7 epochs; of 5 and 20, and 3 and 20.
-        ({"kind": "pbt"}, ["none", "random"], 2 * 4 * 10 + 3 * 2 * 7 + 2 * 5 * 20 + 3 * 3 * 20),
-        ({"kind": "pbt"}, ["none"], 4 * 10 + 2 * 2 * 7 + 5 * 20 + 2 * 3 * 20),
-        ({"kind": "random"}, ["random"], 4 * 10 + 2 * 7 + 5 * 20 + 3 * 20),
+        (4, 5, ["none", "random"], 2 * 4 * 10 + 3 * 2 * 7 + 2 * 5 * 20 + 3 * 3 * 20),
+        (4, 5, ["none"], 4 * 10 + 2 * 2 * 7 + 5 * 20 + 2 * 3 * 20),
+        (RANDOM, {**RANDOM, "trials": 5}, ["random"], 4 * 10 + 2 * 7 + 5 * 20 + 3 * 20),
         # The teacher has nothing to choose and nothing to compare with: it is trained in full and that is all.
-        ({"kind": "choice", "repeats": 4}, ["none", "random"], 2 * 7 + 3 * 4 * 20 + 2 * 3 * 20),
-        ({"kind": "choice", "repeats": 1}, [], 2 * 7 + 3 * 1 * 20 + 3 * 20),
+        (None, GRID, ["none", "random"], 2 * 7 + 3 * 4 * 20 + 2 * 3 * 20),
+        (None, {**GRID, "replicates": 1}, [], 2 * 7 + 3 * 1 * 20 + 3 * 20),
     ],
 )
-def test_the_epochs_of_a_sweep(search, baselines, epochs):
-    assert planned_epochs(sweep(search=search, baselines=baselines)) == epochs
+def test_the_epochs_of_a_sweep(teacher, student, baselines, epochs):
+    assert searching(teacher, student, baselines=baselines).total_epochs == epochs
 
 
 def test_the_epochs_of_a_replay():
     """One arm for each role that is replayed, whatever the search was."""
-    for kind in ("pbt", "choice"):
-        config = sweep(search={"kind": kind})
-        assert planned_epochs(config, ["student"]) == 3 * 20
-        assert planned_epochs(config, ["teacher", "student"]) == 2 * 7 + 3 * 20
+    schedules = {role: Schedule((Phase(1, Genome()),), role, ImageSpec(8, 1, (78,))) for role in ("teacher", "student")}
+    for plan in (searching(4, 5), searching(None, GRID)):
+        student = plan.replaying({"student": schedules["student"]})
+        assert student.total_epochs == 3 * 20 and list(student.roles) == ["student"] and student.what == "Replay"
+        assert plan.replaying(schedules).total_epochs == 2 * 7 + 3 * 20
 
 
-def test_a_teacher_that_is_given_takes_no_epochs():
-    config = sweep(search={"kind": "choice", "repeats": 2}, teacher={"weights": "t.safetensors"}, baselines=[])
-    assert planned_epochs(config) == 3 * 2 * 20 + 3 * 20
+def test_a_replay_of_a_policy_for_other_images_is_refused():
+    color = Schedule((Phase(1, Genome()),), "student", ImageSpec(8, 3, (1, 2, 3)))
+    with pytest.raises(RequestError, match="the student's policy must be for images of 1 channels, got 3"):
+        searching(4, 5).replaying({"student": color})
+
+
+def test_a_teacher_that_is_given_takes_no_epochs(tmp_path):
+    weights = build_model("mlp", seed=0, classes=10, channels=1, size=8).state_dict()
+    file = str(save_weights(tmp_path / "t.safetensors", weights))
+    student = {"search": {**GRID, "replicates": 2}}
+    plan = SweepPlan.resolve(sweep(teacher={"weights": file}, student=student, baselines=[]))
+    assert plan.total_epochs == 3 * 2 * 20 + 3 * 20 and list(plan.roles) == ["student"]
 
 
 @pytest.mark.parametrize(
     ("role", "init", "images"), [("teacher", "random", 100), ("teacher", "teacher", 40), ("student", "teacher", 100)]
 )
 def test_a_teacher_that_students_start_from_has_not_seen_what_they_are_scored_on(role, init, images):
-    config = sweep(student={"distill": {"init": init}})
-    assert len(full_images(config, role, checked_data(config))) == images
+    plan = SweepPlan.resolve(sweep(student={"distill": {"init": init}}))
+    assert len(plan.roles[role].final_task(None).data.train) == images
+
+
+def test_a_sweep_says_what_it_searches():
+    assert searching(4, 5).what == "Search pbt"
+    assert searching(4, {"algorithm": "tpe"}).what == "Search pbt and tpe"
+    assert searching(None, None).what == "Training"
+
+
+def test_a_plan_is_frozen():
+    plan = searching(4, 5)
+    for part in (plan, plan.roles["student"], plan.roles["student"].search):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            part.name = "other"
+
+
+# ---- the user's own algorithm ----------------------------------------------------------------------
+
+CUSTOM = "custom_algorithm:OneOperation"
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch):
+    """As a user's module in the working folder."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
+
+
+def test_an_algorithm_of_ones_own_is_resolved_when_the_sweep_starts():
+    plan = searching(4, {"algorithm": CUSTOM, "trials": 3, "options": {"probability": 5}})
+    search = plan.roles["student"].search
+    assert (search.name, search.members, search.epochs) == ("student-OneOperation", 3, 60)
+    assert search.algorithm.__name__ == "OneOperation" and search.settings.options == {"probability": 5}
+    assert CUSTOM in plan.requirements.imports
+
+
+@pytest.mark.parametrize(
+    ("search", "rule"),
+    [
+        ({"algorithm": "nowhere:Search"}, "there is no module 'nowhere'"),
+        ({"algorithm": "custom_algorithm:OneOperatoin"}, "did you mean 'OneOperation'"),
+        ({"algorithm": "custom_algorithm:SearchAlgorithm.draw"}, "algorithm must name a class of search algorithms"),
+        ({"algorithm": CUSTOM, "population": 3}, "student.search: population must be left out .*; set trials"),
+        ({"algorithm": CUSTOM, "objective": ["accuracy", "size"]}, r"objective must be \[accuracy\]"),
+    ],
+)
+def test_an_algorithm_of_ones_own_that_does_not_fit_is_refused(search, rule):
+    with pytest.raises(RequestError, match=rule) as refusal:
+        searching(4, search)
+    assert "\n" not in str(refusal.value)
 
 
 # ---- the images ------------------------------------------------------------------------------------
@@ -119,7 +191,7 @@ def test_a_teacher_that_students_start_from_has_not_seen_what_they_are_scored_on
 
 def test_members_are_scored_on_the_same_balanced_images():
     config = sweep(validate={"images": 30})
-    data = checked_data(config)
+    data = SweepPlan.resolve(config).data
     one, other = (scored_images(config, data) for _ in range(2))
     assert one.labels.bincount().tolist() == [3] * 10
     assert torch.equal(one.images, other.images)
@@ -132,8 +204,8 @@ def test_members_are_scored_on_the_same_balanced_images():
 @pytest.mark.parametrize("most", [None, 60, 2000, "auto"])
 def test_all_are_scored_where_there_are_no_more(most):
     config = sweep(validate={"images": most})
-    data = checked_data(config)
-    assert scored_images(config, data) is data.validation
+    plan = SweepPlan.resolve(config)
+    assert all(role.task.validation is plan.data.validation for role in plan.roles.values())
 
 
 @pytest.mark.parametrize(
@@ -154,32 +226,33 @@ def test_as_many_are_scored_as_cost_little(trained, intervals, scored):
         return TensorImages(torch.zeros(count, 1, 1, 1, dtype=torch.uint8), torch.arange(count) % 3)
 
     data = DataSet("dots", 3, 1, 1, (0.5,), (0.5,), 0, False, images(trained), images(5000), images(3))
-    stages = [{"stage": {"epochs": 10, "interval": interval}} for interval in intervals]
-    config = sweep(teacher=stages[0], student=stages[1])
+    roles = [{"search": {"epochs": 10, "interval": interval}} for interval in intervals]
+    config = sweep(teacher=roles[0], student=roles[1])
     assert config.validate_.images == "auto" and len(scored_images(config, data)) == scored
 
 
 @pytest.mark.parametrize("images", [0, -1, 2.5, True, "all", [3]])
 def test_what_is_no_number_of_images_is_refused_with_what_may_be_said(images):
-    with pytest.raises(RequestError, match=r"validate\.images\b.* is auto, a whole number from 1, or null for all"):
+    with pytest.raises(RequestError, match=r"validate\.images\b.* must be auto, a whole number >= 1, or null for all"):
         sweep(validate={"images": images})
 
 
 def test_fewer_than_one_of_each_class_are_refused_before_anything_starts():
-    with pytest.raises(RequestError, match=r"validate.images is at least 10, one of each class, got 9"):
-        checked_data(sweep(validate={"images": 9}))
+    with pytest.raises(RequestError, match=r"validate.images must be >= 10, one of each class, got 9"):
+        SweepPlan.resolve(sweep(validate={"images": 9}))
 
 
 def test_the_teachers_weights_are_held_against_its_model(tmp_path):
     weights = build_model("mlp", seed=0, classes=10, channels=1, size=8).state_dict()
     path = save_weights(tmp_path / "t.safetensors", weights)
-    assert checked_data(sweep(teacher={"weights": str(path)})).classes == 10
+    assert SweepPlan.resolve(sweep(teacher={"weights": str(path)})).teacher.classes == 10
     with pytest.raises(RequestError, match=r"teacher.weights \(.*t.safetensors\) does not fit the model"):
-        checked_data(sweep(teacher={"weights": str(path), "model": "cnn"}))
+        SweepPlan.resolve(sweep(teacher={"weights": str(path), "model": "cnn"}))
 
 
 def test_bits_are_chosen_for_the_student_alone():
-    config = sweep(space={"bits": {"weights": [2, 32]}, "distill": {"alpha": [0.5, 0.9]}}, search={"kind": "random"})
+    space = {"bits": {"weights": [2, 32]}, "distill": {"alpha": [0.5, 0.9]}}
+    config = sweep(space=space, student={"search": {"algorithm": "random"}})
     teacher, student = (role_space(config.space, role) for role in ("teacher", "student"))
     assert teacher.bits == teacher.distill == {} and student == config.space
     assert teacher.operations == config.space.operations and teacher.zero().bits == {}
@@ -191,11 +264,13 @@ def test_a_model_that_cannot_have_all_bits_of_the_space_is_refused_before_anythi
     net = ModuleType("roletune_two_layers")
     net.two = lambda classes, channels, size: nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Linear(8, classes))
     monkeypatch.setitem(sys.modules, net.__name__, net)
-    search = {"kind": "random"}
+    student = {"search": {"algorithm": "random"}}
+    two = {**student, "model": "roletune_two_layers:two"}
     with pytest.raises(RequestError, match="a network of few bits has a convolution or linear layer between"):
-        checked_data(sweep(space={"bits": bits}, search=search, student={"model": "roletune_two_layers:two"}))
-    assert checked_data(sweep(space={"bits": bits}, search=search)).classes == 10
-    assert checked_data(sweep(search=search, student={"model": "roletune_two_layers:two"})).classes == 10
+        SweepPlan.resolve(sweep(space={"bits": bits}, student=two))
+    fine = {**student, "model": "resnet8"}
+    assert SweepPlan.resolve(sweep(space={"bits": bits}, student=fine)).data.classes == 10
+    assert SweepPlan.resolve(sweep(student=two)).data.classes == 10
 
 
 # ---- the folder ------------------------------------------------------------------------------------

@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 
 import pytest
+from support import start_search
 
-from search.algorithms.base import SearchAlgorithm
-from search.config.schema import ResourceConfig, SearchConfig, StageConfig, SweepConfig
+from search.config.schema import ResourceConfig, SweepConfig
 from search.execution.journal import FILE, Journal
 from search.execution.trials import JournalCallback, run_trials
 from search.sweeps.resume import check_unchanged, newest
@@ -48,15 +48,16 @@ def task():
     return Task("teacher", "mlp", data, recipe, EPOCHS, validation=data.validation, validate_every=INTERVAL)
 
 
-def life(task, folder, left=None, torn=False, synch=True):
+def life(task, folder, left=None, torn=False):
     """One life of a search with a random control beside it: the policy's bytes, or None where it died."""
     folder.mkdir(exist_ok=True)
-    sizes, search = StageConfig(epochs=EPOCHS, population=SIZE, interval=INTERVAL), SearchConfig(seed=5, synch=synch)
+    settings = {"seed": 5, "epochs": EPOCHS, "interval": INTERVAL}
+    sizes = {"pbt": {"population": SIZE}, "random": {"trials": SIZE}}
     with Mortal(folder) as journal:
         journal.left, journal.torn = left, torn
         stages = [
-            SearchAlgorithm(f"teacher-{kind}", kind, task, sizes, search, Space(), journal)
-            for kind in ("pbt", "random")
+            start_search(f"teacher-{name}", name, task, Space(), journal, **settings, **size)
+            for name, size in sizes.items()
         ]
         gc.collect()  # a life that was cut off lets go of its workers
         try:
@@ -71,7 +72,7 @@ def life(task, folder, left=None, torn=False, synch=True):
             )
         except Died:
             return None
-        return [stage.found(outcomes, {"sweep": "test"}).schedule.dumps() for stage in stages]
+        return [stage.result(outcomes, {"sweep": "test"}).schedule.dumps() for stage in stages]
 
 
 def lines(folder):
@@ -192,7 +193,7 @@ def test_the_newest_sweep_of_that_name_is_gone_on_with(tmp_path, started):
     (tmp_path / "small-003").mkdir()
     assert newest(config(tmp_path)) == started, "an empty folder is no sweep"
     for nothing in (config(tmp_path / "elsewhere"), config(tmp_path, name="other")):
-        with pytest.raises(RequestError, match="holds no sweep"):
+        with pytest.raises(RequestError, match="must hold a sweep"):
             newest(nothing)
 
 
@@ -201,9 +202,8 @@ def test_the_newest_sweep_of_that_name_is_gone_on_with(tmp_path, started):
     [
         {},
         {"resources__cpus_per_trial": 4, "resources__retries": 9},
-        {"student__stage__epochs": 30, "teacher__stage__population": 8},
-        {"student__full__seeds": 3, "teacher__full__epochs": 50},
-        {"search__repeats": 5},
+        {"student__search__epochs": 30, "teacher__search__population": 8},
+        {"student__final__seeds": 3, "teacher__final__epochs": 50},
         {"tracking__uri": "http://other:an0ther@host:5000"},
     ],
 )
@@ -215,28 +215,35 @@ def test_more_of_the_same_may_be_asked_for(tmp_path, started, changes):
     ("changes", "shown"),
     [
         ({"student__model": "cnn"}, 'student.model: "mlp" → "cnn"'),
-        ({"student__stage__epochs": 12}, "student.stage.epochs: 24 → 12"),
-        ({"student__stage__interval": 4}, "student.stage.interval: 3 → 4"),
-        ({"search__seed": 1, "data__train": 50}, "data.train: null → 50; search.seed: 0 → 1"),
+        ({"student__search__epochs": 12}, "student.search.epochs: 24 → 12"),
+        ({"student__search__interval": 4}, "student.search.interval: 3 → 4"),
+        ({"seed": 1, "data__train": 50}, "seed: 0 → 1; data.train: null → 50"),
         ({"space__augment": ["identity", "flip"]}, 'space.augment: ["identity"] → ["identity", "flip"]'),
         ({"tracking__uri": "http://u:n3w@h"}, 'tracking.uri: "http://host:5000" → "http://h"'),
         ({"student": None}, 'student.model: "mlp" → nothing'),
     ],
 )
 def test_any_other_change_is_refused_and_shown(tmp_path, started, changes, shown):
-    with pytest.raises(RequestError, match="was started with other settings") as refusal:
+    with pytest.raises(RequestError, match="must not change") as refusal:
         check_unchanged(config(tmp_path, **changes), started)
     assert shown in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+def test_a_sweep_of_an_earlier_version_is_not_resumed(tmp_path, started):
+    (started / "sweep.yaml").write_text("name: small\ndata: {name: digits}\nsearch: {kind: pbt}\n")
+    with pytest.raises(RequestError, match="must be started by this version of roletune to be resumed") as refusal:
+        check_unchanged(config(tmp_path), started)
+    assert "\n" not in str(refusal.value)
 
 
 def test_what_is_finished_cannot_be_made_longer(tmp_path, started):
     (started / "policy.teacher.json").touch()
     for name in ("epochs", "population"):
-        with pytest.raises(RequestError, match=f"teacher.stage.{name}"):
-            check_unchanged(config(tmp_path, **{f"teacher__stage__{name}": 100}), started)
-    check_unchanged(config(tmp_path, student__stage__epochs=100, teacher__full__epochs=100), started)
+        with pytest.raises(RequestError, match=f"teacher.search.{name}"):
+            check_unchanged(config(tmp_path, **{f"teacher__search__{name}": 100}), started)
+    check_unchanged(config(tmp_path, student__search__epochs=100, teacher__final__epochs=100), started)
     (started / "models").mkdir()
     (started / "models" / "teacher.safetensors").touch()
-    with pytest.raises(RequestError, match=r"teacher\.full\.epochs"):
-        check_unchanged(config(tmp_path, teacher__full__epochs=100), started)
-    check_unchanged(config(tmp_path, teacher__full__seeds=100), started)
+    with pytest.raises(RequestError, match=r"teacher\.final\.epochs"):
+        check_unchanged(config(tmp_path, teacher__final__epochs=100), started)
+    check_unchanged(config(tmp_path, teacher__final__seeds=100), started)

@@ -18,7 +18,7 @@ from mlflow.tracking import MlflowClient
 
 from results.runlog.export import export
 from search import SweepConfig, replay, run
-from search.sweeps.plan import checked_data
+from search.sweeps.plan import SweepPlan
 from spaces import Schedule
 
 pytestmark = pytest.mark.slow
@@ -29,9 +29,9 @@ data: {name: digits, train: 60, validation: 60}
 teacher:
   model: cnn
   recipe: {lr: 0.05, batch_size: 20}
-  stage: {epochs: 4, population: 3, interval: 2}
-  full: {seeds: 2}
-student: {model: mlp, recipe: {lr: 0.05, batch_size: 20}, stage: {epochs: 4, population: 3, interval: 2}}
+  search: {population: 3, epochs: 4, interval: 2}
+  final: {seeds: 2}
+student: {model: mlp, recipe: {lr: 0.05, batch_size: 20}, search: {population: 3, epochs: 4, interval: 2}}
 """
 TRIALS = 2 * (3 + 3) + 3 * 2 + 3  # two searches a role, and the full trainings of three arms
 
@@ -111,7 +111,9 @@ def test_the_sweeps_run_describes_itself(finished):
     (parent,) = client.search_runs([experiment.experiment_id], "tags.stage = 'sweep'")
     note = parent.data.tags["mlflow.note.content"]
     assert note.startswith("Search pbt, seed 0, on digits.\n") and result.markdown() in note
-    assert "60 to search on, 60 to score on" in note and "| **teacher** | cnn; search: 3 members × 4 epochs" in note
+    assert (
+        "60 training images, 60 for validation" in note and "| **teacher** | cnn; search: 3 members × 4 epochs" in note
+    )
     assert "`policy.student.json`" in note and "model `small-student` in the registry" in note
     assert parent.data.metrics["final_test_accuracy"] == result.roles[1].accuracy("policy")[0]
 
@@ -133,7 +135,7 @@ def test_each_roles_network_is_a_version_of_a_registered_model(finished, monkeyp
     monkeypatch.chdir(folder)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", result.tracking_uri)
     client = MlflowClient(result.tracking_uri)
-    images, labels = next(iter(checked_data(config).test.batches(10_000)))
+    images, labels = next(iter(SweepPlan.resolve(config).data.test.batches(10_000)))
     for role in result.roles:
         (version,) = client.search_model_versions(f"name = 'small-{role.role}'")
         assert client.get_run(version.run_id).data.tags["mlflow.runName"] == f"{role.role}-full-policy-0"
@@ -179,7 +181,7 @@ def test_a_policy_is_replayed_as_the_sweep_trained_it(finished):
 KILLED = """
 name: killed
 data: {name: digits, train: 60, validation: 60}
-teacher: {model: mlp, recipe: {batch_size: 20}, stage: {epochs: 600, population: 3, interval: 2}}
+teacher: {model: mlp, recipe: {batch_size: 20}, search: {population: 3, epochs: 600, interval: 2}}
 student: {model: mlp, recipe: {batch_size: 20}}
 """
 

@@ -13,7 +13,9 @@ from support import READY
 
 from results.analysis.screening import ScreeningResult
 from search.config.schema import SweepConfig
-from search.sweeps.screening import contestants, figures, plain, rank_with, screen, screened, survivors, write
+from search.sweeps.plan import SweepPlan
+from search.sweeps.screen_plan import ScreenPlan
+from search.sweeps.screening import metrics, plain, rank_with, screen, screen_choices, survivors, write_files
 from spaces import Entry, Genome, ImageSpec, Phase, Policy, RequestError, Schedule, WorkError
 from spaces.augmentations import CutMix, Cutout, Flip, Identity, Mixup, Pick, PolicyAugmentation, augmentation
 from trainables import Recipe, Task, TrainedTeacher
@@ -25,6 +27,10 @@ from trainables.screening.ranking import Row, Screening
 def sweep(augment=("identity",), **sections):
     content = {"data": {"name": "digits", "train": 60, "validation": 60}, "teacher": {"model": "mlp"}}
     return SweepConfig.from_mapping({**content, "space": {"augment": list(augment)}, **sections})
+
+
+def contestants(config, only=(), policies=()):
+    return ScreenPlan.resolve(config).contestants(only, policies)
 
 
 def schedule(*names):
@@ -68,7 +74,7 @@ def test_the_last_phase_of_a_policy_file_is_ranked_too():
 
 
 def test_what_is_named_twice_is_refused():
-    with pytest.raises(RequestError, match="augmentations are ranked once each"):
+    with pytest.raises(RequestError, match="augmentations to rank must differ"):
         contestants(sweep(), ["flip", "cutmix", "flip"])
     twice = sweep(["cutmix", {"kind": "cutmix", "draw": "batch"}], screen={"draw": "batch"})
     with pytest.raises(RequestError, match=r"screen.draw makes equal what differs in draw alone"):
@@ -142,7 +148,7 @@ def result(seen, **changes):
 
 def test_a_ranking_is_kept_as_data_as_text_and_as_a_picture(tmp_path):
     shown = result(RANKED, dropped=("mixup",))
-    data, text, picture = write(shown, tmp_path)
+    data, text, picture = write_files(shown, tmp_path)
     assert (data, text.parent, picture.parent) == (tmp_path / "screening.json", *[tmp_path / "report"] * 2)
     assert json.loads(data.read_text()) == json.loads(json.dumps(shown.to_json()))
     assert [row["label"] for row in json.loads(data.read_text())["rows"]] == [row.label for row in RANKED.rows]
@@ -151,7 +157,7 @@ def test_a_ranking_is_kept_as_data_as_text_and_as_a_picture(tmp_path):
 
 
 def test_mlflows_metrics_are_named_after_the_augmentation():
-    values = figures(result(seen_of("cutmix", "pick(base=mixup)")))
+    values = metrics(result(seen_of("cutmix", "pick(base=mixup)")))
     expected = {"t_stddev": 0.04, "ratio": 0.9, "agreement": 0.7, "entropy": 1.2}
     assert values == {
         f"screen/{label}/{name}": value for label in ("cutmix", "pick(base=mixup)") for name, value in expected.items()
@@ -174,23 +180,25 @@ FEW = {"images": 30, "means": 6}
 def test_validation_images_are_shown_as_well(task):
     """They are what the teacher was trained on in full."""
     config = sweep(screen={"precision": {"images": 120, "means": 2}})
-    assert rank_with(task, task.teacher, [Flip()], config).images == 120
+    assert rank_with(task, task.teacher, [Flip()], ScreenPlan.resolve(config)).images == 120
     more = sweep(screen={"precision": {"images": 121, "means": 2}})
     with pytest.raises(RequestError, match="at most the 120 images that there are, got 121"):
-        rank_with(task, task.teacher, [Flip()], more)
+        rank_with(task, task.teacher, [Flip()], ScreenPlan.resolve(more))
 
 
 def test_the_ranking_follows_from_the_searchs_seed(task):
     def ratios(seed):
-        config = sweep(screen={"precision": FEW}, search={"seed": seed})
-        return [row.ratio for row in rank_with(task, task.teacher, [CutMix(), Cutout()], config).rows]
+        config = sweep(screen={"precision": FEW}, seed=seed)
+        return [
+            row.ratio for row in rank_with(task, task.teacher, [CutMix(), Cutout()], ScreenPlan.resolve(config)).rows
+        ]
 
     assert ratios(1) == ratios(1) != ratios(2)
 
 
 def test_the_weights_it_is_given_stay_as_they_are(task):
     before = {name: value.clone() for name, value in task.teacher.weights.items()}
-    rank_with(task, task.teacher, [CutMix()], sweep(screen={"precision": FEW}))
+    rank_with(task, task.teacher, [CutMix()], ScreenPlan.resolve(sweep(screen={"precision": FEW})))
     assert all(torch.equal(task.teacher.weights[name], value) for name, value in before.items())
 
 
@@ -220,18 +228,19 @@ NAMES = ["cutmix", "identity", "cutout", {"kind": "pick", "base": "mixup"}]
 def test_a_sweep_knows_what_is_dropped_by_its_own_names(task, here, tmp_path, draw):
     """Whatever draw they were ranked with."""
     config = sweep(NAMES, screen={"drop": 0.5, "draw": draw, "precision": FEW})
-    shown = screened(config, task, tmp_path, "sqlite:///x")
+    shown = screen_choices(SweepPlan.resolve(config), task, tmp_path, "sqlite:///x")
     ranked = [row["label"] for row in shown.rows]
     assert sorted(ranked) == ["cutmix", "cutout", "identity", "pick(base=mixup)"]
     assert shown.dropped == tuple(a.label for a in config.space.augmentations if a.label in ranked[2:])
     drawn = [row["augment"].get("base", row["augment"])["draw"] for row in shown.rows if row["label"] != "identity"]
     assert drawn == [draw or "sample"] * 3
-    alone = rank_with(task, task.teacher, contestants(config), config)
+    alone = rank_with(task, task.teacher, contestants(config), ScreenPlan.resolve(config))
     assert [row["ratio"] for row in shown.rows] == [row.ratio for row in alone.rows]
 
 
 def test_identity_is_shown_and_cannot_be_dropped_where_the_sweep_does_not_have_it(task, here, tmp_path):
-    shown = screened(sweep(NAMES[::2], screen={"drop": 0.5, "precision": FEW}), task, tmp_path, "")
+    config = sweep(NAMES[::2], screen={"drop": 0.5, "precision": FEW})
+    shown = screen_choices(SweepPlan.resolve(config), task, tmp_path, "")
     assert {row["label"] for row in shown.rows} == {"identity", "cutmix", "cutout"}
     assert len(shown.dropped) == 1 and shown.dropped[0] in ("cutmix", "cutout")
 
@@ -247,7 +256,7 @@ def test_what_goes_wrong_on_the_worker_is_one_line(task, here, tmp_path, monkeyp
 
     def refusal(kind, name):
         with pytest.raises(kind) as raised:
-            screened(sweep(["identity", name], screen={"drop": 0.5}), task, tmp_path, "")
+            screen_choices(SweepPlan.resolve(sweep(["identity", name], screen={"drop": 0.5})), task, tmp_path, "")
         return str(raised.value)
 
     line = refusal(WorkError, "roletune_broken:raises")
@@ -263,7 +272,7 @@ def test_what_can_be_known_to_fail_is_refused_before_a_teacher_is_trained(tmp_pa
     for config, policies, rule in (
         (sweep(asks), [], "no student to ask"),
         (sweep(screen={"precision": {"images": 121}}), [], "at most the 120 images"),
-        (sweep(), [color], "of 1 channels is needed, got 3"),
+        (sweep(), [color], "must be for images of 1 channels, got 3"),
     ):
         with pytest.raises(RequestError, match=rule):
             screen(config, policies=policies)

@@ -9,9 +9,11 @@ import pytest
 from results.runlog.history import History
 from results.runlog.lineage import Exploit
 from results.runlog.members import METRIC
+from search.algorithms.registry import capabilities
 from search.config.schema import SweepConfig
 from search.execution.journal import Journal
 from search.sweeps.artifacts import Records
+from search.sweeps.plan import SweepPlan
 from spaces import Genome
 
 
@@ -44,10 +46,12 @@ def test_a_sweep_draws_who_copied_whom(tmp_path, kind, copies):
     """Where members copy each other, beside the schedule's picture, and in MLflow."""
     kept = []
     tracker = SimpleNamespace(start=lambda *args, **kwargs: "parent", artifact=lambda run, path: kept.append(path))
-    stage = SimpleNamespace(name=f"student-{kind}", kind=kind, task=SimpleNamespace(role="student"))
+    role = SimpleNamespace(role="student")
+    search = SimpleNamespace(name=f"student-{kind}", copies_weights=capabilities(kind).copies_weights, task=role)
     with Journal(tmp_path) as journal:
         journal.reported(f"student-{kind}-00", 1, {METRIC: 0.5})
-        records = Records(SweepConfig.model_validate({"data": {"name": "digits"}}), tmp_path, tracker, "Search")
+        plan = SweepPlan.resolve(SweepConfig.from_mapping({"data": {"name": "digits"}}))
+        records = Records(plan, tmp_path, tracker)
         kept.clear()
-        records.family(stage)
+        records.lineage(search)
     assert kept == [tmp_path / "report" / "lineage.student.png"] * copies and all(map(Path.is_file, kept))

@@ -11,9 +11,11 @@ import torch
 from mlflow.tracking import MlflowClient
 
 from search import SweepConfig, run
-from search.sweeps.plan import checked_data, given_teacher, searches, teacher_data
+from search.config.schema import SearchConfig
+from search.sweeps.plan import SweepPlan
 from spaces import RequestError, Schedule
 from trainables import Bits
+from trainables import data as datasets
 from trainables.checkpoints import load_weights, save_weights
 from trainables.data import TensorImages, load
 from trainables.models import build_model
@@ -33,9 +35,9 @@ def parity(train, validation, seed):
 @pytest.fixture(scope="module", autouse=True)
 def importable():
     """As a user's module in the working folder; workers find it where the tests of this room lie."""
-    sys.path.append(str(Path(__file__).parents[1]))
+    sys.path.append(str(Path(__file__).parent))
     yield
-    sys.path.remove(str(Path(__file__).parents[1]))
+    sys.path.remove(str(Path(__file__).parent))
 
 
 PARITY = {"name": "test_teachers:parity", "train": 100, "validation": 60}
@@ -43,13 +45,13 @@ PARITY = {"name": "test_teachers:parity", "train": 100, "validation": 60}
 
 def sweep(teacher, distill=HINT, bits=None, **sections):
     recipe = {"lr": 0.05, "batch_size": 20}
-    stage = {"epochs": 2, "population": 3, "interval": 1}
-    student = {"model": "resnet8", "recipe": recipe, "stage": stage, "distill": {"loss": distill, "alpha": 0.5}}
+    search = {"algorithm": "pbt", "population": 3, "epochs": 2, "interval": 1}
+    student = {"model": "resnet8", "recipe": recipe, "search": search, "distill": {"loss": distill, "alpha": 0.5}}
     content = {
         "name": "teachers",
         "data": {"name": "digits", "train": 60, "validation": 60},
         "space": {"operations": ["Rotate"]},
-        "teacher": teacher and {"model": "resnet20", "recipe": recipe, "stage": stage, **teacher},
+        "teacher": teacher and {"model": "resnet20", "recipe": recipe, "search": search, **teacher},
         "student": student | ({"bits": bits} if bits else {}),
     }
     return SweepConfig.from_mapping(content | sections)
@@ -60,32 +62,51 @@ def sweep(teacher, distill=HINT, bits=None, **sections):
 
 def test_a_teacher_of_another_task_has_its_own_images_and_classes():
     config = sweep({"data": PARITY})
-    data = checked_data(config)
-    own = teacher_data(config, data)
-    assert (data.classes, own.classes, len(own.train)) == (10, 2, 100)
-    assert teacher_data(sweep({}), data) is data and given_teacher(config, data) is None
+    plan = SweepPlan.resolve(config)
+    own = plan.roles["teacher"].task.data
+    assert (plan.data.classes, own.classes, len(own.train)) == (10, 2, 100)
+    assert plan.roles["student"].task.data is plan.data and plan.teacher is None
+    same = SweepPlan.resolve(sweep({}))
+    assert same.roles["teacher"].task.data is same.data
+
+
+def test_each_data_set_is_loaded_once(monkeypatch):
+    """Whatever the sweep looks at: the plan is all that those below it have."""
+    loads, original = [], datasets.load
+
+    def counting(name, *args, **options):
+        loads.append(name)
+        return original(name, *args, **options)
+
+    monkeypatch.setattr(datasets, "load", counting)
+    plan = SweepPlan.resolve(sweep({"data": PARITY}, screen={"drop": 0.5}))
+    plan.check_screening()
+    for role in plan.roles.values():
+        role.final_task(plan.teacher)
+    plan.replaying({})
+    assert sorted(loads) == ["digits", PARITY["name"]]
 
 
 def test_a_random_teacher_is_built_from_the_sweeps_seed():
     config = sweep({"pretrained": False, "classes": 7})
-    data = checked_data(config)
     one, again, other = (
-        given_teacher(c, data).weights["conv1.weight"]
-        for c in (config, config, sweep({"pretrained": False}, search={"seed": 1}))
+        SweepPlan.resolve(c).teacher.weights["conv1.weight"]
+        for c in (config, config, sweep({"pretrained": False}, seed=1))
     )
     assert torch.equal(one, again) and not torch.equal(one, other)
-    assert given_teacher(config, data).frozen(data)(torch.zeros(2, 1, 8, 8)).shape == (2, 7)
+    plan = SweepPlan.resolve(config)
+    assert plan.teacher.frozen(plan.data)(torch.zeros(2, 1, 8, 8)).shape == (2, 7)
 
 
 def test_weights_of_other_classes_are_a_teachers_own(tmp_path):
     file = tmp_path / "teacher.safetensors"
     save_weights(file, build_model("resnet20", seed=0, classes=100, channels=1, size=8).state_dict())
     config = sweep({"weights": str(file), "classes": 100})
-    assert given_teacher(config, checked_data(config)).classes == 100
+    assert SweepPlan.resolve(config).teacher.classes == 100
     with pytest.raises(
         RequestError, match=r"teacher.weights .* does not fit the model: fc.bias is \(100,\), not \(10,\)"
     ):
-        checked_data(sweep({"weights": str(file)}))
+        SweepPlan.resolve(sweep({"weights": str(file)}))
 
 
 @pytest.mark.parametrize(
@@ -109,13 +130,15 @@ def test_weights_of_other_classes_are_a_teachers_own(tmp_path):
 )
 def test_what_does_not_fit_is_refused_before_anything_starts(config, rule):
     with pytest.raises(RequestError, match=rule) as refusal:
-        checked_data(config())
+        SweepPlan.resolve(config())
     assert "\n" not in str(refusal.value)
 
 
 def test_nothing_is_searched_where_nothing_is_free():
     config = sweep({}, space={"operations": [], "augment": ["identity", "cutmix"]}, distill="kd")
-    assert searches(config, "teacher") == [] and searches(config, "student") == ["pbt", "random"]
+    roles = SweepPlan.resolve(config).roles
+    assert [each.name for each in roles["teacher"].searches] == []
+    assert [each.name for each in roles["student"].searches] == ["student-pbt", "student-random"]
 
 
 # ---- whole sweeps ----------------------------------------------------------------------------------
@@ -181,7 +204,9 @@ def test_the_policy_carries_the_distillation_and_mlflow_its_curves(across):
 
 @pytest.mark.slow
 def test_a_student_without_a_teacher(tmp_path, _ray, scored_here):
-    config = sweep(None, {"spectral": {"weight": 1, "k": 4}}, baselines=[], search={"kind": "random"})
+    config = sweep(None, {"spectral": {"weight": 1, "k": 4}}, baselines=[])
+    search = SearchConfig(algorithm="random", trials=3, epochs=2, interval=1)
+    config = config.model_copy(update={"student": config.student.model_copy(update={"search": search})})
     result, _ = ran(config, tmp_path)
     (student,) = result.roles
     assert student.role == "student" and result.failed == {} and student.test["policy"][0] > 0.1

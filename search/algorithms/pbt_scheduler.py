@@ -1,0 +1,299 @@
+"""Population-based training on Ray Tune that loses no member, with a seed and a lineage of its own.
+
+Ray 2.60's `PopulationBasedTraining` exploits in the middle of a result's handling, while other members are still
+running or saving. Most of its faults start there: a member that is still saving is ended in silence (ray PR 61448), a
+member that errs keeps the barrier shut for ever, and one that is retried forgets its score. Here a member that reaches
+a boundary is paused, and so saved, like any other; the population is perturbed from `choose_trial_to_run`, when every
+live member stands still with its checkpoint on disk. Nothing is cached, awaited or interrupted. `Tuner.restore`, which
+forgets a scheduler's state (issue 30838), is not used: a member that an earlier life of the sweep has trained comes
+with what the journal knows of it, and takes its place.
+
+What is still taken from Ray's private parts, and must be looked at again when Ray's version moves: `_trial_state`,
+`_exploit`, `_get_new_config` (all of the parent class), and the controller's `_actor_cache` in `search/execution/members.py`.
+
+Source: PBT (Jaderberg et al. 2017, https://arxiv.org/abs/1711.09846); exploit and explore as in PBA (Ho et al. 2019,
+https://arxiv.org/abs/1905.05393): the bottom quarter copies weights and genome of a random member of the top quarter.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from bisect import insort
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ray.tune import Checkpoint
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import PopulationBasedTraining, TrialScheduler
+from ray.tune.search.basic_variant import BasicVariantGenerator
+
+from results.runlog.lineage import Exploit
+from results.runlog.members import METRIC
+from search.execution.members import EPOCH, is_moved, keep_actors_warm, member_index, member_name, rank
+from spaces import Genome, Space
+
+if TYPE_CHECKING:
+    from search.algorithms.bandit import RewardHistory
+
+RAY_CHECKED = "2.60"
+"""The release whose private parts were read; another one is reported by `roletune doctor`."""
+
+
+class PBTScheduler(PopulationBasedTraining):
+    """The scheduler of one stage.
+
+    Every trial's `config["member"]` holds `index`, `name`, `seed`, `moved`, and `genome` as plain data; only the
+    genomes of those that are `moved` are ever changed. The others, such as the random control, run to their end in
+    the gaps: whenever a slot is free because the population waits. The draws of a perturbation follow from `seed`,
+    the epoch and the member's index alone, so they do not depend on which worker was faster. A member is judged by the
+    last score since the last perturbation.
+
+    Args:
+        space: where genomes may move.
+        size: members that are moved, and are still to be trained.
+        interval: epochs between perturbations.
+        quantile: share that copies and share that is copied, in (0, 0.5].
+        seed: of every draw.
+        synch: perturb when all live members wait; otherwise each when it arrives.
+        tie_break: name of a metric that is better when lower, and parts members of equal score; empty: the index does.
+        on_generation: is told of each perturbation: its epoch, the scores of the members that waited, the copies.
+        gains: where PB2's bandit learns from, which then chooses the numbers of a copy; None: the space's own explore
+            rule does.
+    """
+
+    def __init__(
+        self,
+        *,
+        space: Space,
+        size: int,
+        interval: int,
+        quantile: float,
+        seed: int,
+        synch: bool = True,
+        tie_break: str = "",
+        on_generation: Callable[[int, dict[str, float], list[Exploit]], None] = lambda epoch, scores, copies: None,
+        gains: RewardHistory | None = None,
+    ) -> None:
+        """Set up the parent with our explore rule."""
+        super().__init__(
+            time_attr=EPOCH,
+            metric=METRIC,
+            mode="max",
+            perturbation_interval=interval,
+            quantile_fraction=quantile,
+            custom_explore_fn=self._explore,
+            log_config=False,
+            require_attrs=False,
+            synch=True,  # the parent refuses to exploit a paused member otherwise; whose turn it is, is decided here
+        )
+        self._together, self._tie_break = synch, tie_break
+        self._space, self._size, self._seed = space, size, seed
+        self._on_generation, self._gains = on_generation, gains
+        self._scored: dict[str, float] = {}
+        self._waiting: dict[str, Trial] = {}
+        self._turns: Counter[str] = Counter()
+        self._moved: list[Trial] = []  # by index; the first `_standing` of them stand still, or have ended
+        self._standing = 0
+        self._trials: dict[str, Trial] = {}
+        self._idle: list[tuple[bool, int, int, str]] = []  # a heap of ids; who has been started since is still in it
+        self._warm = False
+        self._place = (0, 0)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Ray pickles its scheduler beside the trials; whoever listens stays out of it."""
+        return self.__dict__ | {"_on_generation": None, "_gains": None}
+
+    # What Ray calls -------------------------------------------------------------------------------------------------
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        """Take the member in; one that is retried, or comes from an earlier life, keeps what is known of it."""
+        known = self._trial_state.get(trial)
+        super().on_trial_add(tune_controller, trial)
+        if known is not None:
+            self._trial_state[trial] = known
+            known.last_train_time = known.last_perturbation_time
+            self._waiting.pop(trial.trial_id, None)
+            self._scored.pop(trial.trial_id, None)
+        elif is_moved(trial):
+            insort(self._moved, trial, key=member_index)
+            if before := trial.config["member"].get("before"):
+                self._take_up(trial, before)
+        self._trials[trial.trial_id] = trial
+        self._standing = 0
+        self._push(trial)
+
+    def _take_up(self, trial: Trial, before: dict[str, Any]) -> None:
+        """Put a member of an earlier life where it stood."""
+        state = self._trial_state[trial]
+        state.last_train_time, state.last_perturbation_time = before["epoch"], before["boundary"]
+        state.last_checkpoint = Checkpoint(before["checkpoint"])
+        state.last_result = {EPOCH: before["epoch"], **before["metrics"]}
+        if METRIC in before["metrics"]:
+            state.last_score = before["metrics"][METRIC]
+        if before["epoch"] - before["boundary"] >= self._perturbation_interval:
+            self._waiting[trial.trial_id] = trial
+            trial.set_status(Trial.PAUSED)  # else Ray would start it: it starts whatever is pending
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        """Train on until the boundary, then pause, which saves."""
+        if not is_moved(trial):
+            return TrialScheduler.CONTINUE
+        state, epoch = self._trial_state[trial], result[EPOCH]
+        state.last_train_time = epoch
+        if not math.isnan(score := float(result.get(METRIC, math.nan))):
+            self._scored[trial.trial_id] = score
+        if epoch - state.last_perturbation_time < self._perturbation_interval:
+            return TrialScheduler.CONTINUE
+        state.last_result = {**result, METRIC: self._scored.pop(trial.trial_id, math.nan)}
+        self._waiting[trial.trial_id] = trial
+        self._turns[trial.trial_id] += 1
+        return TrialScheduler.PAUSE
+
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+        """Keep the final score."""
+        self._trial_state[trial].last_score = result.get(METRIC, math.nan)
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        """Perturb if it is time, then name the member that had the fewest turns."""
+        if not self._warm and self._trials:
+            self._warm = True
+            keep_actors_warm(tune_controller, next(iter(self._trials.values())), self._size)
+        if self._waiting and (not self._together or self._all_stand()):
+            ready = sorted(filter(self._stands, self._waiting.values()), key=member_index)
+            if ready:
+                alive = [trial for trial in self._moved if not trial.is_finished()]
+                self._perturb(tune_controller, ready, alive)
+        while self._idle:
+            _, turns, _, name = self._idle[0]
+            idle = self._trials[name].status in (Trial.PENDING, Trial.PAUSED) and name not in self._waiting
+            if idle and turns == self._turns[name]:
+                return self._trials[name]
+            heapq.heappop(self._idle)
+        return None
+
+    def _push(self, trial: Trial) -> None:
+        """It is to be started, if it does not wait."""
+        # By turns, not by epochs: a copy of a donor that lags falls back, and would have all turns until it catches up.
+        name = trial.trial_id
+        heapq.heappush(self._idle, (not is_moved(trial), self._turns[name], member_index(trial), name))
+
+    def _stands(self, trial: Trial) -> bool:
+        """Whether it waits for its perturbation, with its checkpoint on disk."""
+        return trial.trial_id in self._waiting and trial.status == Trial.PAUSED
+
+    def _all_stand(self) -> bool:
+        """Whether all members are there, and who lives stands still; goes on where it last met one that did not."""
+        while self._standing < len(self._moved):
+            trial = self._moved[self._standing]
+            if not self._stands(trial) and not trial.is_finished():
+                return False
+            self._standing += 1
+        return len(self._moved) == self._size
+
+    # The perturbation -----------------------------------------------------------------------------------------------
+
+    def _perturb(self, tune_controller: Any, ready: Sequence[Trial], alive: Sequence[Trial]) -> None:
+        """Let those of `ready` that are among the worst of `alive` copy one of the best, then let all go on."""
+        for trial in ready:  # a score counts from when its checkpoint is there, so the two always belong together
+            state = self._trial_state[trial]
+            result: dict[str, Any] = state.last_result or {}
+            state.last_score = result.get(METRIC, math.nan)
+            state.last_checkpoint = trial.checkpoint or state.last_checkpoint
+            state.last_perturbation_time = state.last_train_time
+        lower, upper = self._quantile_members(alive)
+        scores = {member_name(trial): self._score(trial) for trial in ready}
+        epoch = max(self._trial_state[trial].last_train_time for trial in ready)
+        if self._gains is not None:
+            self._gains.scored(epoch, scores)
+        # Asynchronously, a donor may be running on; its last checkpoint is that of its last boundary.
+        copying = [trial for trial in lower if trial in ready] if upper else []
+        copies = [self._copy(tune_controller, trial, upper) for trial in copying]
+        if self._gains is not None:
+            self._gains.copied(copies)
+        self._standing = 0
+        for trial in ready:
+            self._waiting.pop(trial.trial_id, None)
+            self._push(trial)
+        self._on_generation(epoch, scores, copies)
+
+    def _copy(self, tune_controller: Any, trial: Trial, donors: Sequence[Trial]) -> Exploit:
+        self._place = (self._trial_state[trial].last_train_time, member_index(trial))
+        donor = donors[int(self._generator(0).integers(len(donors)))]
+        before, score = _genome(donor), self._score(trial)
+        self._exploit(tune_controller, trial, donor)
+        self._trial_state[trial].last_train_time = self._trial_state[donor].last_perturbation_time
+        self._trial_state[trial].last_score = None  # it was the lost weights' score; nobody copies a copy without one
+        return Exploit(
+            epoch=self._trial_state[donor].last_perturbation_time,
+            target=member_name(trial),
+            donor=member_name(donor),
+            target_score=score,
+            donor_score=self._score(donor),
+            before=before,
+            after=_genome(trial),
+        )
+
+    def _get_new_config(self, trial: Trial, trial_to_clone: Trial) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The target stays who it is; only the genome is the donor's, explored."""
+        target = {key: value for key, value in trial.config["member"].items() if key != "before"}
+        genome = trial_to_clone.config["member"]["genome"]
+        return self._explore({"member": {**target, "genome": genome}}), {}
+
+    def _explore(self, config: dict[str, Any]) -> dict[str, Any]:
+        """The space's explore rule, as Ray's `custom_explore_fn` wants it."""
+        genome = Genome.from_json(config["member"]["genome"])
+        generator = self._generator(1)
+        if self._gains is None:
+            explored = self._space.explore(genome, generator)
+        else:
+            explored = self._gains.bandit.explore(genome, generator, self._place[0])
+        return {"member": {**config["member"], "genome": explored.to_json()}}
+
+    def _generator(self, purpose: int) -> np.random.Generator:
+        """Draws that follow from the seed, the epoch, the member and what they are for: there is no state to lose."""
+        return np.random.default_rng([self._seed, *self._place, purpose])
+
+    def _quantile_members(self, alive: Sequence[Trial]) -> tuple[list[Trial], list[Trial]]:
+        """The worst, worst first, and the best, best first. No score and NaN rank last; ties go by index."""
+        scored = [trial for trial in alive if self._trial_state[trial].last_score is not None]
+        count = min(math.ceil(len(scored) * self._quantile_fraction), len(scored) // 2)
+        ranked = sorted(scored, key=lambda trial: rank(self._score(trial), self._tie(trial), member_index(trial)))
+        best = [trial for trial in ranked[:count] if not math.isnan(self._score(trial))]
+        return ranked[len(ranked) - count :][::-1], best
+
+    def _tie(self, trial: Trial) -> float:
+        result: dict[str, Any] = self._trial_state[trial].last_result or {}
+        return float(result.get(self._tie_break, math.nan))
+
+    def _score(self, trial: Trial) -> float:
+        score = self._trial_state[trial].last_score
+        return math.nan if score is None else float(score)
+
+
+class Members(BasicVariantGenerator):
+    """The search algorithm that goes with `PBTScheduler`: it hands out the trials, and is not finished before they are.
+
+    Ray keeps idle actors only while the search algorithm may still have something for them.
+    """
+
+    def __init__(self, size: int) -> None:
+        """Expect `size` trials."""
+        super().__init__()
+        self._size = size
+        self._ended: set[str] = set()
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Count the trial as ended."""
+        super().on_trial_complete(trial_id, result, error)
+        self._ended.add(trial_id)
+
+    def is_finished(self) -> bool:
+        """Whether all trials have been handed out and have ended."""
+        return bool(super().is_finished()) and len(self._ended) >= self._size
+
+
+def _genome(trial: Trial) -> Genome:
+    return Genome.from_json(trial.config["member"]["genome"])

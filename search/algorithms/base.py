@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from results.runlog.events import RungDecided
 from results.runlog.lineage import Ancestry, Exploit, ancestry
 from search.algorithms.pbt import TIE_BREAKS, PBTScheduler
 from search.algorithms.successive_halving import RungResult, SuccessiveHalvingScheduler
@@ -18,7 +18,6 @@ from search.execution.callbacks import SweepCallback
 from search.execution.journal import Journal
 from search.execution.trials import Member, Outcome
 from spaces import Genome, Phase, Schedule, Space, WorkError
-from spaces.core.io import write_atomic
 from spaces.schedule.schedule import ROLES
 from trainables.hard.game import replayable
 from trainables.task import Task
@@ -48,9 +47,6 @@ class SearchResult:
 
 class SearchAlgorithm:
     """One search, as it goes.
-
-    Beside the journal it keeps two files for whoever looks in: `<name>.lineage.jsonl`, one copy a line as it happens,
-    and `<name>.population.json`, the members' scores at the last boundary.
 
     Args:
         name: of the stage; members are called `<name>-00`, `<name>-01`, …
@@ -85,12 +81,8 @@ class SearchAlgorithm:
             space,
         )
         self._journal, self._watch = journal, watch
-        self._lineage = journal.folder / f"{name}.lineage.jsonl"
-        self._population = journal.folder / f"{name}.population.json"
-        self.exploits = journal.copies(name)
+        self.exploits = journal.history.exploits(name)
         self.members = self._draw()
-        if self.exploits:  # the file may lack what the journal has
-            write_atomic(self._lineage, "".join(_line(event) for event in self.exploits))
 
     def scheduler(self) -> PBTScheduler | SuccessiveHalvingScheduler | None:
         """What moves the members, as far as they have come; None where nothing does."""
@@ -123,11 +115,9 @@ class SearchAlgorithm:
             tie_break=TIE_BREAKS[self.search.tie_break],
             on_rung=self._parted,
         )
-        for event in self._journal.notes("parted"):
-            if event["stage"] == self.name:
-                for name, (index, *numbers) in event["standings"].items():
-                    score, tie = (math.nan if number is None else number for number in numbers)
-                    halving.recall(event["epoch"], RungResult(name, index, score, tie), went_on=name in event["kept"])
+        for rung in self._journal.history.rungs(self.name):
+            for name, standing in rung.standings.items():
+                halving.recall(rung.epoch, RungResult(name, *standing), went_on=name in rung.kept)
         return halving
 
     def _gains(self) -> RewardHistory:
@@ -135,11 +125,9 @@ class SearchAlgorithm:
 
         starts = {member.name: member.source for member in self.members if isinstance(member.source, Genome)}
         gains = RewardHistory(TimeVaryingBandit(self.space, self.stage.interval), starts)
-        for event in self._journal.notes("perturbed"):
-            if event["stage"] == self.name:
-                scores = {name: math.nan if score is None else score for name, score in event["scores"].items()}
-                gains.scored(event["epoch"], scores)
-                gains.copied(Exploit.from_json(copy) for copy in event["copies"])
+        for perturbation in self._journal.history.perturbations(self.name):
+            gains.scored(perturbation.epoch, perturbation.scores)
+            gains.copied(perturbation.copies)
         return gains
 
     @property
@@ -174,7 +162,6 @@ class SearchAlgorithm:
         origin = {"run": best.name, "value": best.score, "parents": list(line.members[:-1])}
         phases = replayed(line.phases, best, self.task)
         schedule = Schedule(phases, self.task.role, self.task.image, provenance | origin)
-        self._write()
         return SearchResult(schedule, best, tuple(self.exploits), best.score)
 
     def _draw(self) -> tuple[Member, ...]:
@@ -195,17 +182,12 @@ class SearchAlgorithm:
         return ancestry(member, epochs, starts, self.exploits)
 
     def _perturbed(self, epoch: int, scores: dict[str, float], copies: list[Exploit]) -> None:
-        self._journal.perturbed(self.name, epoch, scores, copies)
+        generation = epoch // self.stage.interval
+        self._journal.perturbed(self.name, epoch, scores, copies, generation)
         self.exploits += copies
-        if copies:
-            with self._lineage.open("a", encoding="utf-8") as file:
-                file.write("".join(_line(event) for event in copies))
-        self._write()
         if self._watch is not None:
-            for event in copies:
-                self._watch.exploited(event)
             count = (self.stage.epochs - 1) // self.stage.interval
-            self._watch.generation(epoch // self.stage.interval, count, scores)
+            self._watch.generation(generation, count, scores, len(copies))
 
     def _parted(self, epoch: int, scores: dict[str, float], kept: tuple[str, ...]) -> None:
         index = {member.name: member.index for member in self.members}
@@ -213,27 +195,10 @@ class SearchAlgorithm:
         standings = {}
         for name, score in scores.items():
             last = self._journal.progress(name).last
-            numbers = (score, last.metrics.get(tie, math.nan) if last else math.nan)
-            standings[name] = [index[name], *(None if math.isnan(number) else number for number in numbers)]
-        self._journal.note("parted", stage=self.name, epoch=epoch, standings=standings, kept=list(kept))
-        self._write()
+            standings[name] = index[name], score, last.metrics.get(tie, math.nan) if last else math.nan
+        self._journal.write(RungDecided(stage=self.name, epoch=epoch, standings=standings, kept=kept))
         if self._watch is not None:
-            self._watch.parted(epoch, scores, kept)
-
-    def _write(self) -> None:
-        """Keep who stood where when last scored; who copied since has no score of its own, so none."""
-        members = []
-        for member in self.members:
-            progress = self._journal.progress(member.name)
-            score = progress.score(self.stage.interval)
-            scored = {"epoch": progress.epoch, "score": None if math.isnan(score) else score}
-            members.append({"name": member.name, "start": member.source.to_json(), **scored})
-        content = {"name": self.name, "role": self.task.role, "kind": self.kind, "image": self.task.image.to_json()}
-        write_atomic(self._population, json.dumps({**content, "members": members}) + "\n")
-
-
-def _line(event: Exploit) -> str:
-    return json.dumps(event.to_json()) + "\n"
+            self._watch.rung(epoch, scores, kept)
 
 
 def replayed(phases: Sequence[Phase], best: Outcome, task: Task) -> tuple[Phase, ...]:

@@ -18,6 +18,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from ray.tune.search import Searcher
 
+from results.runlog.events import GenomeSuggested
 from search.algorithms.base import SearchAlgorithm, member_seed
 from search.execution.journal import Journal, Progress
 from search.execution.trials import Member, trial_config
@@ -43,13 +44,12 @@ class TPESearch(SearchAlgorithm):
         self._sized = "size" in self.search.objective and self.task.role == "student"
         self._asked: list[tuple[dict[str, Any], dict[str, BaseDistribution]]] = []
         self._told: dict[int, FrozenTrial] = {}
-        known = [event for event in self._journal.notes("suggested") if event["stage"] == self.name]
+        known = self._journal.history.suggestions(self.name)
         for event in known:
-            spaces = {name: json_to_distribution(text) for name, text in event["distributions"].items()}
-            self._asked.append((event["params"], spaces))
+            spaces = {name: json_to_distribution(text) for name, text in event.distributions.items()}
+            self._asked.append((dict(event.params), spaces))
         return tuple(
-            self._suggested(index, Genome.from_json(event["genome"]), event["cohort"])
-            for index, event in enumerate(known)
+            self._suggested(index, Genome.from_json(event.genome), event.cohort) for index, event in enumerate(known)
         )
 
     @property
@@ -70,8 +70,11 @@ class TPESearch(SearchAlgorithm):
         trial = self._study(member_seed(self.search.seed, self.task.role, 3, index)).ask()
         genome = self.space.suggested(_Asked(trial))
         spaces = {name: distribution_to_json(space) for name, space in trial.distributions.items()}
-        content = {"genome": genome.to_json(), "cohort": cohort, "params": trial.params, "distributions": spaces}
-        self._journal.note("suggested", stage=self.name, **content)
+        self._journal.write(
+            GenomeSuggested(
+                stage=self.name, genome=genome.to_json(), cohort=cohort, params=trial.params, distributions=spaces
+            )
+        )
         self._asked.append((trial.params, trial.distributions))
         self.members = (*self.members, self._suggested(index, genome, cohort))
         return self.members[-1]

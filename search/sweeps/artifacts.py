@@ -15,11 +15,12 @@ from torch import Tensor
 from results.analysis import pareto
 from results.analysis.choices import Chosen, free, markdown, plot, told
 from results.analysis.summary import POLICY, RoleResult, SweepResult
+from results.runlog.events import TrialTested
 from results.runlog.history import History
 from results.tracking.model_registry import EXAMPLES, describe, save_model, sha256
 from results.tracking.policy_tables import ONE, TABLE, policies, policy, table_tag
 from results.tracking.store import one_line
-from results.tracking.tracker import Run, Tracker
+from results.tracking.tracker import Tracker
 from search.algorithms.base import SearchAlgorithm
 from search.config.schema import COPYING, SweepConfig
 from search.execution.trials import Outcome
@@ -87,20 +88,20 @@ class Records:
             family = History.read(self.folder).stage(stage.name).family()
             self.artifacts(plot_family(family, self.folder / "report" / f"lineage.{stage.task.role}.png"))
 
-    def arms(self, role: str, schedules: Mapping[str, Schedule], runs: Mapping[str, Run]) -> None:
+    def arms(self, role: str, schedules: Mapping[str, Schedule], runs: Mapping[str, str]) -> None:
         """What the full trainings of a role saw, in tables: each in its run, and all of the sweep's side by side.
 
         Args:
             role: whose.
             schedules: by arm.
-            runs: of the arms' first trainings, by arm.
+            runs: names of the arms' first trainings, by arm.
         """
         self._schedules |= {(role, arm): schedule for arm, schedule in schedules.items()}
         self._table(self.parent, TABLE, policies(self._schedules))
         for arm, run in runs.items():
             self._table(run, ONE, policy(schedules[arm]))
 
-    def _table(self, run: Run, name: str, table: str) -> None:
+    def _table(self, run: str, name: str, table: str) -> None:
         self.tracker.text(run, table, name)
         self.tracker.tag(run, table_tag(name))
 
@@ -126,22 +127,22 @@ class Records:
         )
         self._exported[task.role] = folder, example.shape[1:]
 
-    def model(self, task: Task, run: Run, tested: Mapping[str, Any] | None) -> None:
+    def model(self, task: Task, run: str, tested: TrialTested | None) -> None:
         """Make the exported network, if there is one, a version of the registered model of its role.
 
         Args:
             task: that it was trained on.
-            run: of the training, which the version is linked to.
-            tested: what the journal noted of its test.
+            run: name of the training, which the version is linked to.
+            tested: its test; None: it was not tested.
         """
         if task.role not in self._exported:
             return
         name, (folder, shape) = f"{self.config.name}-{task.role}", self._exported[task.role]
-        score, at = (tested["score"], tested["at"]) if tested else ({}, 0)
+        score, at = (tested.scores, tested.at) if tested else ({}, 0)
         tags = {
             "sweep": self.folder.name,
             "role": task.role,
-            "run": run.name,
+            "run": run,
             **({"accuracy": f"{score['accuracy']:.4f}"} if score else {}),
             "size_in_bits": str(size_in_bits(task.network())),
             "policy_sha256": sha256(self.policy_file(task.role)),
@@ -185,7 +186,7 @@ class Records:
         self.artifacts(text, pareto.plot(rows, report / f"pareto.{task.role}.png"))
         return pareto.front(rows)
 
-    def games(self, outcomes: Sequence[Outcome], runs: Mapping[str, Run]) -> None:
+    def games(self, outcomes: Sequence[Outcome]) -> None:
         """Where HARD was played: what the augmentors did, in each run's artifacts."""
         for outcome in outcomes:
             game = None if outcome.error else outcome.state().get("game")
@@ -193,7 +194,7 @@ class Records:
                 from results.plots.hard import plot_game
 
                 for picture in plot_game(game, self.folder / "report" / "hard" / outcome.name):
-                    self.tracker.artifact(runs[outcome.name], picture)
+                    self.tracker.artifact(outcome.name, picture)
 
     def provenance(self, task: Task) -> dict[str, Any]:
         """What a policy file says of its origin: the same for the same sweep, so without dates, paths or run ids."""

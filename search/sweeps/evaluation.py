@@ -17,7 +17,7 @@ from rich.markup import escape
 from results.analysis.evaluation import Arm, Evaluation, evaluation_png
 from results.runlog.history import History
 from results.tracking.policy_tables import TABLE, policies, table_tag
-from results.tracking.tracker import Run, Tracker
+from results.tracking.tracker import Tracker
 from search.algorithms.base import member_seed
 from search.config.schema import StudentConfig, SweepConfig
 from search.execution.callbacks import SweepCallback
@@ -106,12 +106,11 @@ def evaluate(
         folder.mkdir(parents=True, exist_ok=True)
         total = len(arms) * seeds * task.epochs
         with (
-            Tracker.open(home, config.name, config.tracking.uri) as tracker,
             Journal(folder) as journal,
+            Tracker.open(home, config.name, config.tracking.uri).follow(journal) as tracker,
             ProgressReporter(console, total) as ticker,
         ):
             name = f"{home.name}-evaluation-{role}"
-            tracker.recall(journal.ticket, name)
             ticker.say(f"{escape(str(home))}  ·  {fits} trial{'s' if fits != 1 else ''} at once")
             if left_out:
                 ticker.say(f"left out, for want of a teacher of the same classes: {', '.join(left_out)}")
@@ -186,20 +185,17 @@ class _Work:
     ticker: ProgressReporter
     failed: dict[str, str] = field(default_factory=dict)
 
-    def run(self, parent: Run) -> Evaluation:
+    def run(self, parent: str) -> Evaluation:
         role, resources = self.task.role, self.config.resources
         self._origin = _origin(self.config, self.task)
         members = {(arm.name, seed): self._member(arm, seed) for seed in range(self.seeds) for arm in self.arms}
-        watch = SweepCallback(
-            self.journal, self.tracker, parent, role, self.ticker, self.task.epochs, resources.epoch_limit
-        )
+        watch = SweepCallback(self.journal, self.ticker, resources.epoch_limit)
         self.ticker.stage(f"{role}: {len(self.arms)} arms, {self.seeds} seed{'s' if self.seeds > 1 else ''}")
         for member in members.values():  # what failed is tried again
-            self.journal.forgive([member.name])
+            self.journal.retry_failed([member.name])
         done = sum(self.journal.progress(each.name).over(self.task.epochs) for each in members.values())
         if done:
             self.ticker.say(f"  {done} of {len(members)} trainings were measured before")
-        watch.recall(members.values())
         every = max(1, self.task.epochs // 10)
         outcomes = run_trials(
             list(members.values()), self.task, resources, watch, name=f"{role}-evaluation", save_every=every
@@ -209,9 +205,6 @@ class _Work:
         bits = {each.name: self.task.under(each.source).bits for each in members.values()}
         tested, untested = score_once(self.journal, self.task, outcomes, bits, resources)
         self.failed |= {f"{name} on the test set": why for name, why in untested.items()}
-        for name, each in tested.items():
-            final = {f"final_test_{key}": value for key, value in each.score.items()}
-            self.tracker.log(watch.runs[name], final, self.task.epochs, at=each.at)
         for outcome in outcomes:  # what was tested is not needed again
             if outcome.name in tested and outcome.checkpoint is not None:
                 shutil.rmtree(outcome.checkpoint, ignore_errors=True)
@@ -232,7 +225,7 @@ class _Work:
             shown=shown,
         )
 
-    def _record(self, parent: Run, names: Mapping[tuple[str, int], str], tested: Mapping[str, Tested]) -> Evaluation:
+    def _record(self, parent: str, names: Mapping[tuple[str, int], str], tested: Mapping[str, Tested]) -> Evaluation:
         """The result, in files and in MLflow.
 
         Raises:
@@ -263,7 +256,7 @@ class _Work:
             role=self.task.role,
             epochs=self.task.epochs,
             arms=arms,
-            seconds=round(sum((life.heard - life.started) / 1000 for life in history.lives), 2),
+            seconds=round(sum((each.last_event - each.started) / 1000 for each in history.sessions), 2),
             failed=self.failed,
             settings=_settings(self.config, self.task),
             folder=str(self.home),
@@ -272,7 +265,7 @@ class _Work:
         self._write(parent, evaluation)
         return evaluation
 
-    def _write(self, parent: Run, evaluation: Evaluation) -> None:
+    def _write(self, parent: str, evaluation: Evaluation) -> None:
         report, stem = self.home / "report", f"evaluation.{evaluation.role}"
         title = f"# {self.home.name}: the {evaluation.role}'s policies and baselines\n\n"
         text = title + evaluation.markdown()

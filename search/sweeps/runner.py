@@ -16,6 +16,7 @@ from rich.markup import escape
 
 from results.analysis.pareto import Candidate
 from results.analysis.summary import POLICY, RoleResult, SweepResult
+from results.runlog.events import AugmentationsScreened, SlotsPlaced
 from results.tracking.tracker import Tracker
 from search.algorithms.base import SearchAlgorithm, SearchResult, member_seed
 from search.algorithms.grid import GridSearch
@@ -146,10 +147,9 @@ def _started(
         fits = slots(config.resources)
         preflight(config, old or Path(config.storage))
         folder, tracker = opened(config, name, old)
-        with tracker, Journal(folder) as journal, ProgressReporter(console, total) as ticker:
-            journal.note("placed", slots=fits)
-            tracker.recall(journal.ticket, folder.name)
-            again = f"  ·  start {journal.life}" if journal.life > 1 else ""
+        with Journal(folder) as journal, tracker.follow(journal), ProgressReporter(console, total) as ticker:
+            journal.write(SlotsPlaced(slots=fits))
+            again = f"  ·  start {journal.session}" if journal.session > 1 else ""
             ticker.say(f"{escape(str(folder))}  ·  {fits} trial{'s' if fits != 1 else ''} at once{again}")
             if own := factories(config):
                 ticker.say(escape(f"imported, as the sweep file says: {', '.join(own)}"))
@@ -204,7 +204,7 @@ class _Sweep:
         data = replace(task.data, train=full_images(self.config, role, task.data))
         full = replace(task, data=data, validation=None, epochs=config.full_epochs)
         trained = self._full(full, config.full.seeds, arms, found)
-        self.records.arms(role, arms, {arm: trained.runs[full_name(role, arm, 0)] for arm in arms})
+        self.records.arms(role, arms, {arm: full_name(role, arm, 0) for arm in arms})
         return trained
 
     def _search(self, task: Task, config: RoleConfig) -> tuple[SearchResult | None, dict[str, Schedule]]:
@@ -221,7 +221,7 @@ class _Sweep:
             self.records.schedule(plain)
             return None, {POLICY: plain}
         task, space = self._ready(task, self._space(task))
-        watch = self._watch(task)
+        watch = self._watch()
         stages = [
             stage_class(kind)(
                 f"{task.role}-{kind}",
@@ -237,8 +237,7 @@ class _Sweep:
         ]
         self.ticker.stage(f"{task.role} search" + (" and random control" if len(stages) > 1 else ""))
         drawn = [member for stage in stages for member in stage.members]
-        self.journal.forgive([member.name for member in drawn])
-        watch.recall(drawn, stages[0].exploits)
+        self.journal.retry_failed([member.name for member in drawn])
         moves: dict[str, Any] = {"scheduler": stages[0].scheduler()}
         suggested = kinds[0].startswith("tpe")
         if suggested:
@@ -258,7 +257,7 @@ class _Sweep:
         self.records.schedule(found.schedule)
         self.records.family(stages[0])
         if any(choice.learns for choice in space.augmentations):
-            self.records.games(outcomes, watch.runs)
+            self.records.games(outcomes)
         self.records.choices(stages[0], outcomes)
         self.pareto[task.role] = self.records.front(stages[0], outcomes, task)
         if isinstance(stages[0], GridSearch):
@@ -283,13 +282,13 @@ class _Sweep:
         if not self.config.screen.drop or len(rankable(space)) < 2:
             return space
         self.ticker.stage("screening")
-        if not (known := self.journal.notes("screened")):
+        if (dropped := self.journal.history.screened) is None:
             result = screened(self.config, task, self.folder, self.tracker.uri)
             self.records.artifacts(*write(result, self.folder))
             self.tracker.log(self.records.parent, figures(result))
             self.tracker.tag(self.records.parent, {"screen.dropped": ", ".join(result.dropped)})
-            self.journal.note("screened", dropped=list(result.dropped))
-        dropped = known[0]["dropped"] if known else result.dropped
+            dropped = result.dropped
+            self.journal.write(AugmentationsScreened(dropped=dropped))
         self.ticker.say(escape(f"  dropped: {', '.join(dropped) or 'nothing'}"))
         return replace(space, augment=tuple(a.to_json() for a in space.augmentations if a.label not in dropped))
 
@@ -304,7 +303,7 @@ class _Sweep:
         learned = {key: part for schedule in arms.values() for key, part in schedule.weights.items()}
         task = replace(task.under(arms[POLICY]), weights={**task.weights, **learned})
         bits = {arm: task.under(schedule).bits for arm, schedule in arms.items()}
-        watch = self._watch(task)
+        watch = self._watch()
         places = [(seed, arm) for seed in range(seeds) for arm in arms]
         members = [
             Member(
@@ -318,18 +317,14 @@ class _Sweep:
             for index, (seed, arm) in enumerate(places)
         ]
         self.ticker.stage(f"{task.role} full training")
-        self.journal.forgive([member.name for member in members])
-        watch.recall(members)
+        self.journal.retry_failed([member.name for member in members])
         outcomes = self._trials(members, task, f"{task.role}-full", watch, max(1, task.epochs // 10))
         by_name = {outcome.name: outcome for outcome in outcomes}
         by_arm = {arm: [by_name[full_name(task.role, arm, seed)] for seed in range(seeds)] for arm in arms}
-        return FinalTraining(task, found, arms[POLICY], by_arm, bits, watch.runs)
+        return FinalTraining(task, found, arms[POLICY], by_arm, bits)
 
-    def _watch(self, task: Task) -> SweepCallback:
-        limit = self.config.resources.epoch_limit
-        return SweepCallback(
-            self.journal, self.tracker, self.records.parent, task.role, self.ticker, task.epochs, limit
-        )
+    def _watch(self) -> SweepCallback:
+        return SweepCallback(self.journal, self.ticker, self.config.resources.epoch_limit)
 
     def _trials(
         self,
@@ -377,9 +372,6 @@ class _Sweep:
             self.journal, trained.task, every, bits, self.config.resources, partial(self._export, trained)
         )
         self.failed |= {f"{name} on the test set": why for name, why in failed.items()}
-        for name, each in tested.items():
-            final = {f"final_test_{key}": value for key, value in each.score.items()}
-            self.tracker.log(trained.runs[name], final, trained.task.epochs, at=each.at)
         accuracy = {name: each.score["accuracy"] for name, each in tested.items()}
         return RoleResult(
             role=role,
@@ -403,8 +395,7 @@ class _Sweep:
     def _model(self, trained: FinalTraining) -> None:
         """Register the model that was written, with what it scored."""
         if (first := trained.first) is not None:
-            tested = next((event for event in self.journal.notes("tested") if event["training"] == first.name), None)
-            self.records.model(trained.task, trained.runs[first.name], tested)
+            self.records.model(trained.task, first.name, self.journal.history.tests.get(first.name))
 
     # Small things ---------------------------------------------------------------------------------------------------
 

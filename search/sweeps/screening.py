@@ -17,6 +17,7 @@ from rich.markup import escape
 from results.analysis.screening import ScreeningResult
 from search.algorithms.base import member_seed
 from search.config.schema import SweepConfig
+from search.execution.journal import Journal
 from search.execution.progress import ProgressReporter
 from search.execution.trials import on_worker
 from search.sweeps.plan import checked_data, given_teacher, opened, teacher_data
@@ -65,7 +66,11 @@ def screen(
     folder, tracker = opened(config, f"{config.name}-screen")
     torch.set_num_threads(config.resources.cpus_per_trial)
     device = "cuda" if config.resources.gpus_per_trial > 0 and torch.cuda.is_available() else "cpu"
-    with tracker, ProgressReporter(console, epochs + config.screen.precision.means) as ticker:
+    with (
+        Journal(folder) as journal,
+        tracker.follow(journal),
+        ProgressReporter(console, epochs + config.screen.precision.means) as ticker,
+    ):
         ticker.say(escape(str(folder)))
         run = tracker.start(folder.name, tags={"stage": "screening", "folder": folder.name})
         tracker.artifact(run, folder / "sweep.yaml")

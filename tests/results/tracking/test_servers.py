@@ -6,12 +6,12 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from results.tracking.spool import UNSENT, lines
 from servers import Mlflow, Postgres, tool
 from sqlalchemy import create_engine
 
 from results.tracking import delivery, spool
 from results.tracking.client import TrackingClient
-from results.tracking.spool import UNSENT, lines
 from results.tracking.sync import sync
 from results.tracking.tracker import Tracker
 from spaces.core.errors import RequestError

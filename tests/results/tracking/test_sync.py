@@ -3,11 +3,11 @@
 import json
 
 import pytest
+from results.tracking.spool import UNSENT, lines
 
 from results.tracking import delivery, spool
 from results.tracking import sync as module
 from results.tracking.client import TrackingClient
-from results.tracking.spool import UNSENT, lines
 from results.tracking.sync import sync
 from spaces.core.errors import RequestError
 

@@ -6,9 +6,9 @@ import sys
 
 import numpy as np
 import pytest
+from results.tracking.spool import UNSENT
 
 from results.tracking import tracker
-from results.tracking.spool import UNSENT
 from results.tracking.store import find_artifact
 from results.tracking.tracker import Tracker
 from spaces.core.errors import RequestError

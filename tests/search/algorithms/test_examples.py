@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 from mlflow.tracking import MlflowClient
 
-from results.runlog.export import export
+from results.runlog.export import export_policy
 from search import SweepConfig, run
 from search.config.schema import SearchConfig
 from search.execution.journal import FILE
@@ -57,7 +57,7 @@ def test_its_example_finds_a_policy(kind, store, tmp_path, scored_here, _ray):
     assert 0 < policy.provenance["value"] <= 1 and policy.provenance["value"] == result.roles[0].best_validation
     assert {phase.genome.augment.label for phase in policy.phases} <= {a.label for a in config.space.augmentations}
     assert all(set(phase.genome.distill) == set(config.space.distill) for phase in policy.phases)
-    assert export(str(folder), "student") == policy
+    assert export_policy(str(folder), "student") == policy
 
     events = [json.loads(line) for line in (folder / FILE).read_text().splitlines()]
     reported = [(event["member"], event["epoch"]) for event in events if event["event"] == "reported"]

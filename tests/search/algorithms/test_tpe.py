@@ -240,5 +240,5 @@ def test_mlflow_shows_what_each_member_chose(finished):
     assert {"choices.student.md", "choices.student.png", "policy.student.json"} <= files
     text = (Path(finished.folder) / "report" / "choices.student.md").read_text()
     assert "| temperature |" in text and "student-tpe-0" in text
-    population = json.loads((Path(finished.folder) / "student-tpe.population.json").read_text())
-    assert len(population["members"]) == 5
+    started = History.read(finished.folder).stage("student-tpe").starts()
+    assert len(started) == 5

@@ -186,7 +186,7 @@ def run_ours(trainable, folder, members, moved, slots, retries, seen):
         )
         run_trials(
             members,
-            SimpleNamespace(epochs=EPOCHS),
+            SimpleNamespace(epochs=EPOCHS, role="teacher", image=ImageSpec(8, 1, (0,))),
             ResourceConfig(cpus_per_trial=2 // slots, retries=retries),
             Both(journal, seen),
             name="trials",

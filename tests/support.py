@@ -97,7 +97,9 @@ def tracked(folder, experiment, uri=None, *, journal=None):
     from search.execution.journal import Journal
 
     tracker = Tracker.open(folder, experiment, uri)
-    with Journal(journal or folder) as writer, tracker.follow(writer):
+    place = journal or folder
+    place.mkdir(parents=True, exist_ok=True)
+    with Journal(place) as writer, tracker.follow(writer):
         yield tracker
 
 

@@ -93,7 +93,9 @@ def sync(folder: Path | None = None, uri: str | None = None, *, drop: bool = Fal
     evaluations = sorted(path.parent for path in folder.glob(f"evaluation.*/{JOURNAL_FILE}"))
     journals = [path for path in (folder, *evaluations) if (path / JOURNAL_FILE).is_file()]
     with _locked(journals):
-        pending = [(cursor, count) for path in journals for cursor in read_cursors(path) if (count := remaining(cursor))]
+        pending = [
+            (cursor, count) for path in journals for cursor in read_cursors(path) if (count := remaining(cursor))
+        ]
         if not pending:
             return SyncResult(str(folder))
         store = pending[0][0].store

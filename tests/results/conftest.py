@@ -92,8 +92,9 @@ def stubbed(tmp_path):
     made = []
     with ExitStack() as journals:
 
-        def make(*errors):
+        def make(*errors, calls=()):
             client = Stub(*errors)
+            client.calls += calls
             tracker = Tracker(tmp_path, "http://user:s3cr3t@host", "7", client)
             tracker.journal = journals.enter_context(Journal(tmp_path))
             made.append((tracker.follow(tracker.journal), client))

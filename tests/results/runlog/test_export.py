@@ -120,7 +120,10 @@ def test_before_the_first_copy_the_best_has_one_genome(tmp_path):
 
 def test_a_search_that_halves_gives_the_best_on_a_rung(tmp_path):
     search = Search(tmp_path, "student-asha", 3)
-    standings = {name: (index, score, math.nan) for index, (name, score) in enumerate(zip(search.names, (0.1, 0.7, 0.3), strict=True))}
+    standings = {
+        name: (index, score, math.nan)
+        for index, (name, score) in enumerate(zip(search.names, (0.1, 0.7, 0.3), strict=True))
+    }
     with Journal(tmp_path) as journal:
         journal.write(RungDecided(stage="student-asha", epoch=2, standings=standings, kept=(search.names[1],)))
     assert export_policy(str(tmp_path), "student").phases == (Phase(2, genome(1)),)
@@ -200,5 +203,5 @@ def test_a_search_whose_start_is_unknown_is_refused_in_one_line(tmp_path):
 def test_a_sweep_of_an_earlier_version_is_named(tmp_path):
     (tmp_path / JOURNAL_FILE).write_text('{"event": "started", "at": 1, "life": 1, "ticket": "t"}\n')
     for read in (lambda: export_policy(str(tmp_path), "student"), lambda: Journal(tmp_path)):
-        with pytest.raises(RequestError, match="was written by an earlier version of roletune; start a new sweep$"):
+        with pytest.raises(RequestError, match=r"was written by an earlier version of roletune; start a new sweep$"):
             read()

@@ -35,7 +35,9 @@ class Sweep:
     def trained(self, member, first, last, score, **metrics):
         for epoch in range(first, last + 1):
             scored = {METRIC: score if epoch == last else None}
-            self.write(events.TrialReported, trial=member, epoch=epoch, metrics={"loss": 1 / epoch, **scored, **metrics})
+            self.write(
+                events.TrialReported, trial=member, epoch=epoch, metrics={"loss": 1 / epoch, **scored, **metrics}
+            )
 
     def perturbed(self, stage, epoch, scores, *copies):
         plain = [each.to_json() for each in copies]
@@ -171,7 +173,9 @@ def test_every_moment_of_a_sweep_can_be_read(sweep):
     for length in range(0, len(whole) + 1, 7):
         (sweep.folder / JOURNAL_FILE).write_bytes(whole[:length])
         history = sweep.read()
-        count = whole[:length].count(b'"event": "trial_reported"') - (b'"trial_reported"' in whole[:length].rpartition(b"\n")[2])
+        count = whole[:length].count(b'"event": "trial_reported"') - (
+            b'"trial_reported"' in whole[:length].rpartition(b"\n")[2]
+        )
         found = [member for stage in history.stages.values() for member in stage.members.values()]
         assert sum(len(member.reports) for member in found) == count
         for stage in history.stages.values():
@@ -186,7 +190,9 @@ def test_a_folder_that_is_no_sweeps_is_refused(tmp_path, sweep):
             History.read(place)
 
 
-@pytest.mark.parametrize("line", ["no json", "[1]", '{"event": "trial_reported"}', '{"event": "population_perturbed", "at": 1}'])
+@pytest.mark.parametrize(
+    "line", ["no json", "[1]", '{"event": "trial_reported"}', '{"event": "population_perturbed", "at": 1}']
+)
 def test_a_damaged_journal_is_refused(sweep, line):
     with (sweep.folder / JOURNAL_FILE).open("a") as file:
         file.write(line + "\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import get_args
 
@@ -10,9 +9,9 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from results.runlog.export import export_policy
+from results.runlog.history import History
 from search import SweepConfig, run
 from search.config.schema import SearchConfig
-from search.execution.journal import FILE
 from spaces import Schedule
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "searches"
@@ -59,18 +58,18 @@ def test_its_example_finds_a_policy(kind, store, tmp_path, scored_here, _ray):
     assert all(set(phase.genome.distill) == set(config.space.distill) for phase in policy.phases)
     assert export_policy(str(folder), "student") == policy
 
-    events = [json.loads(line) for line in (folder / FILE).read_text().splitlines()]
-    reported = [(event["member"], event["epoch"]) for event in events if event["event"] == "reported"]
+    stages = History.read(folder).stages.values()
+    trials = [trial for stage in stages for trial in stage.members.values()]
+    reported = [(trial.name, report.epoch) for trial in trials for report in trial.reports]
     if config.search.synch:  # else a member may fall back to a donor that lags
         assert len(reported) == len(set(reported))
-    stopped = [event for event in events if event["event"] == "ended" and event["stopped"]]
-    assert bool(stopped) == kind.endswith("asha")
+    assert any(trial.stopped for trial in trials) == kind.endswith("asha")
 
     client = MlflowClient(store)
     experiment = client.get_experiment_by_name(config.name)
     runs = client.search_runs([experiment.experiment_id], max_results=1000)
     assert {each.info.status for each in runs} == {"FINISHED"}
     names = {each.info.run_name for each in runs}
-    assert {event["member"] for event in events if event["event"] == "ended"} < names
+    assert {trial.name for trial in trials if trial.ended is not None} < names
     fronts = [role.pareto for role in result.roles if role.pareto]
     assert bool(fronts) == (len(config.search.objective) > 1)

@@ -11,8 +11,8 @@ import pytest
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
+from results.runlog.members import METRIC
 from search.algorithms.successive_halving import RungResult, SuccessiveHalvingScheduler, rungs
-from search.execution.journal import METRIC
 from search.execution.members import EPOCH
 from spaces import RequestError
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
 from dataclasses import replace
@@ -12,10 +11,12 @@ import pytest
 from mlflow.tracking import MlflowClient
 from ray.tune.search import Searcher
 
+from results.runlog.history import History
+from results.runlog.members import METRIC
 from search import SweepConfig, run
 from search.algorithms.tpe import Suggestions, TPESearch
 from search.config.schema import SearchConfig, StageConfig
-from search.execution.journal import METRIC, Journal
+from search.execution.journal import Journal
 from search.execution.trials import Member
 from spaces import Genome, Schedule, Space
 from trainables import Recipe, Task

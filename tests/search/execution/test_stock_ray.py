@@ -23,9 +23,10 @@ from ray.tune.result import SHOULD_CHECKPOINT
 from ray.tune.schedulers import FIFOScheduler, PopulationBasedTraining, PopulationBasedTrainingReplay
 
 import search.execution.trials
+from results.runlog.members import METRIC
 from search.algorithms.pbt import PBTScheduler
 from search.config.schema import ResourceConfig
-from search.execution.journal import METRIC, Journal
+from search.execution.journal import Journal
 from search.execution.members import EPOCH
 from search.execution.trials import JournalCallback, Member, run_trials
 from spaces import Genome, ImageSpec, Phase, Policy, Schedule, Space

@@ -12,10 +12,10 @@ from mlflow.tracking import MlflowClient
 from typer.testing import CliRunner
 
 from results.analysis.evaluation import Evaluation
+from results.runlog.events import JOURNAL_FILE, TrialReported, TrialTested
 from search.algorithms.base import member_seed
 from search.cli import app
 from search.config.schema import SweepConfig
-from results.runlog.events import JOURNAL_FILE, TrialReported, TrialTested
 from search.execution.journal import Journal
 from search.sweeps.evaluation import BASELINES, USUAL, evaluate, named, with_teacher
 from search.sweeps.plan import checked_data, given_teacher

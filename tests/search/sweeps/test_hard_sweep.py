@@ -12,8 +12,8 @@ from mlflow.tracking import MlflowClient
 from results.runlog.events import TrialStarted
 from results.runlog.export import export_policy
 from results.runlog.members import METRIC
-from search.execution.journal import Journal
 from search import SweepConfig, replay, run
+from search.execution.journal import Journal
 from search.sweeps.screening import contestants, rankable, screen
 from spaces import RequestError, Schedule, Space
 from spaces.augmentations import HardAffine

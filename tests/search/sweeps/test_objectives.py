@@ -10,10 +10,11 @@ from typing import get_args
 import pytest
 from optuna.study import StudyDirection
 
+from results.runlog.members import METRIC
 from search.algorithms.base import SearchAlgorithm
 from search.algorithms.tpe import Suggestions, TPESearch
 from search.config.schema import SearchConfig, StageConfig, SweepConfig
-from search.execution.journal import METRIC, Journal
+from search.execution.journal import Journal
 from search.execution.trials import Outcome
 from search.sweeps.artifacts import Records
 from spaces import Genome, RequestError, Space

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from search.algorithms.base import SearchAlgorithm
-from search.config.schema import ResourceConfig, SearchConfig, StageConfig, SweepConfig
 from results.runlog.events import JOURNAL_FILE, SessionStarted, TrialReported
 from results.runlog.history import History
+from search.algorithms.base import SearchAlgorithm
+from search.config.schema import ResourceConfig, SearchConfig, StageConfig, SweepConfig
 from search.execution.journal import Journal
 from search.execution.trials import JournalCallback, run_trials
 from search.sweeps.resume import check_unchanged, newest

@@ -33,8 +33,12 @@ def test_a_sweeps_history_is_its_journals(tmp_path):
             journal.ended(names[0], error="it broke")
             history = History.read(tmp_path)
             stage = history.stage("s-pbt")
-            assert len(history.sessions) == journal.session and history.tests["s-full-policy-0"].scores == {"accuracy": 0.5}
-            assert [event.epoch for event in stage.exploits] == [event.epoch for event in journal.history.exploits("s-pbt")]
+            assert len(history.sessions) == journal.session and history.tests["s-full-policy-0"].scores == {
+                "accuracy": 0.5
+            }
+            assert [event.epoch for event in stage.exploits] == [
+                event.epoch for event in journal.history.exploits("s-pbt")
+            ]
             assert stage.members[names[0]].error == journal.progress(names[0]).error == "it broke"
             assert list(stage.members) == list(journal.members) == list(names)
             assert stage.members[names[0]].epoch == journal.progress(names[0]).epoch == 1

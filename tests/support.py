@@ -1,5 +1,6 @@
 """What tests of several files have in common."""
 
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -98,3 +99,26 @@ def start_search(name, algorithm, task, space, journal, *, seed=0, callback=None
     cls = capabilities(algorithm)
     search.check_algorithm(cls)
     return cls.variant(search)(name, task, search, space, journal, seed=seed, callback=callback)
+
+
+@contextmanager
+def tracked(folder, experiment, uri=None, *, journal=None):
+    """A tracker that follows a journal, in `journal` or else in the folder of the store."""
+    from results.tracking.tracker import Tracker
+    from search.execution.journal import Journal
+
+    tracker = Tracker.open(folder, experiment, uri)
+    place = journal or folder
+    place.mkdir(parents=True, exist_ok=True)
+    with Journal(place) as writer, tracker.follow(writer):
+        yield tracker
+
+
+def runs_of(client, tracker):
+    """MLflow's runs of an experiment, by their names."""
+    return {run.info.run_name: run for run in client.search_runs([tracker.experiment_id], max_results=1000)}
+
+
+def run_id(client, tracker, name):
+    """MLflow's id of the run of that name."""
+    return runs_of(client, tracker)[name].info.run_id

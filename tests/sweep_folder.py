@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 from results.analysis.summary import RoleResult, SweepResult
-from results.runlog.history import FILE
+from results.runlog import events
+from results.runlog.events import JOURNAL_FILE
 from spaces import Entry, Genome, ImageSpec, Phase, Policy, Schedule
 
 SETTINGS = """name: digits
@@ -36,14 +37,14 @@ class Lines:
         self.lines, self.at = [], START
 
     def add(self, kind, **content):
-        self.lines.append({"event": kind, "at": self.at, **content})
+        self.lines.append({"event": kind.kind, "at": self.at, **content})
         self.at += 1000
 
     def epoch(self, member, epoch, score=None):
         metrics = {"loss": 1.0, "seconds/train": 0.5, "seconds/augment": 0.2, "t_stddev_ratio": 0.9 + epoch / 100}
         if score is not None:
             metrics |= {"validation_accuracy": score, "seconds/validate": 0.1}
-        self.add("reported", member=member, epoch=epoch, metrics=metrics)
+        self.add(events.TrialReported, trial=member, epoch=epoch, metrics=metrics)
 
     def search(self, role):
         """Four epochs of three members and their control; at the second, the worst copies the best."""
@@ -57,9 +58,9 @@ class Lines:
                     copy = {"epoch": 2, "target": names[0], "donor": names[2], "target_score": 0.5, "donor_score": 0.9}
                     copy |= {"before": WEAK.to_json(), "after": STRONG.to_json()}
                     judged = dict(zip(names, scores, strict=True))
-                    self.add("perturbed", stage=f"{role}-pbt", epoch=2, scores=judged, copies=[copy])
+                    self.add(events.PopulationPerturbed, stage=f"{role}-pbt", epoch=2, scores=judged, copies=[copy])
             for name in names:
-                self.add("ended", member=name, stopped=False, error="")
+                self.add(events.TrialEnded, trial=name, stopped=False, error="")
 
 
 def sweep_folder(folder, *, finished=True, slots=2, error=ERROR):
@@ -67,9 +68,9 @@ def sweep_folder(folder, *, finished=True, slots=2, error=ERROR):
     folder.mkdir(parents=True)
     (folder / "sweep.yaml").write_text(SETTINGS)
     journal = Lines()
-    journal.add("started", life=1, ticket="t")
+    journal.add(events.SessionStarted, session=1, uuid="t")
     if slots:
-        journal.add("placed", slots=slots)
+        journal.add(events.SlotsPlaced, slots=slots)
     journal.search("teacher")
     image = ImageSpec(8, 1, (78,))
     for role in ("teacher", "student") if finished else ("teacher",):
@@ -79,10 +80,10 @@ def sweep_folder(folder, *, finished=True, slots=2, error=ERROR):
         Schedule(phases, role, image, origin).save(folder / f"policy.{role}.json")
     journal.search("student") if finished else journal.epoch("student-pbt-00", 1)
     if finished:
-        journal.add("ended", member="student-full-none-2", stopped=False, error=error)
-        journal.add("tested", training="student-full-policy-0", score={"accuracy": 0.9})
+        journal.add(events.TrialEnded, trial="student-full-none-2", stopped=False, error=error)
+        journal.add(events.TrialTested, trial="student-full-policy-0", scores={"accuracy": 0.9})
         (folder / "result.json").write_text(json.dumps(result(folder, error).to_json()))
-    (folder / FILE).write_text("".join(json.dumps(line) + "\n" for line in journal.lines))
+    (folder / JOURNAL_FILE).write_text("".join(json.dumps(line) + "\n" for line in journal.lines))
     return folder
 
 

@@ -30,7 +30,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from benchmarks.common.record import Row, arguments, start
-from search.execution.journal import FILE
+from results.runlog.events import JOURNAL_FILE, SessionStarted, TrialReported
 
 SWEEP = """
 name: faults
@@ -254,7 +254,7 @@ class Victim:
         """Start it."""
         self._folder, self._storage = folder, storage
         self._said = folder / f"{storage.name}.log"
-        self._journal = storage / "faults-001" / FILE
+        self._journal = storage / "faults-001" / JOURNAL_FILE
         self.lines = 0
         self._size, self._moved = 0, time.monotonic()
         self.orphans = Orphans()
@@ -358,8 +358,8 @@ def read(folder: Path, orphans: float, at_line: Sequence[int], seconds: float) -
     """What a sweep left in its folder, and in MLflow."""
     from mlflow.tracking import MlflowClient
 
-    events = [json.loads(line) for line in (folder / FILE).read_text("utf-8").splitlines()]
-    reports = [event for event in events if event["event"] == "reported"]
+    events = [json.loads(line) for line in (folder / JOURNAL_FILE).read_text("utf-8").splitlines()]
+    reports = [event for event in events if event["event"] == TrialReported.kind]
     client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("faults")
     assert experiment is not None
@@ -370,11 +370,11 @@ def read(folder: Path, orphans: float, at_line: Sequence[int], seconds: float) -
             tracked.setdefault((str(one.info.run_name), point.step), []).append(point.value)
     return SearchResult(
         policies={path.name: path.read_bytes() for path in sorted(folder.glob("policy.*.json"))},
-        journal={(event["member"], event["epoch"]): event["metrics"]["loss"] for event in reports},
+        journal={(event["trial"], event["epoch"]): event["metrics"]["loss"] for event in reports},
         tracked=tracked,
         unfinished=sum(one.info.status != "FINISHED" for one in runs),
         lines=len(events),
-        starts=sum(event["event"] == "started" for event in events),
+        starts=sum(event["event"] == SessionStarted.kind for event in events),
         at_line=at_line,
         orphans=orphans,
         seconds=seconds,

@@ -31,6 +31,8 @@ from typing import Any
 
 from benchmarks.common.record import Row, arguments, start
 from benchmarks.reliability.hosts import Hosts, Log, Namespaces, Processes, closing, environment, filled
+from results.runlog.events import JOURNAL_FILE
+from results.runlog.history import History
 
 NAME = "hosts"
 
@@ -188,8 +190,9 @@ def _disturbed(folder: Path, setting: Setting, options: Namespace) -> tuple[Outc
 
 def _reached(storage: Path) -> int:
     """The epoch of the student's last perturbation."""
-    for path in storage.glob("*/student-pbt.population.json"):
-        return max(int(member["epoch"]) for member in json.loads(path.read_text("utf-8"))["members"])
+    for path in storage.glob(f"*/{JOURNAL_FILE}"):
+        perturbations = History.read(path.parent).perturbations("student-pbt")
+        return max((perturbation.epoch for perturbation in perturbations), default=0)
     return 0
 
 

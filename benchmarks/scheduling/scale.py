@@ -9,8 +9,8 @@ driver takes them; PBA's space, so 60 numbers a genome, perturbed every third ep
 the main thread for each report, which keeps trials waiting; `tracking_ms` that of all other threads, which is the one
 that tells MLflow, in the background. What workers would have done is not counted, and neither is what Ray itself does.
 `memory_mb` is what the process had at most, beyond what it had before the first run. `rows_waiting` are metrics that
-MLflow had not taken yet when the last trial ended: nothing but the length of the sweep bounds them, and memory holds
-them. `mlflow_rows_per_s` counts the metrics that arrived, from the first report until the last one was there. Journal
+MLflow had not taken yet when the last trial ended: nothing but the length of the sweep bounds them, and the journal on
+disk holds them. `mlflow_rows_per_s` counts the metrics that arrived, from the first report until the last one was there. Journal
 and store lie in the folder for temporary files; that of the committed figures was in memory, so no disk is measured.
 
 **Regret.** On a surface of 8 numbers each search has the same budget in epochs: that of 16 members of 60. TPE with ASHA
@@ -145,6 +145,7 @@ class Search:
         )
         searcher = Suggestions(self.stage, (), journal) if isinstance(self.stage, TPESearch) else None
         known = () if searcher else self.stage.members
+        keeper.begin(task, known)
         self._journal = journal
         self.controller = Controller(
             Training(surface, every),
@@ -175,10 +176,11 @@ def driver(size: int, setting: Setting, seed: int, before: float) -> Row:
     most = [before]
     with TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        with Tracker.open(folder, "scale", f"sqlite:///{folder / 'mlflow.db'}") as tracker, Journal(folder) as journal:
-            parent = tracker.start("scale")
+        tracker = Tracker.open(folder, "scale", f"sqlite:///{folder / 'mlflow.db'}")
+        with Journal(folder) as journal, tracker.follow(journal):
+            tracker.start("scale")
             tracker.flush()
-            watch = SweepCallback(journal, tracker, parent, "teacher", ProgressReporter(None, 0), setting.epochs)
+            watch = SweepCallback(journal, ProgressReporter(None, 0))
 
             def look() -> None:
                 if search.controller.reports % EVERY == 0:

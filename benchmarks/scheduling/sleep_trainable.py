@@ -23,6 +23,7 @@ import torch
 from ray import tune
 from ray.tune.schedulers import PopulationBasedTraining
 
+from results.runlog.events import JOURNAL_FILE, TrialReported
 from results.tracking.tracker import Tracker
 from search.algorithms.base import SearchAlgorithm
 from search.config.schema import ResourceConfig, SearchConfig, StageConfig
@@ -113,10 +114,10 @@ def ours(case: Case) -> tuple[int, float]:
     stage_config = StageConfig(epochs=case.epochs, population=case.population, interval=case.interval)
     with TemporaryDirectory(ignore_cleanup_errors=True) as name, _ray():
         folder = Path(name)
-        with Tracker.open(folder, "sweep", f"sqlite:///{folder / 'mlflow.db'}") as tracker, Journal(folder) as journal:
-            watch = SweepCallback(
-                journal, tracker, tracker.start("sweep"), "teacher", ProgressReporter(None, 0), case.epochs
-            )
+        tracker = Tracker.open(folder, "sweep", f"sqlite:///{folder / 'mlflow.db'}")
+        with Journal(folder) as journal, tracker.follow(journal):
+            tracker.start("sweep")
+            watch = SweepCallback(journal, ProgressReporter(None, 0))
             stage = SearchAlgorithm(
                 "teacher-pbt", "pbt", task, stage_config, SearchConfig(seed=case.seed), Space(), journal, watch
             )
@@ -129,13 +130,13 @@ def ours(case: Case) -> tuple[int, float]:
                 save_every=case.interval,
                 scheduler=stage.scheduler(),
             )
-        ends = [event["at"] / 1000 for event in events(folder) if event["event"] == "reported"]
+        ends = [event["at"] / 1000 for event in events(folder) if event["event"] == TrialReported.kind]
     return len(ends), _wall(ends, case.seconds)
 
 
 def events(folder: Path) -> list[dict[str, Any]]:
     """What a sweep's journal holds so far."""
-    file = folder / "journal.jsonl"
+    file = folder / JOURNAL_FILE
     lines = file.read_text("utf-8").splitlines(keepends=True) if file.is_file() else []
     return [json.loads(line) for line in lines if line.endswith("\n")]
 

@@ -38,6 +38,7 @@ from typing import Any
 
 from benchmarks.common.record import ROOT, Row, arguments, start
 from benchmarks.scheduling.sleep_trainable import Case, events
+from results.runlog.events import TrialReported
 
 POPULATIONS, INTERVALS = (16, 8, 4), (1, 3)
 
@@ -119,7 +120,7 @@ def startup(seed: int) -> float:
         try:
             while time.time() < began + PATIENCE and child.poll() is None:
                 heard = events(Path(storage, "digits-001"))
-                first = next((event for event in heard if event["event"] == "reported"), None)
+                first = next((event for event in heard if event["event"] == TrialReported.kind), None)
                 if first is not None:
                     taken = first["metrics"]["seconds/train"] + first["metrics"].get("seconds/validate", 0.0)
                     return float(first["at"] / 1000 - taken - began)

@@ -54,8 +54,8 @@ class Cost:
                 if part in seconds:
                     seconds[part] += value
         seconds["train"] = max(0.0, seconds["train"] - seconds["augment"])
-        walls = [max(0, life.heard - life.started) / 1000 for life in history.lives]
-        slots = [life.slots for life in history.lives]
+        walls = [max(0, each.last_event - each.started) / 1000 for each in history.sessions]
+        slots = [each.slots for each in history.sessions]
         offered = None if None in slots else sum(n * wall for n, wall in zip(slots, walls, strict=True) if n)
         return cls(tuple(map(_stage, history.stages.values())), seconds, sum(walls), offered)
 

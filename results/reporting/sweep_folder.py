@@ -12,8 +12,9 @@ import yaml
 
 from results.analysis.evaluation import Evaluation
 from results.analysis.summary import RoleResult, SweepResult
-from results.runlog.export import export
-from results.runlog.history import FILE, History
+from results.runlog.events import JOURNAL_FILE
+from results.runlog.export import export_policy, unfinished_search
+from results.runlog.history import History
 from results.runlog.members import StageHistory
 from spaces import RequestError, Schedule
 from spaces.core.io import read_text
@@ -69,14 +70,14 @@ class SweepFolder:
         if not isinstance(settings, dict):
             raise RequestError(f"{path / SETTINGS} holds settings by name", value=settings, hint=hint)
         result = _result(path / RESULT) if (path / RESULT).is_file() else None
-        history = History.read(path) if (path / FILE).is_file() else None
+        history = History.read(path) if (path / JOURNAL_FILE).is_file() else None
         if result is None and (history is None or not history.stages):
             raise RequestError(f"nothing has happened in {path} yet", hint="wait for the first epoch, then ask again")
         schedules, refused = {}, {}
         for role in ROLES:
-            if any(path.glob(f"policy.{role}.json")) or any(path.glob(f"{role}-*.population.json")):
+            if (path / f"policy.{role}.json").is_file() or (history and unfinished_search(history, role)):
                 try:
-                    schedules[role] = export(str(path), role, own=own)
+                    schedules[role] = export_policy(str(path), role, own=own)
                 except RequestError as error:
                     refused[role] = str(error)
         found = {role: path / f"evaluation.{role}.json" for role in ROLES}

@@ -2,32 +2,43 @@
 
 from __future__ import annotations
 
-import json
+import math
 import os
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from results.runlog.lineage import Exploit, ancestry
+from results.runlog.events import JOURNAL_FILE
+from results.runlog.history import History
+from results.runlog.lineage import ancestry
+from results.runlog.members import StageHistory
 from results.tracking.store import find_artifact
-from spaces import Genome, ImageSpec, Phase, RequestError, Schedule
+from spaces import ImageSpec, Phase, RequestError, Schedule
 from spaces.augmentations.hard import unready
 from spaces.core.errors import unknown
 from spaces.schedule.schedule import ROLES, merge
 
 
-def export(run: str, role: str, tracking_uri: str | None = None, own: Collection[str] = ()) -> Schedule:
-    """The best schedule of one role.
+def export_policy(run: str, role: str, tracking_uri: str | None = None, own: Collection[str] = ()) -> Schedule:
+    """Return the best schedule of one role.
 
     Args:
-        run: a sweep's folder, or the id of its run in MLflow.
+        run: Folder of a sweep, or id of its run in MLflow.
         role: `teacher` or `student`.
-        tracking_uri: where the run id is known; None: MLFLOW_TRACKING_URI.
-        own: dotted names of augmentations that the policy may hold; they are imported when it is used.
+        tracking_uri: MLflow store that knows the run id; None for MLFLOW_TRACKING_URI.
+        own: Dotted names of augmentations that the policy may hold; they are imported when it is used.
 
     Raises:
-        RequestError: there is no such sweep, or it has nothing for this role yet.
+        RequestError: If there is no such sweep, or it has nothing for this role yet.
+
+    Example:
+        >>> import tempfile
+        >>> from spaces import Genome, ImageSpec, Phase, Schedule
+        >>> folder = tempfile.mkdtemp()
+        >>> schedule = Schedule((Phase(10, Genome()),), "student", ImageSpec(32, 1, (0,)))
+        >>> _ = schedule.save(f"{folder}/policy.student.json")  # as a sweep leaves it
+        >>> export_policy(folder, "student").epochs
+        10
     """
     if role not in ROLES:
         raise unknown("role", role, ROLES)
@@ -43,63 +54,53 @@ def export(run: str, role: str, tracking_uri: str | None = None, own: Collection
     return Schedule.loads(text, source, own, lambda name: find_artifact(uri, run, name))
 
 
+def unfinished_search(history: History, role: str) -> StageHistory | None:
+    """Return the search of a role that has compared its trials at least once; None if there is none.
+
+    The random control is left out: it is no answer.
+    """
+    stages = [stage for stage in history.searches if stage.role == role and stage.kind != "random"]
+    return next((stage for stage in stages if stage.standings), None)
+
+
 def _from_folder(folder: Path, role: str, own: Collection[str]) -> Schedule:
     policy = folder / f"policy.{role}.json"
     if policy.is_file():
         return Schedule.load(policy, own)
-    populations = sorted(folder.glob(f"{role}-*.population.json"))
-    stages = [stage for stage in map(_population, populations) if stage["kind"] != "random"]
-    if not stages:
+    history = History.read(folder) if (folder / JOURNAL_FILE).is_file() else None
+    stage = unfinished_search(history, role) if history else None
+    if stage is None:
         hint = "a policy is there from the first perturbation on"
         raise RequestError(f"{folder} holds no policy for the {role}", hint=hint)
     try:
-        return _unfinished(folder, stages[0], own)
+        return _unfinished(stage, own)
     except (KeyError, TypeError, AttributeError) as error:
-        raise RequestError(f"{folder} holds a damaged record of the {role}'s search: {error!r}") from error
+        raise RequestError(f"the journal of {folder} lacks the start of a trial: {error!r}") from error
 
 
-def _unfinished(folder: Path, stage: dict[str, Any], own: Collection[str]) -> Schedule:
-    """The best at the last boundary of a search that did not end."""
-    scored = [member for member in stage["members"] if member["score"] is not None]
+def _unfinished(stage: StageHistory, own: Collection[str]) -> Schedule:
+    """Return the schedule of the best trial at the last perturbation of a search that has not ended."""
+    standings = {name: stage.standings[name] for name in stage.members if name in stage.standings}
+    scored = [name for name, (_, score) in standings.items() if not math.isnan(score)]
     if not scored:
-        raise RequestError(f"no member of {stage['name']} was scored yet")
-    best = max(scored, key=lambda member: member["score"])
-    starts = {member["name"]: Genome.from_json(member["start"]) for member in stage["members"]}
-    line = ancestry(best["name"], best["epoch"], starts, read_lineage(folder / f"{stage['name']}.lineage.jsonl"))
-    image = stage["image"]
+        raise RequestError(f"no trial of {stage.name} was scored yet")
+    best = max(scored, key=lambda name: standings[name][1])
+    epoch, score = standings[best]
+    line = ancestry(best, epoch, stage.starts(), stage.exploits)
+    started = stage.members[best].started
+    if started is None:
+        raise KeyError(best)
+    image = started.image
     provenance = {
-        "run": best["name"],
+        "run": best,
         "metric": "validation_accuracy",
-        "value": best["score"],
+        "value": score,
         "parents": list(line.members[:-1]),
         "unfinished": True,
     }
     spec = ImageSpec(image["size"], image["channels"], tuple(image["fill"]))
-    # What a game has learned so far lies in a checkpoint; the policy says which game to play.
+    # What HARD's game has learned so far is in a checkpoint; the policy says which game to play.
     phases = [
         Phase(phase.epochs, replace(phase.genome, augment=unready(phase.genome.augment))) for phase in line.phases
     ]
-    return Schedule.from_json(Schedule(merge(phases), stage["role"], spec, provenance).to_json(), own)
-
-
-def read_lineage(path: Path) -> list[Exploit]:
-    """The copies in a lineage file; a last line that was cut off by a crash is left out."""
-    if not path.is_file():
-        return []
-    events = []
-    for line in path.read_text("utf-8").splitlines():
-        try:
-            events.append(Exploit.from_json(json.loads(line)))
-        except json.JSONDecodeError:
-            break
-    return events
-
-
-def _population(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise RequestError(f"{path} is no population file: {error}") from error
-    if not isinstance(content, dict) or "kind" not in content:
-        raise RequestError(f"{path} is no population file", value=content)
-    return content
+    return Schedule.from_json(Schedule(merge(phases), started.role, spec, provenance).to_json(), own)

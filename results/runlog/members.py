@@ -1,29 +1,31 @@
-"""What one training, and what one stage of a sweep, did: as `results.runlog.history` reads it."""
+"""Reports, trainings and stages of a sweep, as `results.runlog.history.History` shows them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from results.runlog.events import TrialStarted
 from results.runlog.lineage import Exploit, Family, Slice
+from spaces import Genome
 
 METRIC = "validation_accuracy"
 
 FULL = "full"
-"""The kind of the stages that are no searches."""
+"""Kind of the stages that are final trainings, not searches."""
 
 _SECONDS = "seconds/"
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a member reported of one epoch.
+    """A trial's metrics of one epoch.
 
     Args:
-        epoch: 1, 2, 3, …
-        at: when, in milliseconds since 1970, as MLflow counts.
-        metrics: by name; NaN where there was none to give.
+        epoch: Number of the epoch, from 1.
+        at: Time in ms since 1970.
+        metrics: Metrics by name; NaN where there was none.
     """
 
     epoch: int
@@ -33,16 +35,16 @@ class Report:
 
 @dataclass(frozen=True)
 class MemberHistory:
-    """One training.
+    """The training of one trial.
 
     Args:
-        name: the member's, as in MLflow.
-        reports: in the order in which they came. Where a population does not wait, a member that copies one behind it
-            falls back, and some epochs come twice.
-        ended: when nothing more was to be done with it, in milliseconds since 1970; None: it runs, or died with the
-            sweep.
-        stopped: it ended early, because a scheduler wanted it to.
-        error: why it failed, one line; empty: it did not.
+        name: Name of the trial, as in MLflow.
+        reports: Reports in order. In an asynchronous population, a trial that copies one behind it falls back, and
+            some epochs come twice.
+        ended: Time of its end in ms since 1970; None if it runs, or died with the sweep.
+        stopped: True if a scheduler stopped it early.
+        error: Why it failed, one line; empty if it did not.
+        started: Its first start; None if it has none.
     """
 
     name: str
@@ -50,26 +52,27 @@ class MemberHistory:
     ended: int | None = None
     stopped: bool = False
     error: str = ""
+    started: TrialStarted | None = None
 
     @property
     def epoch(self) -> int:
-        """The last that it reported; 0: none."""
+        """Last epoch that it reported; 0 if there is none."""
         return self.reports[-1].epoch if self.reports else 0
 
     @property
     def score(self) -> float:
-        """The validation accuracy that it reported last; NaN: none."""
+        """Validation accuracy that it reported last; NaN if there is none."""
         return next((score for _, score in reversed(self.curve(METRIC))), math.nan)
 
     @property
     def span(self) -> tuple[int, int] | None:
-        """When it was first and last heard of, in milliseconds since 1970; the first is the end of an epoch."""
+        """Times of its first and last event in ms since 1970; the first is the end of an epoch."""
         times = [report.at for report in self.reports] + ([] if self.ended is None else [self.ended])
         return (min(times), max(times)) if times else None
 
     @property
     def seconds(self) -> dict[str, float]:
-        """By part of the work (`train`, `augment`, …), what all epochs took together."""
+        """Seconds over all epochs by part of the work (`train`, `augment`, …)."""
         total: dict[str, float] = {}
         for report in self.reports:
             for name, value in report.metrics.items():
@@ -79,20 +82,20 @@ class MemberHistory:
         return total
 
     def curve(self, metric: str) -> list[tuple[int, float]]:
-        """(epoch, value) where there is one, by epoch; of an epoch that came twice, the last."""
+        """Return the (epoch, value) pairs of a metric by epoch, without NaN; of an epoch that came twice, the last."""
         points = {report.epoch: report.metrics.get(metric, math.nan) for report in self.reports}
         return [(epoch, points[epoch]) for epoch in sorted(points) if not math.isnan(points[epoch])]
 
 
 @dataclass(frozen=True)
 class Perturbation:
-    """A population was perturbed.
+    """A perturbation of a population.
 
     Args:
-        epoch: of the member that was furthest.
-        at: when, in milliseconds since 1970.
-        scores: of the members that took part, as it judged them; NaN: none.
-        copies: who copied whom.
+        epoch: Epoch of the trial that was furthest.
+        at: Time in ms since 1970.
+        scores: Validation accuracy of the trials that took part; NaN where there was none.
+        copies: The copies, in order.
     """
 
     epoch: int
@@ -103,13 +106,13 @@ class Perturbation:
 
 @dataclass(frozen=True)
 class Rung:
-    """Members were compared, and some of them parted.
+    """A decision of successive halving.
 
     Args:
-        epoch: at which.
-        at: when, in milliseconds since 1970.
-        scores: of those that were compared; NaN: none.
-        kept: who went on.
+        epoch: Epoch of the rung.
+        at: Time in ms since 1970.
+        scores: Validation accuracy of the trials that were compared; NaN where there was none.
+        kept: Names of the trials that went on.
     """
 
     epoch: int
@@ -120,15 +123,17 @@ class Rung:
 
 @dataclass(frozen=True)
 class StageHistory:
-    """One search, or the full trainings of one arm.
+    """One search, or the final trainings of one arm.
 
     Args:
-        name: what its members' names have before their number: `student-pbt`, `student-random`, `student-full-policy`.
-        members: by name, in the order of their numbers.
-        perturbations: of a search whose members copy each other, in order.
-        rungs: of one whose members are halved, in order.
-        slices: what each member trained between two perturbations, in the order in which they ended.
-        best: the member whose policy was taken; before that, the one with the best last score; empty: none has one.
+        name: What its trials' names have before their number: `student-pbt`, `student-random`, `student-full-policy`.
+        members: Trials by name, in the order of their numbers.
+        perturbations: Perturbations of a population, in order.
+        rungs: Decisions of successive halving, in order.
+        slices: What each trial trained between two perturbations, in the order in which the slices ended.
+        best: Trial whose policy was taken; before that, the one with the best last score; empty if none has a score.
+        standings: (epoch, score) of each trial at the last perturbation or rung that it took part in; NaN for one
+            that has copied another since.
     """
 
     name: str
@@ -137,6 +142,7 @@ class StageHistory:
     rungs: tuple[Rung, ...] = ()
     slices: tuple[Slice, ...] = ()
     best: str = ""
+    standings: Mapping[str, tuple[int, float]] = field(default_factory=dict)
 
     @property
     def role(self) -> str:
@@ -145,25 +151,34 @@ class StageHistory:
 
     @property
     def kind(self) -> str:
-        """`pbt`, `random`, … of a search; else `full`."""
+        """Kind of the search, such as `pbt` or `random`; `full` for final trainings."""
         return self.name.partition("-")[2].partition("-")[0]
 
     @property
     def arm(self) -> str:
-        """Of full trainings, what they were trained with: `policy`, `none`, `random`; of a search, nothing."""
+        """Arm of final trainings: `policy`, `none`, `random`; empty for a search."""
         return self.name.removeprefix(f"{self.role}-{FULL}-") if self.kind == FULL else ""
 
     @property
     def exploits(self) -> tuple[Exploit, ...]:
-        """All copies, in the order in which they happened."""
+        """Copies, in order."""
         return tuple(copy for each in self.perturbations for copy in each.copies)
 
     @property
     def span(self) -> tuple[int, int] | None:
-        """When a member was first and last heard of, in milliseconds since 1970."""
+        """Times of the first and last event of its trials in ms since 1970."""
         spans = [span for member in self.members.values() if (span := member.span)]
         return (min(first for first, _ in spans), max(last for _, last in spans)) if spans else None
 
+    def starts(self) -> dict[str, Genome]:
+        """Return the genome that each member started with, of those that are known to have started."""
+        started = {name: member.started for name, member in self.members.items()}
+        return {
+            name: Genome.from_json(event.genome)
+            for name, event in started.items()
+            if event and event.genome is not None
+        }
+
     def family(self) -> Family:
-        """Who descends from whom, and the way to the best."""
+        """Return the lineage of its trials, with the path to the best one."""
         return Family.of(self.name, list(self.members), self.slices, self.exploits, self.best)

@@ -1,14 +1,14 @@
-"""How a job becomes calls to MLflow. Each may be made again, after its answer got lost: the store is then as after one.
+"""Calls to MLflow, each of which may be made again after its answer got lost: the store is then as after one.
 
-That holds of a metric too: MLflow's databases, behind a server or not, keep a point with the same time once.
+That holds for metrics too: MLflow's databases, behind a server or not, keep a point with the same time once.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from results.tracking.delivery import Job
 from results.tracking.model_registry import register
+from results.tracking.projection import Call, Op, RunKey
 from results.tracking.quiet import BRISK
 
 if TYPE_CHECKING:  # importing MLflow takes seconds
@@ -16,56 +16,68 @@ if TYPE_CHECKING:  # importing MLflow takes seconds
 
 
 class TrackingClient:
-    """Tells a store of one experiment's runs.
+    """Makes the calls of a projection in one experiment of a store.
 
     Args:
-        client: of the store.
-        experiment_id: that new runs belong to.
+        client: Client of the store.
+        experiment_id: Experiment of the runs.
+        resumed: True if an earlier process may have created some of the runs.
     """
 
-    def __init__(self, client: MlflowClient, experiment_id: str) -> None:
-        """Call nothing yet."""
-        self._client, self._experiment_id = client, experiment_id
+    def __init__(self, client: MlflowClient, experiment_id: str, *, resumed: bool = False) -> None:
+        self._client, self._experiment_id, self._resumed = client, experiment_id, resumed
+        self._ids: dict[str, str | None] = {}
 
-    def send(self, job: Job) -> None:
-        """Do what `job` says, once; any error of MLflow or of the network comes out."""
+    def send(self, call: Call) -> None:
+        """Make one call; any error of MLflow or of the network comes out.
+
+        Raises:
+            LookupError: If the run was never created, because MLflow refused it.
+        """
         from mlflow.entities import Metric, Param, RunTag
 
-        client, run_id, data = self._client, job.run._id, job.data
+        client, data = self._client, call.data
         with BRISK.calls():
-            if job.op == "start":
-                self._create(job)
-            elif run_id is None:
+            if call.op is Op.START:
+                self._create(call)
+                return
+            if (run_id := self._id(call.run.uuid)) is None:
                 raise LookupError("MLflow has not created this run")
-            elif job.op == "reopen":
-                client.update_run(run_id, status="RUNNING")
-            elif job.op == "params":
-                client.log_batch(run_id, params=[Param(*item) for item in data["params"].items()])
-            elif job.op == "log":
-                tags = [RunTag(*item) for item in data["tags"].items()]
-                client.log_batch(run_id, metrics=[Metric(*point) for point in data["metrics"]], tags=tags)
-            elif job.op == "artifact":
-                client.log_artifact(run_id, data["path"])
-            elif job.op == "text":
-                client.log_text(run_id, data["text"], data["name"])
-            elif job.op == "model":
-                register(client, self._experiment_id, run_id, data)
-            else:
-                client.set_terminated(run_id, data["status"], data["at"])
+            match call.op:
+                case Op.REOPEN:
+                    client.update_run(run_id, status="RUNNING")
+                case Op.PARAMS:
+                    client.log_batch(run_id, params=[Param(*item) for item in data["params"].items()])
+                case Op.LOG:
+                    tags = [RunTag(*item) for item in data["tags"].items()]
+                    client.log_batch(run_id, metrics=[Metric(*point) for point in data["metrics"]], tags=tags)
+                case Op.ARTIFACT:
+                    client.log_artifact(run_id, data["path"])
+                case Op.TEXT:
+                    client.log_text(run_id, data["text"], data["name"])
+                case Op.MODEL:
+                    register(client, self._experiment_id, run_id, data)
+                case Op.FINISH:
+                    client.set_terminated(run_id, data["status"], data["at"])
 
-    def _create(self, job: Job) -> None:
-        run, tags, parent = job.run, dict(job.data["tags"]), job.run._parent
-        # The answer to the earlier attempt may have been lost after the run was made.
-        made = self._find(run._ticket) if job.tries else None
+    def _create(self, call: Call) -> None:
+        key: RunKey = call.run
+        # An earlier process, or an attempt whose answer got lost, may have created the run.
+        made = self._find(key.uuid) if call.tries or self._resumed else None
         if made is None:
-            above = parent and (parent._id or self._find(parent._ticket))
-            tags |= {"mlflow.parentRunId": above} if above else {}
-            made = self._client.create_run(self._experiment_id, job.data["at"], tags, run.name).info.run_id
-        run._id = made
-        run._settled.set()
+            tags = dict(call.data["tags"])
+            if key.parent is not None and (above := self._id(key.parent)) is not None:
+                tags["mlflow.parentRunId"] = above
+            made = str(self._client.create_run(self._experiment_id, call.data["at"], tags, key.name).info.run_id)
+        self._ids[key.uuid] = made
 
-    def _find(self, ticket: str) -> str | None:
-        """The id of the run that has this ticket; None: there is none."""
-        query = f"tags.`roletune.ticket` = '{ticket}'"
+    def _id(self, uuid: str) -> str | None:
+        """MLflow's id of a run; None if there is no such run."""
+        if uuid not in self._ids:
+            self._ids[uuid] = self._find(uuid)
+        return self._ids[uuid]
+
+    def _find(self, uuid: str) -> str | None:
+        query = f"tags.`roletune.ticket` = '{uuid}'"
         found = list(self._client.search_runs([self._experiment_id], query, max_results=1))
         return str(found[0].info.run_id) if found else None

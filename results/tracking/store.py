@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import tempfile
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -82,25 +82,26 @@ def check_store(uri: str) -> None:
     _ask(uri, lambda client: client.search_experiments(max_results=1), LOCAL if file else REMOTE)
 
 
-def check_runs(uri: str, run_ids: Collection[str]) -> None:
-    """Make sure that the store at `uri` knows one of these runs, if there are any; nothing is made there.
+def check_run(uri: str, experiment: str, uuid: str | None) -> None:
+    """Make sure that the store at `uri` has the run of this uuid; nothing is created there.
+
+    Args:
+        uri: Address of the store.
+        experiment: Name of the experiment.
+        uuid: The run's tag `roletune.ticket`; None asks only that the store answers.
 
     Raises:
-        RequestError: it does not answer, or is another store.
+        RequestError: If the store does not answer, or is another one.
     """
     if (file := _sqlite_file(uri)) and not file.exists():
         raise RequestError("an MLflow store must be there", value=str(file), hint="check the path")
 
-    def known(client: MlflowClient, run_id: str) -> bool:
-        try:
-            return bool(client.get_run(run_id))
-        except Exception as error:
-            if may_pass(error):
-                raise
-            return False
-
     def question(client: MlflowClient) -> bool:
-        return not run_ids or any(known(client, run_id) for run_id in run_ids)
+        if uuid is None:
+            return bool(client.search_experiments(max_results=1)) or True
+        found = client.get_experiment_by_name(experiment)
+        query = f"tags.`roletune.ticket` = '{uuid}'"
+        return found is not None and bool(list(client.search_runs([found.experiment_id], query, max_results=1)))
 
     if not _ask(uri, question, LOCAL if file else REMOTE):
         hint = "give the one that the sweep was tracked in, with --tracking-uri"
@@ -219,7 +220,7 @@ def may_pass(error: Exception) -> bool:
     return isinstance(error, OSError) and not isinstance(error, lasting)
 
 
-def fault(error: Exception) -> str:
+def error_kind(error: Exception) -> str:
     """The kind of an error, in a word."""
     return _code(error) or type(error).__name__
 

@@ -1,10 +1,11 @@
-"""What a sweep could not tell MLflow, because its server was away, is sent when it is back."""
+"""Delivery of what a sweep's MLflow store missed, after the sweep."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,29 +13,33 @@ from typing import Any
 
 import yaml
 
+from results.runlog.events import JOURNAL_FILE
+from results.runlog.history import History
 from results.tracking.client import TrackingClient
-from results.tracking.spool import Spool, lines, store_of
-from results.tracking.store import check_runs, connect, sqlite_uri
+from results.tracking.cursor import Cursor, read_cursors
+from results.tracking.delivery import Delivery, remaining
+from results.tracking.projection import Call
+from results.tracking.store import check_run, connect, sqlite_uri
 from results.tracking.ui import DEFAULT_STORAGE, newest
 from spaces.core.errors import RequestError
 from spaces.core.io import read_text
 from spaces.core.redaction import bare, mask
 
-JOURNAL = "journal.jsonl"
-"""Locked by the process that runs the sweep."""
+TRIES, PAUSE = 4, 1.0
+"""Attempts at a call that fails for a reason that may pass, and seconds between them."""
 
 
 @dataclass(frozen=True)
-class Synced:
-    """What was sent of a sweep.
+class SyncResult:
+    """What `sync` delivered.
 
     Args:
-        folder: the sweep's.
-        store: MLflow's, without credentials; empty: there was nothing to send.
-        sent: entries that arrived.
-        left: entries that are still in the folder.
-        dropped: entries that were given up.
-        notes: why others did not arrive, one line for each kind of reason.
+        folder: Folder of the sweep.
+        store: Address of the store, without a password; empty if there was nothing to deliver.
+        sent: Events that arrived.
+        left: Events that are still to be delivered.
+        dropped: Events that were given up.
+        notes: Why others did not arrive, one line for each kind of reason.
     """
 
     folder: str
@@ -45,104 +50,155 @@ class Synced:
     notes: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
-        """What is to be said of it."""
+        """Return the result as lines of text."""
         if not (self.store or self.left):
-            return [f"{self.folder}: nothing waits to be sent"]
+            return [f"{self.folder}: nothing is left to deliver"]
         dropped = f", {self.dropped} given up" if self.dropped else ""
-        told = f"{self.folder}: {_entries(self.sent)} sent, {self.left} left{dropped}, to {self.store}"
-        return [told, *(f"not sent: {note}" for note in self.notes)]
+        summary = f"{self.folder}: {_events(self.sent)} sent, {self.left} left{dropped}, to {self.store}"
+        return [summary, *(f"not sent: {note}" for note in self.notes)]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data for programs."""
+        """Return the result as plain data."""
         return asdict(self)
 
 
-def sync(folder: Path | None = None, uri: str | None = None, *, drop: bool = False) -> Synced:
-    """Send what the sweep in `folder` has kept for MLflow, in order, each entry once.
+def sync(folder: Path | None = None, uri: str | None = None, *, drop: bool = False) -> SyncResult:
+    """Deliver what MLflow missed of a sweep, and of its evaluations, in order, each event once.
 
-    Interrupted anywhere, it can be called again; what has arrived leaves the folder.
+    It may be interrupted anywhere and called again: the cursor beside the journal says what has arrived.
 
     Args:
-        folder: of a sweep that does not run; None: the newest in `runs/`.
-        uri: of the store; None: the one that the sweep was tracked in. Credentials are those in MLFLOW_TRACKING_URI,
-            where that names the same store, else what MLflow and a database's driver take from the environment.
-        drop: give up what can never be sent, because MLflow refuses it or a file is gone.
+        folder: Folder of a sweep that does not run; None for the newest in `runs/`.
+        uri: Address of the store; None for the one that the sweep was tracked in. Credentials are those in
+            MLFLOW_TRACKING_URI, where that names the same store, else what MLflow and a database's driver take from
+            the environment.
+        drop: True to give up what can never be delivered, because MLflow refuses it or a file is gone.
 
     Raises:
-        RequestError: there is no such sweep, it runs, or its store does not answer, is not known or is another one.
+        RequestError: If there is no such sweep, it runs, its journal is damaged, or its store does not answer, is
+            unknown or is another one.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> _ = (folder / "sweep.yaml").write_text("name: digits")
+        >>> sync(folder).left
+        0
     """
     folder = (folder or newest(DEFAULT_STORAGE)).resolve()
     if not folder.is_dir():
         raise RequestError(f"no folder {folder}", hint="give a sweep's folder")
-    name, told = _settings(folder)
-    with _alone(folder):
-        content = lines(folder)
-        if not content:
-            return Synced(str(folder))
-        address = uri or _address(folder, content[0].get("store"), told)
-        spool = Spool(folder, content[0].get("store", store_of(folder, address)))
-        jobs = spool.read()
-        check_runs(address, {job.run._id for job in jobs if job.run._id})
-        done = spool.send(jobs, TrackingClient(*connect(address, name, folder)), drop=drop)
-        left = lines(folder)
-        elsewhere = {line["store"] or "the folder's own store" for line in left if not spool.holds(line)}
-        others = [f"meant for {store}; sync once more" for store in sorted(elsewhere)]
-        return Synced(str(folder), mask(address), done.sent, len(left), done.dropped, (*done.notes, *others))
+    name, setting = _settings(folder)
+    evaluations = sorted(path.parent for path in folder.glob(f"evaluation.*/{JOURNAL_FILE}"))
+    journals = [path for path in (folder, *evaluations) if (path / JOURNAL_FILE).is_file()]
+    with _locked(journals):
+        pending = [
+            (cursor, count) for path in journals for cursor in read_cursors(path) if (count := remaining(cursor))
+        ]
+        if not pending:
+            return SyncResult(str(folder))
+        store = pending[0][0].store
+        address = uri or _address(folder, store, setting)
+        found: list[SyncResult] = []
+        for cursor, count in pending:
+            if cursor.store != store:
+                where = cursor.store or "the folder's own store"
+                found.append(SyncResult("", left=count, notes=(f"meant for {where}; sync once more",)))
+            else:
+                found.append(_deliver(cursor, folder, name, address, drop))
+    return SyncResult(
+        str(folder),
+        mask(address),
+        sum(each.sent for each in found),
+        sum(each.left for each in found),
+        sum(each.dropped for each in found),
+        tuple(note for each in found for note in each.notes),
+    )
 
 
-def _entries(count: int) -> str:
-    return f"{count} entr{'y' if count == 1 else 'ies'}"
+def _pause(call: Call, error: Exception) -> bool:  # noqa: ARG001
+    if call.tries >= TRIES:
+        return False
+    time.sleep(PAUSE)
+    return True
+
+
+def _deliver(cursor: Cursor, folder: Path, name: str, address: str, drop: bool) -> SyncResult:
+    """Deliver one journal to the store at `address`; however this ends, the cursor says what has arrived."""
+    history = History(cursor.folder, keep_reports=False)
+    check_run(address, name, _uuid(cursor, history) if cursor.offset else None)
+    client = TrackingClient(*connect(address, name, folder), resumed=True)
+    delivery = Delivery(cursor, client.send, _pause, tries=TRIES, drop=drop)
+    try:
+        while delivery.advance():
+            pass
+    finally:  # also on Ctrl-C; what was on its way then is sent again, which does no harm
+        delivery.save()
+    left = delivery.remaining() + len(cursor.refused)
+    return SyncResult("", "", delivery.sent, left, delivery.dropped, _notes(delivery))
+
+
+def _uuid(cursor: Cursor, history: History) -> str:
+    history.load(cursor.folder / JOURNAL_FILE)
+    return history.uuid
+
+
+def _notes(delivery: Delivery) -> tuple[str, ...]:
+    """Why calls did not arrive, one line for each kind of call and of reason."""
+    notes: dict[tuple[str, str], list[str]] = {}
+    for failure in delivery.failures:
+        notes.setdefault(failure.kind, []).append(f"run {failure.run!r}: {failure.reason}")
+    return tuple(
+        f"{op} of {whys[0]}" + (f" (and {len(whys) - 1} more)" if len(whys) > 1 else "")
+        for (op, _), whys in notes.items()
+    )
+
+
+def _events(count: int) -> str:
+    return f"{count} event{'' if count == 1 else 's'}"
 
 
 def _settings(folder: Path) -> tuple[str, str | None]:
     """The experiment's name, and the store's address, of the sweep file.
 
     Raises:
-        RequestError: it is not there, or is none.
+        RequestError: If there is no such file, or it is no sweep file.
     """
     path = folder / "sweep.yaml"
     try:
         content = yaml.safe_load(read_text(path, "sweep file"))
     except yaml.YAMLError as error:
-        raise RequestError(f"{path} is no YAML") from error
+        raise RequestError(f"{path} must be YAML") from error
     try:
         return str(content["name"]), content.get("tracking", {}).get("uri")
     except (AttributeError, LookupError, TypeError) as error:
-        raise RequestError(f"{path} is not what a sweep keeps of its file", hint="is this a sweep's folder?") from error
+        raise RequestError(f"{path} must be the sweep file of a sweep", hint="is this a sweep's folder?") from error
 
 
-def _address(folder: Path, store: str | None, told: str | None) -> str:
-    """Where entries go that are meant for `store`; None: an older file does not say. The sweep file may have `told`.
-
-    Raises:
-        RequestError: nobody knows.
-    """
-    own = folder / "mlflow.db"
-    known = [uri for uri in (told, os.environ.get("MLFLOW_TRACKING_URI")) if uri]
-    if store:
-        return next((uri for uri in known if bare(uri) == store), store)
-    if store == "" or own.is_file():
-        return sqlite_uri(own)
-    if not known:
-        raise RequestError(f"no MLflow store in {folder}", hint="set MLFLOW_TRACKING_URI, or give --tracking-uri")
-    return known[0]
+def _address(folder: Path, store: str, setting: str | None) -> str:
+    """The address of a store; credentials come from the sweep file's setting or from the environment."""
+    if not store:
+        return sqlite_uri(folder / "mlflow.db")
+    known = [uri for uri in (setting, os.environ.get("MLFLOW_TRACKING_URI")) if uri]
+    return next((uri for uri in known if bare(uri) == store), store)
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Nobody runs the sweep within this block; where the file system knows no locks, or it has no journal, who knows.
+def _locked(folders: list[Path]) -> Iterator[None]:
+    """Keep sweeps from running in `folders` meanwhile, where the file system has locks.
 
     Raises:
-        RequestError: somebody does.
+        RequestError: If one runs.
     """
     with contextlib.ExitStack() as held:
-        try:
-            if (folder / JOURNAL).is_file():
-                file = held.enter_context((folder / JOURNAL).open("ab"))
+        for folder in folders:
+            try:
+                file = held.enter_context((folder / JOURNAL_FILE).open("ab"))
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            hint = "it sends what is left when it ends"
-            raise RequestError(f"another process runs the sweep in {folder}", hint=hint) from error
-        except OSError:
-            pass
+            except BlockingIOError as error:
+                hint = "it delivers what is left when it ends"
+                raise RequestError(f"another process runs the sweep in {folder}", hint=hint) from error
+            except OSError:
+                pass
         yield

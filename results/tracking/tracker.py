@@ -1,73 +1,82 @@
-"""Everything that roletune says to MLflow, from a background thread: a dead server never slows training.
-
-`Tracker` turns each call into a job for `results.tracking.delivery`; what cannot be sent is kept by `results.tracking.spool`.
-"""
+"""The tracker of a sweep: its runs are written to the journal, and a background thread delivers them to MLflow."""
 
 from __future__ import annotations
 
 import contextlib
-import getpass
 import logging
-import math
 import numbers
 import os
-import posixpath
-import re
-import time
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
+from results.runlog import events
+from results.runlog.events import Event
 from results.tracking.client import TrackingClient
-from results.tracking.delivery import BATCH, DeliveryThread, Job, Run
-from results.tracking.spool import Spool, store_of
-from results.tracking.store import answer, connect, cut, one_line, reason, sqlite_uri
+from results.tracking.cursor import Cursor, store_name
+from results.tracking.delivery import DeliveryThread, remaining
+from results.tracking.store import connect, one_line, reason, sqlite_uri
 from spaces.core.errors import RequestError
 from spaces.core.redaction import mask
 
 if TYPE_CHECKING:  # importing MLflow takes seconds
     from mlflow.tracking import MlflowClient
 
-__all__ = ["ENDS", "Run", "Tracker"]
+__all__ = ["ENDS", "EventWriter", "Tracker"]
 
 ENDS = ("FINISHED", "FAILED", "KILLED")
+"""Statuses that a run ends with."""
 
 _log = logging.getLogger("roletune.tracking")
 
 
-class Tracker:
-    """Tells MLflow about runs, and never makes the caller wait but in `open`, `flush` and `close`.
+class EventWriter(Protocol):
+    """A sweep's journal, as the tracker needs it."""
 
-    Names are made legal (`acc@1` becomes `acc_1`), values are cut to MLflow's limits, credentials are masked.
-    `uri` is the store's address as it may be shown; `experiment_id` is MLflow's.
+    folder: Path
+
+    def write(self, event: Event) -> None:
+        """Append an event."""
+
+
+class Tracker:
+    """Writes runs to a journal and delivers the journal to MLflow; only `open`, `flush` and `close` wait.
+
+    Runs are named; no two runs of a journal have the same name. Names are made legal (`acc@1` becomes `acc_1`), values
+    are cut to MLflow's limits, and credentials are masked.
+
+    Args:
+        folder: Folder of the sweep.
+        uri: Address of the store.
+        experiment_id: MLflow's id of the experiment.
+        client: Client of the store.
+
+    Attributes:
+        uri: Address of the store, without a password.
+        experiment_id: MLflow's id of the experiment.
     """
 
     def __init__(self, folder: Path, uri: str, experiment_id: str, client: MlflowClient) -> None:
-        """Use `open`; this is for a client that is already connected."""
         self.uri = mask(uri)
         self.experiment_id = experiment_id
+        self._folder, self._store = folder, store_name(folder, uri)
         self._client = client
-        self._calls = TrackingClient(client, experiment_id)
-        self._spool = Spool(folder, store_of(folder, uri))
-        self._ticket: str | None = None
-        self._open: dict[Run, None] = {}
-        self._known: dict[str, tuple[str, set[str]]] = {}
-        self._closed = False
-        self._sender = DeliveryThread(self._calls.send)
+        self._journal: EventWriter | None = None
+        self._thread: DeliveryThread | None = None
+        self._open: dict[str, None] = {}
 
     @classmethod
     def open(cls, folder: Path, experiment: str, uri: str | None = None) -> Tracker:
-        """Connect to the store, and make the experiment if it is new.
+        """Connect to the store, and create the experiment if it is new.
 
         Args:
-            folder: the sweep's folder; it holds the default store, and what could not be sent.
-            experiment: name of the experiment.
-            uri: of the store; None takes `MLFLOW_TRACKING_URI`, else SQLite in `folder`.
+            folder: Folder of the sweep; it holds the default store.
+            experiment: Name of the experiment.
+            uri: Address of the store; None for `MLFLOW_TRACKING_URI`, else SQLite in `folder`.
 
         Raises:
-            RequestError: the store does not answer, is of no known kind, or the experiment was deleted.
+            RequestError: If the store does not answer, is of an unknown kind, or the experiment was deleted.
         """
         folder = Path(folder).resolve()
         uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(folder / "mlflow.db")
@@ -75,167 +84,135 @@ class Tracker:
         return cls(folder, uri, experiment_id, client)
 
     def __repr__(self) -> str:
-        """The store and the experiment."""
         return f"Tracker({self.uri!r}, experiment_id={self.experiment_id!r})"
+
+    def follow(self, journal: EventWriter) -> Self:
+        """Deliver the events of `journal` from now on, after those that an earlier session has left.
+
+        Raises:
+            RequestError: If the cursor is damaged, or cannot be written.
+        """
+        cursor = Cursor.open(journal.folder, self._store)
+        client = TrackingClient(self._client, self.experiment_id, resumed=cursor.known)
+        self._journal, self._thread = journal, DeliveryThread(cursor, client.send)
+        return self
+
+    # What runs log ----------------------------------------------------------------------------------------------------
 
     def start(
         self,
-        name: str,
+        run: str,
         *,
-        parent: Run | None = None,
+        parent: str | None = None,
         tags: Mapping[str, str] = {},
         params: Mapping[str, object] = {},
         description: str = "",
-    ) -> Run:
-        """Begin a run, or go on with the one of that name that `recall` found; nested `params` are flattened with dots.
+    ) -> str:
+        """Begin a run, or go on with the one of that name; return its name.
 
-        MLflow's parameters never change: those that a run has already stay as they are.
+        Args:
+            run: Name of the run.
+            parent: Name of the run above it; a child's children become children of its parent.
+            tags: Tags by name.
+            params: Parameters; nested ones are flattened with dots. A run keeps those that it has.
+            description: Markdown.
         """
-        known, there = self._known.pop(name, (None, set()))
-        run = Run(name, parent, ticket=self._ticket_of(name, parent))
-        if known is not None:
-            run._id = known
-            run._settled.set()
-            self._sender.add(Job("reopen", run))
-        else:
-            fixed = {"mlflow.source.name": "roletune", "mlflow.user": _user(), "roletune.ticket": run._ticket}
-            note = {"mlflow.note.content": description} if description else {}
-            self._sender.add(Job("start", run, {"tags": _tags({**fixed, **note, **tags}), "at": _now()}))
+        flat = {name: mask(str(value)) for name, value in _flat(params)}
         self._open[run] = None
-        values = {_key(k): cut(mask(str(v)), 6000) for k, v in _flat(params) if _key(k) not in there}
-        if values:
-            self._sender.add(Job("params", run, {"params": values}))
+        self._write(
+            events.RunStarted(run=run, parent=parent, tags=_masked(tags), params=flat, description=mask(description))
+        )
         return run
 
-    def recall(self, ticket: str, name: str) -> None:
-        """The parent of all runs has this ticket; if it and its children are in the store, `start` goes on with them.
-
-        What an earlier process could not send is sent before, and waited for.
-
-        Args:
-            ticket: by which the parent is found again.
-            name: of the parent, as `start` will be told; no two of its children have one name.
+    def log(self, run: str, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Log metrics at a step; a metric's first NaN or infinity becomes a tag `nonfinite/NAME` instead.
 
         Raises:
-            RequestError: the store does not answer, or what waits cannot be read.
+            RequestError: If a value is not a number; none of the metrics is logged then.
         """
-        self._ticket = ticket
-        if waiting := self._spool.read():
-            for note in self._spool.send(waiting, self._calls).notes:
-                _log.warning("MLflow could not be told what an earlier process had kept: %s", note)
-        for parent in self._search(f"tags.`roletune.ticket` = '{ticket}'"):
-            self._known = {
-                run.info.run_name: (run.info.run_id, set(run.data.params))
-                for run in self._search(f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
-            }
-            self._known[name] = (parent.info.run_id, set(parent.data.params))
+        values = {str(name): _number(name, value) for name, value in metrics.items()}
+        self._write(events.MetricsLogged(run=run, metrics=values, step=int(step)))
 
-    def points(self, run: Run, metric: str) -> int:
-        """How many values of `metric` an earlier process has sent for a run.
-
-        Raises:
-            RequestError: the store does not answer.
-        """
-        if run._id is None:
-            return 0
-        run_id = run._id
-        return answer(self._client, lambda client: len(client.get_metric_history(run_id, _key(metric))))
-
-    def log(self, run: Run, metrics: Mapping[str, float], step: int = 0, at: int | None = None) -> None:
-        """Log numbers at a step; a metric's first NaN or infinity becomes a tag `nonfinite/NAME` instead.
-
-        Args:
-            run: that they belong to.
-            metrics: by name.
-            step: their place on the x axis.
-            at: when they were measured, in milliseconds since 1970; None: now.
-
-        MLflow keeps NaN in SQLite as 0 with a flag and infinity as 1.8e308, which spoils plots and sorting.
-
-        Raises:
-            RequestError: a value is not a number; none of the metrics is logged then.
-        """
-        values = {_key(name): _number(name, value) for name, value in metrics.items()}
-        now = _now() if at is None else at
-        points = [(name, value, now, int(step)) for name, value in values.items() if math.isfinite(value)]
-        odd = {n: v for n, v in values.items() if not math.isfinite(v) and n not in run._nonfinite}
-        run._nonfinite.update(odd)
-        self.tag(run, {f"nonfinite/{name}": f"{value} at step {step}" for name, value in odd.items()})
-        for at in range(0, len(points), BATCH):
-            self._sender.log(run, points[at : at + BATCH], {})
-
-    def tag(self, run: Run, tags: Mapping[str, str]) -> None:
-        """Set tags; a later value of the same tag replaces the earlier one."""
+    def tag(self, run: str, tags: Mapping[str, str]) -> None:
+        """Set tags; a later value of a tag replaces the earlier one."""
         if tags:
-            self._sender.log(run, [], _tags(tags))
+            self._write(events.TagsSet(run=run, tags=_masked(tags)))
 
-    def artifact(self, run: Run, path: Path) -> None:
-        """Upload a file or folder; it must be there until it is sent."""
-        self._sender.add(Job("artifact", run, {"path": str(Path(path).absolute())}))
+    def artifact(self, run: str, path: Path) -> None:
+        """Upload a file or folder; it must be there until it is delivered."""
+        self._write(events.ArtifactWritten(run=run, path=self._relative(path)))
 
-    def text(self, run: Run, text: str, name: str) -> None:
+    def text(self, run: str, text: str, name: str) -> None:
         """Upload `text` as the artifact `name`."""
-        self._sender.add(Job("text", run, {"text": mask(text), "name": name}))
+        self._write(events.TextWritten(run=run, text=mask(text), name=name))
 
     def model(
         self,
-        run: Run,
+        run: str,
         path: Path,
         name: str,
         tags: Mapping[str, str],
         description: str,
         metrics: Sequence[tuple[str, float, int, int]] = (),
     ) -> None:
-        """Make the MLflow model in the folder `path` a version of the registered model `name`, once for each run.
+        """Make the MLflow model in a folder a version of a registered model, once for each run.
 
         Args:
-            run: that trained it.
-            path: it must be there until it is sent.
-            name: of the registered model, made if it is new.
-            tags: of the version.
-            description: of the version, in Markdown.
-            metrics: of the model: name, value, time in milliseconds, step.
+            run: Name of the run that trained it.
+            path: Folder of the model; it must be there until it is delivered.
+            name: Name of the registered model, created if it is new.
+            tags: Tags of the version.
+            description: Description of the version in Markdown.
+            metrics: Metrics of the model: (name, value, time in ms since 1970, step).
         """
-        told = {"name": name, "tags": _tags(tags), "description": description, "metrics": [list(m) for m in metrics]}
-        self._sender.add(Job("model", run, {"path": str(Path(path).absolute()), **told}))
+        self._write(
+            events.ModelExported(
+                run=run,
+                path=self._relative(path),
+                name=name,
+                tags=_masked(tags),
+                description=description,
+                metrics=tuple(metrics),
+            )
+        )
 
-    def finish(self, run: Run, status: str = "FINISHED", error: str = "") -> None:
+    def finish(self, run: str, status: str = "FINISHED", error: str = "") -> None:
         """End a run, once; the error goes to the tag `error`, on one line of at most 500 characters.
 
         Raises:
-            RequestError: `status` is none of `ENDS`.
+            RequestError: If `status` is none of `ENDS`.
         """
         _check_end(status)
-        if run not in self._open:
-            return
-        if error:
-            self.tag(run, {"error": one_line(error, 500)})
-        self._sender.add(Job("finish", run, {"status": status, "at": _now()}))
-        self._open.pop(run)
+        if run in self._open:
+            self._open.pop(run)
+            self._write(events.RunEnded(run=run, status=status, error=one_line(error, 500)))
+
+    # Delivery ---------------------------------------------------------------------------------------------------------
 
     def flush(self, timeout: float = 60.0) -> bool:
-        """Wait until all is sent; False if that took longer than `timeout` seconds."""
-        return self._sender.wait(timeout)
+        """Wait until all is delivered; return False if that took longer than `timeout` seconds."""
+        return self._thread is None or self._thread.wait(timeout)
 
     def close(self, status: str = "KILLED", error: str = "") -> None:
-        """End the runs still open, send what is left while that moves, and write down what could not be sent.
+        """End the runs still open, and deliver the rest as long as something moves.
 
         Raises:
-            RequestError: `status` is none of `ENDS`.
+            RequestError: If `status` is none of `ENDS`.
         """
         _check_end(status)
-        if self._closed:
+        if self._journal is None or self._thread is None:
             return
-        for run in reversed(list(self._open)):  # children before their parent
-            self.finish(run, status, error)
-        self._closed = True
+        thread = self._thread
         try:
-            self._sender.drain()
-        finally:  # also on a second Ctrl-C
-            self._keep(self._sender.stop())
+            self._write(events.SessionEnded(status=status, error=one_line(error, 500)))
+        finally:  # also where the disk is full
+            self._journal = self._thread = None
+            try:
+                thread.drain()
+            finally:  # also on a second Ctrl-C
+                self._tell_rest(thread.stop())
 
     def __enter__(self) -> Self:
-        """This tracker."""
         return self
 
     def __exit__(
@@ -249,44 +226,35 @@ class Tracker:
         else:
             self.close("FAILED", f"{type(error).__name__}: {error}")
 
-    def _search(self, query: str) -> list[Any]:
-        """All runs of the experiment that `query` finds."""
-
-        def pages(client: MlflowClient) -> list[Any]:
-            found: list[Any] = []
-            token = None
-            while True:
-                page = client.search_runs([self.experiment_id], query, max_results=1000, page_token=token)
-                found += page
-                if not (token := page.token):
-                    return found
-
-        return answer(self._client, pages)
-
-    def _ticket_of(self, name: str, parent: Run | None) -> str | None:
-        """Where runs are recalled, a child's follows from its parent's, so that no process makes the run again."""
-        if self._ticket is None:
-            return None
-        return self._ticket if parent is None else uuid.uuid5(uuid.UUID(self._ticket), name).hex
-
-    def _keep(self, jobs: list[Job]) -> None:
-        if not jobs:
-            return
-        what = f"{len(jobs)} entries for MLflow at {self.uri} could not be sent"
+    def _tell_rest(self, cursor: Cursor) -> None:
         try:
-            path = self._spool.add(jobs)
-            _log.warning("%s: %s keeps them; send them with `roletune sync %s`", what, path, path.parent)
-        except RequestError as error:
-            _log.warning("%s, nor kept: %s", what, reason(error))
+            left = remaining(cursor)
+        except (RequestError, OSError) as error:
+            _log.warning("MLflow at %s may lack events of the journal: %s", self.uri, reason(error))
+            return
+        if left:
+            what = "1 event" if left == 1 else f"{left} events"
+            hint = f"the journal keeps them: deliver them with `roletune sync {self._folder}`"
+            _log.warning("%s for MLflow at %s could not be delivered; %s", what, self.uri, hint)
+
+    def _write(self, event: Event) -> None:
+        if self._journal is None:
+            raise RequestError("the tracker must follow a journal, and must not be closed", value=event.kind)
+        self._journal.write(event)
+
+    def _relative(self, path: Path) -> str:
+        """The path as the journal keeps it: the folder of a sweep may be moved."""
+        assert self._journal is not None
+        path, folder = Path(path).absolute(), self._journal.folder
+        if path.is_relative_to(folder):
+            return path.relative_to(folder).as_posix()
+        if path.is_relative_to(self._folder):  # of an evaluation, whose journal is in a folder of the sweep's
+            return os.path.relpath(path, folder)
+        return str(path)
 
 
-def _key(name: object) -> str:
-    """A legal name for MLflow: no odd characters, no path that means another one."""
-    return posixpath.normpath(re.sub(r"[^/\w.\- :]", "_", str(name))).lstrip("/.")[:250] or "_"
-
-
-def _tags(tags: Mapping[str, object]) -> dict[str, str]:
-    return {_key(name): cut(mask(str(value)), 8000) for name, value in tags.items()}
+def _masked(tags: Mapping[str, object]) -> dict[str, str]:
+    return {name: mask(str(value)) for name, value in tags.items()}
 
 
 def _flat(params: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
@@ -307,15 +275,4 @@ def _number(name: str, value: Any) -> float:
 
 def _check_end(status: str) -> None:
     if status not in ENDS:
-        raise RequestError(f"a run ends as one of {', '.join(ENDS)}", value=status)
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container without a user database
-        return "unknown"
-
-
-def _now() -> int:
-    return int(time.time() * 1000)
+        raise RequestError(f"the status of a run must be one of {', '.join(ENDS)}", value=status)

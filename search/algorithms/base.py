@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,6 @@ from search.algorithms.registry import Capabilities, SearchSettings, label
 from search.execution.journal import Journal
 from search.execution.members import Member, Outcome
 from spaces import Genome, Phase, Schedule, Space, WorkError
-from spaces.core.io import write_atomic
 from spaces.schedule.schedule import ROLES
 from trainables.hard.game import replayable
 from trainables.task import Task
@@ -86,12 +84,8 @@ class SearchAlgorithm(Capabilities, ABC):
         """Draw the members and read from the journal how far their search is."""
         self.name, self.task, self.search, self.space, self.seed = name, task, search, space, seed
         self._journal, self._callback = journal, callback
-        self._lineage = journal.folder / f"{name}.lineage.jsonl"
-        self._population = journal.folder / f"{name}.population.json"
-        self.exploits = journal.copies(name)
+        self.exploits = journal.history.exploits(name)
         self.members = self.draw()
-        if self.exploits:  # the file may lack what the journal has
-            write_atomic(self._lineage, "".join(_line(event) for event in self.exploits))
 
     # What a subclass defines ----------------------------------------------------------------------------------------
 
@@ -134,7 +128,6 @@ class SearchAlgorithm(Capabilities, ABC):
                 f"the lineage of {best.name} must match the history in its checkpoint, but does not; please report this"
             )
         origin = {"run": best.name, "value": best.score, "parents": list(line.members[:-1])}
-        self._write()
         return SearchResult(
             self.schedule(line.phases, best, provenance, origin), best, tuple(self.exploits), best.score
         )
@@ -195,33 +188,9 @@ class SearchAlgorithm(Capabilities, ABC):
         starts = {m.name: m.source for m in self.members if isinstance(m.source, Genome)}
         return ancestry(member, epochs, starts, self.exploits)
 
-    # Files for readers of a running search --------------------------------------------------------------------------
-
-    def _write_copies(self, copies: Sequence[Exploit]) -> None:
-        """Append copies to the lineage file."""
-        if copies:
-            with self._lineage.open("a", encoding="utf-8") as file:
-                file.write("".join(_line(event) for event in copies))
-
-    def _write(self) -> None:
-        """Write the members' last scores; a member that has copied since has none of its own."""
-        members = []
-        for member in self.members:
-            progress = self._journal.progress(member.name)
-            score = progress.score(self.search.interval)
-            scored = {"epoch": progress.epoch, "score": None if math.isnan(score) else score}
-            members.append({"name": member.name, "start": member.source.to_json(), **scored})
-        kind = label(self.search.algorithm)
-        content = {"name": self.name, "role": self.task.role, "kind": kind, "image": self.task.image.to_json()}
-        write_atomic(self._population, json.dumps({**content, "members": members}) + "\n")
-
 
 def member_seed(seed: int, role: str, *numbers: int) -> int:
     """Return a seed for one purpose; close numbers give unrelated seeds."""
     # NumPy takes [1] and [1, 0] for the same, so no word but the seed may be 0.
     words = [seed, 1 + ROLES.index(role), *(1 + number for number in numbers)]
     return int(np.random.SeedSequence(words).generate_state(1)[0])
-
-
-def _line(event: Exploit) -> str:
-    return json.dumps(event.to_json()) + "\n"

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
-from results.runlog.lineage import Exploit
 from search.algorithms.pbt import PBT
 from spaces import Genome
 
@@ -25,9 +23,7 @@ class PB2(PBT):
 
         starts = {member.name: member.source for member in self.members if isinstance(member.source, Genome)}
         rewards = RewardHistory(TimeVaryingBandit(self.space, self.search.interval), starts)
-        for event in self._journal.notes("perturbed"):
-            if event["stage"] == self.name:
-                scores = {name: math.nan if score is None else score for name, score in event["scores"].items()}
-                rewards.scored(event["epoch"], scores)
-                rewards.copied(Exploit.from_json(copy) for copy in event["copies"])
+        for perturbation in self._journal.history.perturbations(self.name):
+            rewards.scored(perturbation.epoch, perturbation.scores)
+            rewards.copied(perturbation.copies)
         return rewards

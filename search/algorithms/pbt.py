@@ -51,15 +51,12 @@ class PBT(SearchAlgorithm):
         return None
 
     def _perturbed(self, epoch: int, scores: dict[str, float], copies: list[Exploit]) -> None:
-        self._journal.perturbed(self.name, epoch, scores, copies)
+        generation = epoch // self.search.interval
+        self._journal.perturbed(self.name, epoch, scores, copies, generation)
         self.exploits += copies
-        self._write_copies(copies)
-        self._write()
         if self._callback is not None:
-            for event in copies:
-                self._callback.exploited(event)
             count = (self.search.epochs - 1) // self.search.interval
-            self._callback.generation(epoch // self.search.interval, count, scores)
+            self._callback.generation(generation, count, scores, len(copies))
 
 
 class PBA(PBT):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, ClassVar
 
+from results.runlog.events import RungDecided
 from search.algorithms.base import SearchAlgorithm
 from search.algorithms.registry import SearchSettings
 from search.algorithms.rungs import RungResult, budget
@@ -38,11 +39,9 @@ class EarlyStopping(SearchAlgorithm):
             tie_break=TIE_BREAKS[self.search.tie_break],
             on_rung=self._compared,
         )
-        for event in self._journal.notes("parted"):
-            if event["stage"] == self.name:
-                for name, (index, *numbers) in event["standings"].items():
-                    score, tie = (math.nan if number is None else number for number in numbers)
-                    halving.recall(event["epoch"], RungResult(name, index, score, tie), went_on=name in event["kept"])
+        for rung in self._journal.history.rungs(self.name):
+            for name, standing in rung.standings.items():
+                halving.recall(rung.epoch, RungResult(name, *standing), went_on=name in rung.kept)
         return halving
 
     def _compared(self, epoch: int, scores: dict[str, float], kept: tuple[str, ...]) -> None:
@@ -51,12 +50,10 @@ class EarlyStopping(SearchAlgorithm):
         standings = {}
         for name, score in scores.items():
             last = self._journal.progress(name).last
-            numbers = (score, last.metrics.get(tie, math.nan) if last else math.nan)
-            standings[name] = [index[name], *(None if math.isnan(number) else number for number in numbers)]
-        self._journal.note("parted", stage=self.name, epoch=epoch, standings=standings, kept=list(kept))
-        self._write()
+            standings[name] = index[name], score, last.metrics.get(tie, math.nan) if last else math.nan
+        self._journal.write(RungDecided(stage=self.name, epoch=epoch, standings=standings, kept=kept))
         if self._callback is not None:
-            self._callback.parted(epoch, scores, kept)
+            self._callback.rung(epoch, scores, kept)
 
 
 class SuccessiveHalving(EarlyStopping):

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from results.runlog.events import GenomeSuggested
 from search.algorithms.base import SearchAlgorithm, member_seed
 from search.algorithms.registry import SearchSettings
 from search.algorithms.successive_halving import EarlyStopping
@@ -54,12 +55,11 @@ class TPE(SearchAlgorithm):
         self._sized = "size" in self.search.objective and self.task.role == "student"
         self._suggested: list[tuple[dict[str, Any], dict[str, Any]]] = []
         self._finished: dict[int, FrozenTrial] = {}
-        known = [event for event in self._journal.notes("suggested") if event["stage"] == self.name]
+        known = self._journal.history.suggestions(self.name)
         for event in known:
-            self._suggested.append((event["params"], parse_distributions(event["distributions"])))
+            self._suggested.append((dict(event.params), parse_distributions(event.distributions)))
         return tuple(
-            self.member(index, Genome.from_json(event["genome"]), cohort=event["cohort"])
-            for index, event in enumerate(known)
+            self.member(index, Genome.from_json(event.genome), cohort=event.cohort) for index, event in enumerate(known)
         )
 
     def searcher(self, others: Sequence[Member]) -> Suggestions | None:
@@ -88,8 +88,9 @@ class TPE(SearchAlgorithm):
         self._tell(cohort)
         study = self._study(member_seed(self.seed, self.task.role, 3, index))
         genome, params, distributions, plain = ask(study, self.space)
-        content = {"genome": genome.to_json(), "cohort": cohort, "params": params, "distributions": plain}
-        self._journal.note("suggested", stage=self.name, **content)
+        self._journal.write(
+            GenomeSuggested(stage=self.name, genome=genome.to_json(), cohort=cohort, params=params, distributions=plain)
+        )
         self._suggested.append((params, distributions))
         self.members = (*self.members, self.member(index, genome, cohort=cohort))
         return self.members[-1]

@@ -47,9 +47,9 @@ def export(
     """Take the best policy out of a sweep, finished or not; or, with --from, one that was made elsewhere."""
     if kind is None:
         _refuse("goes with --from", {"--epochs": epochs, "--size": size, "--fill": fill})
-        from results.runlog.export import export as take
+        from results.runlog.export import export_policy
 
-        schedule = take(run, role, tracking_uri, own or ())
+        schedule = export_policy(run, role, tracking_uri, own or ())
     else:
         _refuse("goes without --from", {"--tracking-uri": tracking_uri})
         schedule = _read(kind, run, role, epochs, size, fill)

@@ -1,4 +1,4 @@
-"""What a person sees while a sweep runs: stage, generation, best so far, time left."""
+"""Progress of a sweep on the terminal: stage, generation, best score so far, time left."""
 
 from __future__ import annotations
 
@@ -11,15 +11,19 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 
 class ProgressReporter:
-    """Progress on a terminal as one living line, elsewhere as a line per event.
+    """Progress bar on a terminal, elsewhere one line per event.
 
     Args:
-        console: written to; None keeps quiet.
-        total: epochs of training in the whole sweep, over all trials.
+        console: Console to write to; None prints nothing.
+        total: Epochs of training in the whole sweep, over all trials.
+
+    Example:
+        >>> with ProgressReporter(None, total=2) as reporter:
+        ...     reporter.stage("student search")
+        ...     reporter.epoch(0.5)
     """
 
     def __init__(self, console: Console | None, total: int) -> None:
-        """Prepare the line; it appears on entering."""
         self._console = console
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -38,35 +42,33 @@ class ProgressReporter:
         self._generation = ""
 
     def __enter__(self) -> Self:
-        """Show the line."""
         self._progress.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Take the line away."""
         self._progress.stop()
 
     def stage(self, title: str) -> None:
-        """A new stage begins."""
+        """Begin a new stage."""
         self._title, self._best, self._generation = title, -math.inf, ""
         self.say(f"[bold]{title}[/bold]")
         self._describe()
 
     def epoch(self, score: float | None) -> None:
-        """One epoch of one trial was trained; `score` is its validation accuracy, if it was measured."""
+        """Count one epoch of one trial; `score` is its validation accuracy, None or NaN if it was not measured."""
         if score is not None and score > self._best:
             self._best = score
         self._progress.advance(self._task)
         self._describe()
 
     def skip(self, epochs: int) -> None:
-        """`epochs` of a trial that failed will not come."""
+        """Count epochs that will not be trained in this session."""
         self._progress.advance(self._task, epochs)
 
     def generation(self, number: int, count: int, scores: dict[str, float], copies: int) -> None:
-        """The population was perturbed."""
+        """Show that the population was perturbed."""
         known = [score for score in scores.values() if not math.isnan(score)]
         spread = f"{min(known):.3f} … {max(known):.3f}" if known else "no score"
         self._generation = f"generation {number}/{count}"
@@ -75,7 +77,7 @@ class ProgressReporter:
         self._describe()
 
     def say(self, text: str) -> None:
-        """A line that stays."""
+        """Print a line that stays."""
         if self._console is not None:
             self._progress.console.print(text, highlight=False)
 

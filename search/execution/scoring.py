@@ -10,6 +10,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
+from results.runlog.events import TrialTested
 from search.config.schema import ResourceConfig
 from search.execution.journal import Journal
 from search.execution.members import Outcome
@@ -54,18 +55,17 @@ def score_once(
         The scores by the training's name, and name → why for what could not be scored.
     """
     whole = {each.name: each.checkpoint for each in outcomes if not each.error and each.checkpoint is not None}
-    known = {note["training"] for note in journal.notes("tested")}
+    tests = journal.history.tests
     failed: dict[str, str] = {}
-    unknown = {name: checkpoint for name, checkpoint in whole.items() if name not in known}
+    unknown = {name: checkpoint for name, checkpoint in whole.items() if name not in tests}
     scored = score_all(task, unknown, bits, resources)
     meanwhile()
     for name, score, why in scored:
         if score is None:
             failed[name] = why
         else:
-            journal.note("tested", training=name, score=score)
-    scores = {note["training"]: Tested(note["score"], note["at"]) for note in journal.notes("tested")}
-    return {name: scores[name] for name in whole if name in scores}, failed
+            journal.write(TrialTested(trial=name, scores=score))
+    return {name: Tested(tests[name].scores, tests[name].at) for name in whole if name in tests}, failed
 
 
 def score_all(

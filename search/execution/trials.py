@@ -6,7 +6,7 @@ import errno
 import math
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,13 +18,15 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
+from results.analysis.choices import told
+from results.runlog.events import TrialStarted
 from results.runlog.members import METRIC, Report
 from search.algorithms.pbt_scheduler import Members
 from search.config.schema import ResourceConfig
 from search.execution.journal import Journal, Progress
 from search.execution.members import EPOCH, Member, Outcome, member_name
 from search.execution.ray_patches import idle_deaths_survived, own_errors_told
-from spaces import RoletuneError, WorkError
+from spaces import Genome, RoletuneError, WorkError
 from spaces.core.redaction import mask
 from trainables.ray_trainable import RoleTrial, Worker
 from trainables.task import Task
@@ -44,24 +46,60 @@ R = TypeVar("R")
 
 
 class JournalCallback(tune.Callback):
-    """Keeps the journal while trials run; whoever wants to be told more is derived from it.
+    """Records in the journal what trials report; `SweepCallback` adds progress and a watchdog.
 
     Args:
-        journal: of the sweep.
+        journal: Journal of the sweep.
     """
 
     def __init__(self, journal: Journal) -> None:
-        """Nothing happened yet."""
         self.journal = journal
+        self.task: Task | None = None
+        self._started: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
         """Ray pickles its callbacks beside the trials; there is nothing in this one to restore."""
         return {}
 
+    def begin(self, task: Task, members: Sequence[Member]) -> None:
+        """Prepare for trials of `task`, and record which of `members` go on from an earlier session."""
+        self.task = task
+        for member in members:
+            progress = self.journal.progress(member.name)
+            if progress.over(task.epochs):
+                if not progress.ended:  # the earlier session died between the last checkpoint and this line
+                    self.journal.ended(member.name)
+            elif progress.last is not None or progress.ended:
+                self.start(member.config())
+
+    def start(self, member: Mapping[str, Any]) -> None:
+        """Record the start of a trial, once in a session."""
+        name = member["name"]
+        if self.task is None or name in self._started:
+            return
+        self._started.add(name)
+        self.journal.write(
+            TrialStarted(
+                trial=name,
+                role=self.task.role,
+                stage=member["stage"],
+                seed=member["seed"],
+                epochs=self.task.epochs,
+                image=self.task.image.to_json(),
+                genome=member.get("genome"),
+                choices=_choices(member),
+                arm=member["arm"],
+            )
+        )
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Record the first start."""
+        self.start(trial.config["member"])
+
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
-        """Keep the epoch; one that comes again after a retry is passed over."""
+        """Record the epoch; one that comes again after a retry is skipped."""
         name = member_name(trial)
         if self.journal.reported(name, int(result[EPOCH]), our_metrics(result)):
             last = self.journal.progress(name).last
@@ -69,38 +107,47 @@ class JournalCallback(tune.Callback):
             self.reported(trial, last)
 
     def on_trial_save(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Note that the epoch last reported is on disk."""
+        """Record that the epoch last reported is on disk."""
         if trial.checkpoint is not None and EPOCH in (trial.last_result or {}):
             self.journal.saved(member_name(trial), int(trial.last_result[EPOCH]), Path(trial.checkpoint.path))
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Note that it is through, or was stopped."""
+        """Record that the trial is complete, or was stopped."""
         name = member_name(trial)
         stopped = self.journal.progress(name).epoch < trial.stopping_criterion[EPOCH]
+        self.start(trial.config["member"])
         self.journal.ended(name, stopped=stopped)
         self.ended(trial, self.journal.progress(name))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Note why it failed.
+        """Record why the trial failed.
 
         Raises:
-            WorkError: nothing can be written any more, which is no fault of the member's: all others would fail too.
+            WorkError: If nothing can be written any more: all other trials would fail too.
         """
         name, error = member_name(trial), self.why(trial)
         if any(os.strerror(code) in error for code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)):
             raise WorkError(f"{name}: {error}; make room, and go on with --resume")
-        self.journal.ended(name, error=error)
+        self.start(trial.config["member"])  # it may have failed in the setup of its actor
+        self.journal.ended(name, error=error, traceback=error_text(trial))
         self.ended(trial, self.journal.progress(name))
 
     def reported(self, trial: Trial, report: Report) -> None:
-        """A trial reported an epoch, for the first time."""
+        """Handle a trial's first report of an epoch."""
 
     def why(self, trial: Trial) -> str:
-        """Why a trial failed, in one line."""
+        """Return why a trial failed, in one line."""
         return error_line(trial)
 
     def ended(self, trial: Trial, progress: Progress) -> None:
-        """A trial is through, was stopped, or failed."""
+        """Handle the end of a trial."""
+
+
+def _choices(member: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a trial keeps from its first epoch to its last; nothing if its genome evolves."""
+    if member["evolves"] or "genome" not in member:
+        return {}
+    return {name: str(value) for name, value in told(Genome.from_json(member["genome"])).items()}
 
 
 def run_trials(
@@ -133,6 +180,7 @@ def run_trials(
         One outcome a member, in order; none of suggestions, whose members are the searcher's to know.
     """
     journal = keeper.journal
+    keeper.begin(task, members)
     pending = [member for member in members if not journal.progress(member.name).over(task.epochs)]
     if pending or suggestions:
         configs = [trial_config(member, journal, save_every) for member in pending]

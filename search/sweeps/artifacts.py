@@ -14,11 +14,12 @@ from torch import Tensor
 from results.analysis import pareto
 from results.analysis.choices import Chosen, free, markdown, plot, told
 from results.analysis.summary import POLICY, RoleResult, SweepResult
+from results.runlog.events import TrialTested
 from results.runlog.history import History
 from results.tracking.model_registry import EXAMPLES, describe, save_model, sha256
 from results.tracking.policy_tables import ONE, TABLE, policies, policy, table_tag
 from results.tracking.store import one_line
-from results.tracking.tracker import Run, Tracker
+from results.tracking.tracker import Tracker
 from search.algorithms.base import SearchAlgorithm
 from search.execution.members import Outcome
 from search.sweeps.folders import SWEEP_FILE
@@ -83,20 +84,20 @@ class Records:
             family = History.read(self.folder).stage(search.name).family()
             self.artifacts(plot_family(family, self.folder / "report" / f"lineage.{search.task.role}.png"))
 
-    def arms(self, role: str, schedules: Mapping[str, Schedule], runs: Mapping[str, Run]) -> None:
+    def arms(self, role: str, schedules: Mapping[str, Schedule], runs: Mapping[str, str]) -> None:
         """Log the schedules of a role's final trainings as tables: each in its run, and all in the sweep's.
 
         Args:
             role: Role of the trainings.
             schedules: Schedules by arm.
-            runs: Runs of the arms' first trainings, by arm.
+            runs: Names of the arms' first trainings, by arm.
         """
         self._schedules |= {(role, arm): schedule for arm, schedule in schedules.items()}
         self._table(self.parent, TABLE, policies(self._schedules))
         for arm, run in runs.items():
             self._table(run, ONE, policy(schedules[arm]))
 
-    def _table(self, run: Run, name: str, table: str) -> None:
+    def _table(self, run: str, name: str, table: str) -> None:
         self.tracker.text(run, table, name)
         self.tracker.tag(run, table_tag(name))
 
@@ -122,22 +123,22 @@ class Records:
         )
         self._exported[task.role] = folder, example.shape[1:]
 
-    def model(self, task: Task, run: Run, tested: Mapping[str, Any] | None) -> None:
+    def model(self, task: Task, run: str, tested: TrialTested | None) -> None:
         """Register the exported network, if there is one, as a version of its role's model.
 
         Args:
             task: Task that it was trained on.
-            run: Run of the training, which the version is linked to.
+            run: Name of the training, which the version is linked to.
             tested: Test score as the journal holds it.
         """
         if task.role not in self._exported:
             return
         name, (folder, shape) = f"{self.plan.name}-{task.role}", self._exported[task.role]
-        score, at = (tested["score"], tested["at"]) if tested else ({}, 0)
+        score, at = (tested.scores, tested.at) if tested else ({}, 0)
         tags = {
             "sweep": self.folder.name,
             "role": task.role,
-            "run": run.name,
+            "run": run,
             **({"accuracy": f"{score['accuracy']:.4f}"} if score else {}),
             "size_in_bits": str(size_in_bits(task.network())),
             "policy_sha256": sha256(self.policy_file(task.role)),
@@ -175,7 +176,7 @@ class Records:
         self.artifacts(text, pareto.plot(rows, report / f"pareto.{task.role}.png"))
         return pareto.front(rows)
 
-    def games(self, outcomes: Sequence[Outcome], runs: Mapping[str, Run]) -> None:
+    def games(self, outcomes: Sequence[Outcome]) -> None:
         """Draw what the augmentors of HARD did, in each run's artifacts."""
         for outcome in outcomes:
             game = None if outcome.error else outcome.state().get("game")
@@ -183,7 +184,7 @@ class Records:
                 from results.plots.hard import plot_game
 
                 for picture in plot_game(game, self.folder / "report" / "hard" / outcome.name):
-                    self.tracker.artifact(runs[outcome.name], picture)
+                    self.tracker.artifact(outcome.name, picture)
 
     def page(self) -> None:
         """Draw the report; a failure is logged, since a sweep with a result must not fail over a picture."""

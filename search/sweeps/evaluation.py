@@ -16,7 +16,7 @@ from rich.console import Console
 from results.analysis.evaluation import Arm, Evaluation, evaluation_png
 from results.runlog.history import History
 from results.tracking.policy_tables import TABLE, policies, table_tag
-from results.tracking.tracker import Run, Tracker
+from results.tracking.tracker import Tracker
 from search.algorithms.base import member_seed
 from search.config.schema import SweepConfig
 from search.execution.journal import Progress
@@ -116,7 +116,6 @@ def evaluate(
         total=len(arms) * seeds * task.epochs,
         address=address,
         console=console,
-        run_name=f"{place.name}-evaluation-{role}",
         journal_folder=folder,
     ) as session:
         if left_out:
@@ -200,13 +199,13 @@ class _Evaluation:
     arms: Sequence[_Arm]
     seeds: int
     session: SweepSession
-    parent: Run
+    parent: str
 
     def run(self) -> Evaluation:
         session, role, journal = self.session, self.task.role, self.session.journal
         self._origin = _origin(self.plan, self.role, self.task)
         members = {(arm.name, seed): self._member(arm, seed) for seed in range(self.seeds) for arm in self.arms}
-        callback = session.callback(self.parent, self.task)
+        callback = session.callback()
         session.progress.stage(f"{role}: {len(self.arms)} arms, {self.seeds} seed{'s' if self.seeds > 1 else ''}")
         trials = list(members.values())
         if done := sum(_finished(journal.progress(each.name), self.task.epochs) for each in trials):
@@ -215,7 +214,7 @@ class _Evaluation:
         outcomes = session.run_stage(callback, f"{role}-evaluation", self.task, trials, save_every, retry_each=True)
         session.progress.stage("test")
         bits = {each.name: self.task.under(each.source).bits for each in trials}
-        tested = session.score_tests(self.task, outcomes, bits, callback.runs)
+        tested = session.score_tests(self.task, outcomes, bits)
         for outcome in outcomes:  # what was tested is not needed again
             if outcome.name in tested and outcome.checkpoint is not None:
                 shutil.rmtree(outcome.checkpoint, ignore_errors=True)
@@ -224,7 +223,7 @@ class _Evaluation:
     def _member(self, arm: _Arm, seed: int) -> Member:
         """Return the training of an arm from a seed; its name holds a hash of its settings."""
         source, shown = arm.source(seed), None if arm.shown is None else arm.shown.to_json()
-        what = json.dumps({**self._origin, "mover": _phases(source), "shown": shown}, sort_keys=True)
+        what = json.dumps({**self._origin, "source": _phases(source), "shown": shown}, sort_keys=True)
         settings = hashlib.sha256(what.encode()).hexdigest()[:8]
         return Member(
             name=f"{self.task.role}-{arm.name.replace('/', '.')}-{settings}-{seed}",
@@ -268,7 +267,7 @@ class _Evaluation:
             role=self.task.role,
             epochs=self.task.epochs,
             arms=arms,
-            seconds=round(sum((life.heard - life.started) / 1000 for life in history.lives), 2),
+            seconds=round(sum((each.last_event - each.started) / 1000 for each in history.sessions), 2),
             failed=session.failed,
             settings=_settings(self.plan, self.task),
             folder=str(session.folder),

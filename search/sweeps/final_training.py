@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from results.analysis.summary import POLICY
-from results.tracking.tracker import Run
 from search.algorithms.base import SearchResult
 from search.execution.members import Outcome
 from spaces import Schedule
@@ -26,7 +25,6 @@ class FinalTraining:
         schedule: Schedule of the policy.
         outcomes: Outcomes by arm, one a seed.
         bits: Bits of weights and activations by arm.
-        runs: Runs in MLflow by the training's name.
     """
 
     task: Task
@@ -34,7 +32,6 @@ class FinalTraining:
     schedule: Schedule
     outcomes: Mapping[str, Sequence[Outcome]]
     bits: Mapping[str, Bits]
-    runs: Mapping[str, Run]
 
     @property
     def first(self) -> Outcome | None:

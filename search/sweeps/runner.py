@@ -14,6 +14,7 @@ from rich.markup import escape
 
 from results.analysis.pareto import Candidate
 from results.analysis.summary import POLICY, RoleResult, SweepResult
+from results.runlog.events import AugmentationsScreened
 from search.algorithms.base import SearchAlgorithm, SearchResult, member_seed
 from search.config.schema import SweepConfig
 from search.execution.members import Member, Outcome
@@ -147,7 +148,7 @@ class _Sweep:
             found, arms = self._search(plan, replace(plan.task, teacher=teacher))
         trained = self._final(plan, plan.final_task(teacher), arms, found)
         role = plan.task.role
-        self.records.arms(role, arms, {arm: trained.runs[final_name(role, arm, 0)] for arm in arms})
+        self.records.arms(role, arms, {arm: final_name(role, arm, 0) for arm in arms})
         return trained
 
     def _search(self, plan: RolePlan, task: Task) -> tuple[SearchResult | None, dict[str, Schedule]]:
@@ -163,7 +164,7 @@ class _Sweep:
             return None, {POLICY: plain}
         task, space = self._with_vaes(task, self._screened(plan, task))
         session, journal = self.session, self.session.journal
-        callback = session.callback(self.records.parent, task)
+        callback = session.callback()
         search, *controls = (each.start(task, space, journal, callback) for each in plan.searches)
         session.progress.stage(f"{task.role} search" + (" and random control" if controls else ""))
         interval = plan.search.settings.interval
@@ -172,7 +173,7 @@ class _Sweep:
         self.records.schedule(found.schedule)
         self.records.lineage(search)
         if any(choice.learns for choice in space.augmentations):
-            self.records.games(outcomes, callback.runs)
+            self.records.games(outcomes)
         self.records.choices(search, outcomes)
         self.pareto[task.role] = self.records.front(search, outcomes, task)
         for name, value in search.scores(outcomes).items():
@@ -204,15 +205,13 @@ class _Sweep:
             return plan.space
         session, records = self.session, self.records
         session.progress.stage("screening")
-        if known := session.journal.notes("screened"):
-            dropped = known[0]["dropped"]
-        else:
+        if (dropped := session.journal.history.screened) is None:
             result = screen_choices(self.plan, task, session.folder, session.tracker.uri)
-            dropped = list(result.dropped)
+            dropped = result.dropped
             records.artifacts(*write_files(result, session.folder))
             session.tracker.log(records.parent, metrics(result))
             session.tracker.tag(records.parent, {"screen.dropped": ", ".join(dropped)})
-            session.journal.note("screened", dropped=dropped)
+            session.journal.write(AugmentationsScreened(dropped=dropped))
         session.progress.say(escape(f"  dropped: {', '.join(dropped) or 'nothing'}"))
         kept = tuple(a.to_json() for a in plan.space.augmentations if a.label not in dropped)
         return replace(plan.space, augment=kept)
@@ -232,7 +231,7 @@ class _Sweep:
         task = replace(task.under(arms[POLICY]), weights={**task.weights, **learned})
         bits = {arm: task.under(schedule).bits for arm, schedule in arms.items()}
         session, role = self.session, task.role
-        callback = session.callback(self.records.parent, task)
+        callback = session.callback()
         places = [(seed, arm) for seed in range(plan.seeds) for arm in arms]
         members = [
             Member(
@@ -249,7 +248,7 @@ class _Sweep:
         outcomes = session.run_stage(callback, f"{role}-full", task, members, max(1, task.epochs // 10))
         by_name = {outcome.name: outcome for outcome in outcomes}
         by_arm = {arm: [by_name[final_name(role, arm, seed)] for seed in range(plan.seeds)] for arm in arms}
-        return FinalTraining(task, found, arms[POLICY], by_arm, bits, callback.runs)
+        return FinalTraining(task, found, arms[POLICY], by_arm, bits)
 
     def _teacher(self, trained: Mapping[str, FinalTraining]) -> TrainedTeacher | None:
         """Return the teacher that the sweep was given, or the one that it trained; None where there is none."""
@@ -270,7 +269,7 @@ class _Sweep:
         """Open the test set, once for each training, after everything was chosen; export the model meanwhile."""
         bits = {each.name: trained.bits[arm] for arm, by_seed in trained.outcomes.items() for each in by_seed}
         every = [outcome for by_seed in trained.outcomes.values() for outcome in by_seed]
-        tested = self.session.score_tests(trained.task, every, bits, trained.runs, partial(self._export, trained))
+        tested = self.session.score_tests(trained.task, every, bits, partial(self._export, trained))
         accuracy = {name: each.score["accuracy"] for name, each in tested.items()}
         return RoleResult(
             role=role,
@@ -294,6 +293,4 @@ class _Sweep:
     def _register(self, trained: FinalTraining) -> None:
         """Register the exported model, with its test score."""
         if (first := trained.first) is not None:
-            notes = self.session.journal.notes("tested")
-            tested = next((event for event in notes if event["training"] == first.name), None)
-            self.records.model(trained.task, trained.runs[first.name], tested)
+            self.records.model(trained.task, first.name, self.session.journal.history.tests.get(first.name))

@@ -17,6 +17,7 @@ from rich.markup import escape
 from results.analysis.screening import ScreeningResult
 from search.algorithms.base import member_seed
 from search.config.schema import SweepConfig
+from search.execution.journal import Journal
 from search.execution.progress import ProgressReporter
 from search.execution.trials import on_worker
 from search.sweeps.folders import SWEEP_FILE, open_folder
@@ -70,7 +71,11 @@ def screen(
     torch.set_num_threads(plan.resources.cpus_per_trial)
     device = "cuda" if plan.resources.gpus_per_trial > 0 and torch.cuda.is_available() else "cpu"
     epochs = task.epochs if plan.teacher is None else 0
-    with tracker, ProgressReporter(console, epochs + plan.screen.precision.means) as progress:
+    with (
+        Journal(folder) as journal,
+        tracker.follow(journal),
+        ProgressReporter(console, epochs + plan.screen.precision.means) as progress,
+    ):
         progress.say(escape(str(folder)))
         run = tracker.start(folder.name, tags={"stage": "screening", "folder": folder.name})
         tracker.artifact(run, folder / SWEEP_FILE)

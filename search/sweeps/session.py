@@ -10,7 +10,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from results.tracking.tracker import Run, Tracker
+from results.runlog.events import SlotsPlaced
+from results.tracking.tracker import Tracker
 from search.algorithms.base import SearchAlgorithm
 from search.execution.callbacks import SweepCallback
 from search.execution.cluster import connected, slots
@@ -45,15 +46,9 @@ class SweepSession:
     progress: ProgressReporter
     failed: dict[str, str] = field(default_factory=dict)
 
-    def callback(self, parent: Run, task: Task) -> SweepCallback:
-        """Return the callback of one stage.
-
-        Args:
-            parent: Run in MLflow that the trials' runs are nested in.
-            task: Task of the trials.
-        """
-        limit = self.plan.resources.epoch_limit
-        return SweepCallback(self.journal, self.tracker, parent, task.role, self.progress, task.epochs, limit)
+    def callback(self) -> SweepCallback:
+        """Return the callback of one stage."""
+        return SweepCallback(self.journal, self.progress, self.plan.resources.epoch_limit)
 
     def run_stage(
         self,
@@ -79,9 +74,8 @@ class SweepSession:
         """
         drawn = [*members, *(member for search in searches for member in search.members)]
         for group in [[member.name] for member in drawn] if retry_each else [[member.name for member in drawn]]:
-            self.journal.forgive(group)
+            self.journal.retry_failed(group)
         main, *others = searches or (None,)
-        callback.recall(drawn, main.exploits if main else ())
         scheduler = main.scheduler() if main else None
         searcher = main.searcher([member for other in others if other for member in other.members]) if main else None
         run_trials(
@@ -104,23 +98,18 @@ class SweepSession:
         task: Task,
         outcomes: Sequence[Outcome],
         bits: Mapping[str, Bits],
-        runs: Mapping[str, Run],
         meanwhile: Callable[[], None] = lambda: None,
     ) -> dict[str, Tested]:
-        """Score trainings on the test set, each once, and log the scores to their runs.
+        """Score trainings on the test set, each once.
 
         Args:
             task: Task of the trainings.
             outcomes: Outcomes of the trainings.
             bits: Bits of each network, by the training's name.
-            runs: Runs in MLflow, by the training's name.
             meanwhile: Work for this process while the workers score.
         """
         tested, failed = score_once(self.journal, task, outcomes, bits, self.plan.resources, meanwhile)
         self.failed |= {f"{name} on the test set": why for name, why in failed.items()}
-        for name, each in tested.items():
-            final = {f"final_test_{key}": value for key, value in each.score.items()}
-            self.tracker.log(runs[name], final, task.epochs, at=each.at)
         return tested
 
 
@@ -133,7 +122,6 @@ def open_session(
     total: int,
     address: str | None,
     console: Console | None,
-    run_name: str | None = None,
     journal_folder: str = "",
 ) -> Iterator[SweepSession]:
     """Connect to the cluster, check it, open the sweep's folder and MLflow, and show progress.
@@ -146,7 +134,6 @@ def open_session(
         total: Epochs of training over all trials.
         address: Address of a Ray cluster; None for RAY_ADDRESS, or this machine.
         console: Console that shows progress; None for none.
-        run_name: Name of the sweep's run in MLflow; None for the folder's.
         journal_folder: Folder of the journal within that of the results.
 
     Raises:
@@ -156,10 +143,13 @@ def open_session(
         fits = slots(plan.resources)
         preflight(plan.requirements, checked)
         folder, tracker = open_place()
-        with tracker, Journal(folder / journal_folder) as journal, ProgressReporter(console, total) as progress:
-            journal.note("placed", slots=fits)
-            tracker.recall(journal.ticket, run_name or folder.name)
-            again = f"  ·  start {journal.life}" if journal.life > 1 else ""
+        with (
+            Journal(folder / journal_folder) as journal,
+            tracker.follow(journal),
+            ProgressReporter(console, total) as progress,
+        ):
+            journal.write(SlotsPlaced(slots=fits))
+            again = f"  ·  start {journal.session}" if journal.session > 1 else ""
             progress.say(f"{escape(str(folder))}  ·  {fits} trial{'s' if fits != 1 else ''} at once{again}")
             if imports := plan.requirements.imports:
                 progress.say(escape(f"imports your own code: {', '.join(imports)}"))

@@ -12,10 +12,11 @@ from urllib.request import urlopen
 
 import pytest
 from children import child
+from mlflow.tracking import MlflowClient
+from support import runs_of, tracked
 
 from results.plots.schedule import plot_schedule
 from results.tracking.policy_tables import TABLE, policies, table_tag
-from results.tracking.tracker import Tracker
 from spaces import Entry, Genome, ImageSpec, Phase, Policy, Schedule
 
 FLAGS = (
@@ -29,7 +30,7 @@ SCHEDULE = Schedule((Phase(2, Genome()), Phase(2, ROTATES)), "student", ImageSpe
 
 def sweep(folder):
     """A finished sweep of two trials, as `search` tells MLflow of one; MLflow's ids of its runs by name."""
-    with Tracker.open(folder, "digits") as tracker:
+    with tracked(folder, "digits") as tracker:
         parent = tracker.start(
             "digits-001",
             tags={"stage": "sweep"},
@@ -50,7 +51,8 @@ def sweep(folder):
         tracker.text(parent, policies({("student", "policy"): SCHEDULE}), TABLE)
         tracker.tag(parent, table_tag(TABLE))
         assert tracker.flush()
-        return {run.name: run.id() for run in runs}
+        found = runs_of(MlflowClient(tracker.uri), tracker)
+        return {run: found[run].info.run_id for run in runs}
 
 
 @pytest.fixture(scope="session")

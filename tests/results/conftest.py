@@ -1,12 +1,14 @@
 """A real SQLite store, made once because that takes seconds, and trackers on a client that counts, hangs and fails."""
 
 import threading
+from contextlib import ExitStack
 from types import SimpleNamespace
 
 import pytest
 
 from results.tracking import delivery
 from results.tracking.tracker import Tracker
+from search.execution.journal import Journal
 
 
 @pytest.fixture
@@ -14,6 +16,7 @@ def place(tmp_path, monkeypatch):
     """Works in an empty folder, which must stay empty: no ./mlruns, no ./mlflow.db."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(delivery, "PAUSE", 0.01)
+    monkeypatch.setattr(delivery, "POLL", 0.01)
     cwd = tmp_path / "cwd"
     cwd.mkdir()
     monkeypatch.chdir(cwd)
@@ -59,6 +62,9 @@ class Stub:
         self._call("create", run_name, tags)
         return SimpleNamespace(info=SimpleNamespace(run_id=f"id-{run_name}"))
 
+    def update_run(self, run_id, status):
+        self._call("update", run_id, status)
+
     def search_runs(self, experiment_ids, filter_string, max_results):
         made = [c for c in self.calls if c[0] == "create" and c[2]["roletune.ticket"] in filter_string]
         return [SimpleNamespace(info=SimpleNamespace(run_id=f"id-{c[1]}")) for c in made]
@@ -82,16 +88,20 @@ class Stub:
 
 @pytest.fixture
 def stubbed(tmp_path):
-    """Makes trackers on stubs."""
+    """Makes trackers on stubs, each of which follows the journal in the same folder."""
     made = []
+    with ExitStack() as journals:
 
-    def make(*errors):
-        client = Stub(*errors)
-        made.append(Tracker(tmp_path, "http://user:s3cr3t@host", "7", client))
-        return made[-1], client
+        def make(*errors, calls=()):
+            client = Stub(*errors)
+            client.calls += calls
+            tracker = Tracker(tmp_path, "http://user:s3cr3t@host", "7", client)
+            tracker.journal = journals.enter_context(Journal(tmp_path))
+            made.append((tracker.follow(tracker.journal), client))
+            return made[-1]
 
-    yield make
-    for tracker in made:
-        tracker._client.broken = False
-        tracker._client.gate.set()
-        tracker.close()
+        yield make
+        for tracker, client in made:
+            client.broken = False
+            client.gate.set()
+            tracker.close()

@@ -174,7 +174,7 @@ def test_a_sweep_in_which_nothing_has_happened_is_refused(tmp_path):
     (tmp_path / "sweep.yaml").write_text(SETTINGS)
     with pytest.raises(RequestError, match=r"nothing has happened in .* yet; wait for the first epoch"):
         report(tmp_path)
-    (tmp_path / "journal.jsonl").write_text('{"event": "started", "at": 1, "life": 1, "ticket": "t"}\n')
+    (tmp_path / "journal.jsonl").write_text('{"event": "session_started", "at": 1, "session": 1, "uuid": "t"}\n')
     with pytest.raises(RequestError, match="nothing has happened"):
         report(tmp_path)
     assert not (tmp_path / "report").exists()
@@ -213,7 +213,7 @@ def test_the_cost_adds_up(folder):
     cost = Cost.of(history)
     assert (cost.trials, cost.epochs) == (13, 48)
     assert cost.seconds == pytest.approx({"train": 48 * 0.3, "augment": 48 * 0.2, "validate": 24 * 0.1})
-    assert cost.wall == (history.lives[0].heard - history.lives[0].started) / 1000
+    assert cost.wall == (history.sessions[0].last_event - history.sessions[0].started) / 1000
     assert cost.utilization == pytest.approx(26.4 / (2 * cost.wall))
     assert sum(share for _, _, share in cost.shares) == pytest.approx(1)
 

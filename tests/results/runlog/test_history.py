@@ -2,10 +2,13 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 
-from results.runlog.history import FILE, History
+from results.runlog import events
+from results.runlog.events import JOURNAL_FILE
+from results.runlog.history import History
 from results.runlog.lineage import Exploit, Slice
 from results.runlog.members import METRIC, Report
 from spaces import Entry, Genome, Policy, RequestError
@@ -22,25 +25,27 @@ class Sweep:
 
     def __init__(self, folder):
         self.folder, self.at = folder, 0
-        self.write("started", life=1, ticket="t")
+        self.write(events.SessionStarted, session=1, uuid="t")
 
-    def write(self, event, **content):
+    def write(self, kind, **content):
         self.at += 1
-        with (self.folder / FILE).open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"event": event, "at": self.at, **content}) + "\n")
+        with (self.folder / JOURNAL_FILE).open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"event": kind.kind, "at": self.at, **content}) + "\n")
 
     def trained(self, member, first, last, score, **metrics):
         for epoch in range(first, last + 1):
             scored = {METRIC: score if epoch == last else None}
-            self.write("reported", member=member, epoch=epoch, metrics={"loss": 1 / epoch, **scored, **metrics})
+            self.write(
+                events.TrialReported, trial=member, epoch=epoch, metrics={"loss": 1 / epoch, **scored, **metrics}
+            )
 
     def perturbed(self, stage, epoch, scores, *copies):
-        events = [each.to_json() for each in copies]
-        self.write("perturbed", stage=stage, epoch=epoch, scores=scores, copies=events)
+        plain = [each.to_json() for each in copies]
+        self.write(events.PopulationPerturbed, stage=stage, epoch=epoch, scores=scores, copies=plain)
 
     def ended(self, *members, stopped=False, error=""):
         for member in members:
-            self.write("ended", member=member, stopped=stopped, error=error)
+            self.write(events.TrialEnded, trial=member, stopped=stopped, error=error)
 
     def read(self):
         return History.read(self.folder)
@@ -116,7 +121,7 @@ def test_who_failed_or_was_stopped_is_not_the_best(sweep):
     sweep.ended("s-asha-01", stopped=True)
     stage = sweep.read().stage("s-asha")
     assert stage.best == "s-asha-02" and stage.members["s-asha-00"].error == "it broke"
-    sweep.write("retried", member="s-asha-00")
+    sweep.write(events.TrialRetried, trial="s-asha-00")
     stage = sweep.read().stage("s-asha")
     assert stage.best == "s-asha-00" and stage.members["s-asha-00"].ended is None
 
@@ -124,7 +129,7 @@ def test_who_failed_or_was_stopped_is_not_the_best(sweep):
 def test_who_parted_on_a_rung(sweep):
     sweep.trained("s-asha-00", 1, 1, 0.5)
     standings = {"s-asha-00": [0, 0.5, None], "s-asha-01": [1, None, None]}
-    sweep.write("parted", stage="s-asha", epoch=1, standings=standings, kept=["s-asha-00"])
+    sweep.write(events.RungDecided, stage="s-asha", epoch=1, standings=standings, kept=["s-asha-00"])
     rung = sweep.read().stage("s-asha").rungs[0]
     assert (rung.epoch, rung.kept, rung.scores["s-asha-00"]) == (1, ("s-asha-00",), 0.5)
     assert math.isnan(rung.scores["s-asha-01"])
@@ -143,16 +148,16 @@ def test_a_member_that_falls_back_to_a_donor_behind_it(sweep):
     assert ends(stage.family()) == [("s-pbt-01", 0, 2), ("s-pbt-00", 2, 4)]
 
 
-def test_lives_tests_and_what_screening_dropped(sweep):
-    sweep.write("screened", dropped=["cutmix"])
-    sweep.write("tested", training="s-full-policy-0", score={"accuracy": 0.75, "loss": None})
-    sweep.write("something of a later version", odd=True)
-    sweep.write("started", life=2, ticket="t")
+def test_sessions_tests_and_what_screening_dropped(sweep):
+    sweep.write(events.AugmentationsScreened, dropped=["cutmix"])
+    sweep.write(events.TrialTested, trial="s-full-policy-0", scores={"accuracy": 0.75, "loss": None})
+    sweep.write(SimpleNamespace(kind="something of a later version"), odd=True)
+    sweep.write(events.SessionStarted, session=2, uuid="t")
     history = sweep.read()
-    assert [(life.started, life.heard) for life in history.lives] == [(1, 4), (5, 5)]
-    assert (history.started, history.heard, history.dropped) == (1, 5, ("cutmix",))
-    assert history.tests["s-full-policy-0"]["accuracy"] == 0.75
-    assert math.isnan(history.tests["s-full-policy-0"]["loss"])
+    assert [(each.started, each.last_event) for each in history.sessions] == [(1, 4), (5, 5)]
+    assert (history.started, history.last_event, history.dropped) == (1, 5, ("cutmix",))
+    assert history.tests["s-full-policy-0"].scores["accuracy"] == 0.75
+    assert math.isnan(history.tests["s-full-policy-0"].scores["loss"])
     assert not history.finished and history.name == sweep.folder.name
     (sweep.folder / "result.json").write_text("{}")
     assert sweep.read().finished
@@ -164,11 +169,13 @@ def test_every_moment_of_a_sweep_can_be_read(sweep):
     sweep.trained("s-pbt-01", 1, 2, 0.3)
     sweep.perturbed("s-pbt", 2, {"s-pbt-00": 0.6, "s-pbt-01": None}, copy(2, "s-pbt-01", "s-pbt-00"))
     sweep.trained("s-pbt-01", 3, 3, 0.8)
-    whole = (sweep.folder / FILE).read_bytes()
+    whole = (sweep.folder / JOURNAL_FILE).read_bytes()
     for length in range(0, len(whole) + 1, 7):
-        (sweep.folder / FILE).write_bytes(whole[:length])
+        (sweep.folder / JOURNAL_FILE).write_bytes(whole[:length])
         history = sweep.read()
-        count = whole[:length].count(b'"event": "reported"') - (b'"reported"' in whole[:length].rpartition(b"\n")[2])
+        count = whole[:length].count(b'"event": "trial_reported"') - (
+            b'"trial_reported"' in whole[:length].rpartition(b"\n")[2]
+        )
         found = [member for stage in history.stages.values() for member in stage.members.values()]
         assert sum(len(member.reports) for member in found) == count
         for stage in history.stages.values():
@@ -178,15 +185,17 @@ def test_every_moment_of_a_sweep_can_be_read(sweep):
 def test_a_folder_that_is_no_sweeps_is_refused(tmp_path, sweep):
     with pytest.raises(RequestError, match=r"unknown stage 's-pbd'"):
         sweep.read().stage("s-pbd")
-    for place in (tmp_path / "nowhere", tmp_path / FILE):
-        with pytest.raises(RequestError, match=r"no sweep's folder: it has no journal.jsonl; "):
+    for place in (tmp_path / "nowhere", tmp_path / JOURNAL_FILE):
+        with pytest.raises(RequestError, match=r"must be a sweep's folder, but has no journal.jsonl; "):
             History.read(place)
 
 
-@pytest.mark.parametrize("line", ["no json", "[1]", '{"event": "reported"}', '{"event": "perturbed", "at": 1}'])
+@pytest.mark.parametrize(
+    "line", ["no json", "[1]", '{"event": "trial_reported"}', '{"event": "population_perturbed", "at": 1}']
+)
 def test_a_damaged_journal_is_refused(sweep, line):
-    with (sweep.folder / FILE).open("a") as file:
+    with (sweep.folder / JOURNAL_FILE).open("a") as file:
         file.write(line + "\n")
-    sweep.write("started", life=2, ticket="t")
+    sweep.write(events.SessionStarted, session=2, uuid="t")
     with pytest.raises(RequestError, match=r"line 2 of .*journal.jsonl is damaged"):
         sweep.read()

@@ -5,9 +5,9 @@ import sqlite3
 from contextlib import closing
 
 import pytest
+from support import tracked
 
 from results.tracking.database import page
-from results.tracking.tracker import Tracker
 from results.tracking.ui import serve
 from spaces import RequestError
 
@@ -70,10 +70,10 @@ def test_a_store_of_a_newer_mlflow(copy):
 
 
 @pytest.mark.slow
-def test_the_newest_sweep_is_opened_in_its_view(copy):
-    with Tracker.open(copy, "one") as one:
+def test_the_newest_sweep_is_opened_in_its_view(copy, tmp_path):
+    with tracked(copy, "one", journal=tmp_path / "1") as one:
         one.start("one-001")
-    with Tracker.open(copy, "two") as two:
+    with tracked(copy, "two", journal=tmp_path / "2") as two:
         two.start("two-001")
     shown = page(copy / "mlflow.db")
     assert shown == (

@@ -10,11 +10,12 @@ import pytest
 import torch
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import ENDPOINT_NOT_FOUND
+from support import run_id, tracked
 from torch import nn
 
-from results.tracking import spool
+from results.tracking.cursor import read_cursors
+from results.tracking.delivery import remaining
 from results.tracking.model_registry import describe, save_model, sha256
-from results.tracking.tracker import Tracker
 from spaces import Entry, Genome, ImageSpec, Phase, Policy, Schedule, WorkError
 
 pytestmark = [
@@ -41,25 +42,24 @@ def saved(tmp_path):
     return net, save_model(tmp_path / "models" / "student", net, IMAGES, 3, POLICY)
 
 
-def registered(store, name, folder, run_name="student-full-policy-0", ticket=None):
-    with Tracker.open(store, "registry") as tracker:
-        if ticket:
-            tracker.recall(ticket, run_name)
+def registered(store, client, name, folder, run_name="student-full-policy-0"):
+    """Register the model, with the journal beside it; MLflow's id of the run."""
+    with tracked(store, "registry", journal=folder.parent) as tracker:
         run = tracker.start(run_name)
         tracker.model(run, folder, name, TAGS, describe(name, TAGS, (1, 4, 4)), [("final_test_accuracy", 0.9, 5, 3)])
         tracker.finish(run)
-    return run
+    return run_id(client, tracker, run)
 
 
 def test_a_version_has_its_files_and_loads_as_plain_mlflow_loads_it(store, client, saved, capfd, monkeypatch):
     import mlflow
 
     net, folder = saved
-    run = registered(store, "plain-student", folder)
-    assert not (store / spool.UNSENT).exists()
+    run = registered(store, client, "plain-student", folder)
+    assert remaining(*read_cursors(folder.parent)) == 0
     assert capfd.readouterr() == ("", "")
     (version,) = client.search_model_versions("name = 'plain-student'")
-    assert (int(version.version), version.run_id, version.status) == (1, run.id(), "READY")
+    assert (int(version.version), version.run_id, version.status) == (1, run, "READY")
     assert version.tags == TAGS and "90.00 %" in version.description
     monkeypatch.setenv("MLFLOW_TRACKING_URI", client.tracking_uri)
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
@@ -77,19 +77,19 @@ def test_a_version_has_its_files_and_loads_as_plain_mlflow_loads_it(store, clien
     (model,) = client.search_logged_models([version_experiment(client, run)])
     assert [(metric.key, metric.value) for metric in model.metrics] == [("final_test_accuracy", 0.9)]
     assert json.loads(model.tags["mlflow.modelVersions"]) == [{"name": "plain-student", "version": "1"}]
-    assert model.source_run_id == run.id() and client.get_run(run.id()).data.metrics == {"final_test_accuracy": 0.9}
+    assert model.source_run_id == run and client.get_run(run).data.metrics == {"final_test_accuracy": 0.9}
 
 
 def version_experiment(client, run):
-    return client.get_run(run.id()).info.experiment_id
+    return client.get_run(run).info.experiment_id
 
 
 def test_a_sweep_that_goes_on_registers_nothing_twice(store, client, saved):
-    first = registered(store, "again-student", saved[1], "again", ticket="again-ticket")
-    second = registered(store, "again-student", saved[1], "again", ticket="again-ticket")
-    assert first.id() == second.id()
+    first = registered(store, client, "again-student", saved[1], "again")
+    second = registered(store, client, "again-student", saved[1], "again")
+    assert first == second
     assert len(client.search_model_versions("name = 'again-student'")) == 1
-    registered(store, "again-student", saved[1], "another")
+    registered(store, client, "again-student", saved[1], "another")
     assert {int(v.version) for v in client.search_model_versions("name = 'again-student'")} == {1, 2}
 
 
@@ -105,13 +105,15 @@ def test_a_registration_cut_off_in_the_middle_is_gone_on_with(store, client, sav
         return right(self, *args, **kwargs)
 
     monkeypatch.setattr(MlflowClient, "create_model_version", wrong)
-    run = registered(store, "cut-student", saved[1], "cut")
+    run = registered(store, client, "cut-student", saved[1], "cut")
     assert len(client.search_model_versions("name = 'cut-student'")) == 1
-    made = client.search_logged_models([version_experiment(client, run)], f"source_run_id = '{run.id()}'")
+    made = client.search_logged_models([version_experiment(client, run)], f"source_run_id = '{run}'")
     assert len(made) == 1 and str(made[0].status) == "READY"
 
 
-def test_a_server_without_a_registry_is_told_once_and_nothing_else_is_lost(store, client, saved, monkeypatch, caplog):
+def test_a_server_without_a_registry_is_told_once_and_nothing_else_is_lost(
+    store, client, saved, tmp_path, monkeypatch, caplog
+):
     from mlflow.tracking import MlflowClient
 
     def none(self, *args, **kwargs):
@@ -119,18 +121,16 @@ def test_a_server_without_a_registry_is_told_once_and_nothing_else_is_lost(store
 
     monkeypatch.setattr(MlflowClient, "search_model_versions", none)
     caplog.set_level(logging.WARNING, logger="roletune.tracking")
-    try:
-        with Tracker.open(store, "registry") as tracker:
-            run = tracker.start("none")
-            tracker.model(run, saved[1], "none-student", TAGS, "")
-            tracker.log(run, {"loss": 1.0})
-        told = [record.getMessage() for record in caplog.records]
-        assert told[0] == f"MLflow refused 'model' of run 'none': {ANSWER}" and len(told) == 2  # and that it is kept
-        assert client.get_run(run.id()).data.metrics == {"loss": 1.0}
-        (kept,) = map(json.loads, (store / spool.UNSENT).read_text().splitlines())
-        assert (kept["op"], kept["path"], kept["name"]) == ("model", str(saved[1]), "none-student")
-    finally:
-        (store / spool.UNSENT).unlink(missing_ok=True)
+    with tracked(store, "registry", journal=tmp_path) as tracker:
+        run = tracker.start("none")
+        tracker.model(run, saved[1], "none-student", TAGS, "")
+        tracker.log(run, {"loss": 1.0})
+    told = [record.getMessage() for record in caplog.records]
+    assert told[0] == f"MLflow refused 'model' of run 'none': {ANSWER}" and len(told) == 2  # and that it is kept
+    assert client.get_run(run_id(client, tracker, run)).data.metrics == {"loss": 1.0}
+    (cursor,) = read_cursors(tmp_path)
+    (kept,) = cursor.refused.values()
+    assert (kept.op, kept.run, kept.reason) == ("model", "none", ANSWER)
 
 
 def test_a_network_that_cannot_be_exported_is_refused_in_one_line_and_leaves_nothing(tmp_path):

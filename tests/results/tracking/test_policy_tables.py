@@ -3,9 +3,9 @@
 import json
 
 import pytest
+from support import run_id, tracked
 
 from results.tracking.policy_tables import COLUMNS, ONE, policies, policy, table_tag
-from results.tracking.tracker import Tracker
 from spaces import Entry, Genome, ImageSpec, Phase, Policy, Schedule
 
 
@@ -49,12 +49,12 @@ def test_all_of_a_sweep_say_whose_they_are():
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning")
-def test_mlflow_reads_it_back_as_a_table(place, store, client):
-    with Tracker.open(store, "tables") as tracker:
+def test_mlflow_reads_it_back_as_a_table(place, store, client, tmp_path):
+    with tracked(store, "tables", journal=tmp_path) as tracker:
         run = tracker.start("student-full-policy-0")
         tracker.text(run, policy(TWO), ONE)
         tracker.tag(run, table_tag(ONE))
     with pytest.MonkeyPatch.context() as patch:  # MLflow's own reader asks its global store
         patch.setenv("MLFLOW_TRACKING_URI", client.tracking_uri)
-        frame = client.load_table(tracker.experiment_id, ONE, [run.id()])
+        frame = client.load_table(tracker.experiment_id, ONE, [run_id(client, tracker, run)])
     assert list(frame.columns) == ["operation", *COLUMNS] and set(frame["operation"]) == {"Rotate", "Invert"}

@@ -8,12 +8,17 @@ from pathlib import Path
 import pytest
 from servers import Mlflow, Postgres, tool
 from sqlalchemy import create_engine
+from support import run_id
 
-from results.tracking import delivery, spool
+from results.runlog.events import JOURNAL_FILE
+from results.tracking import delivery
+from results.tracking import sync as sync_module
 from results.tracking.client import TrackingClient
-from results.tracking.spool import UNSENT, lines
+from results.tracking.cursor import CURSOR_FILE, read_cursors
+from results.tracking.delivery import remaining
 from results.tracking.sync import sync
 from results.tracking.tracker import Tracker
+from search.execution.journal import Journal
 from spaces.core.errors import RequestError
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("place")]
@@ -25,7 +30,7 @@ STEPS, METRICS, RUNS = 200, 10, 4
 def brisk(monkeypatch):
     monkeypatch.setattr(delivery, "LONGEST_PAUSE", 0.2)
     monkeypatch.setattr(delivery, "CLOSING_PAUSE", 0.2)
-    monkeypatch.setattr(spool, "PAUSE", 0.1)
+    monkeypatch.setattr(sync_module, "PAUSE", 0.1)
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +55,8 @@ class Sweep:
 
     def __init__(self, folder, uri):
         self.tracker = Tracker.open(folder, folder.parent.name, uri)
+        self.journal = Journal(folder)
+        self.tracker.follow(self.journal)
         self.folder = folder
         self.parent = self.tracker.start("sweep", params={"seed": 0})
         self.runs = [self.tracker.start(f"run-{n}", parent=self.parent) for n in range(RUNS)]
@@ -64,15 +71,16 @@ class Sweep:
     def end(self):
         self.tracker.artifact(self.runs[0], self.folder / "policy.json")
         self.tracker.close("FINISHED")
+        self.journal.__exit__(None, None, None)
 
     def check(self, client):
         """Everything is there, each number once."""
         runs = {run.info.run_name: run for run in client.search_runs([self.tracker.experiment_id])}
         found = client.search_runs([self.tracker.experiment_id])
-        assert sorted(run.info.run_name for run in found) == sorted(["sweep", *(run.name for run in self.runs)])
+        assert sorted(run.info.run_name for run in found) == sorted(["sweep", *self.runs])
         assert {run.info.status for run in found} == {"FINISHED"} and runs["sweep"].data.params == {"seed": "0"}
         for number, run in enumerate(self.runs):
-            there = runs[run.name]
+            there = runs[run]
             assert there.data.tags["mlflow.parentRunId"] == runs["sweep"].info.run_id
             assert there.data.tags["latest"] == "150" and there.data.tags["at.100"] == str(number)
             for m in range(METRICS):
@@ -94,7 +102,7 @@ def client_of(uri):
 
 def test_a_server_that_is_killed_and_started_again_has_everything_once(mlflow, folder):
     sweep = Sweep(folder, mlflow.uri)
-    assert sweep.parent.id() and sweep.runs[0].id()
+    assert sweep.tracker.flush()
     sweep.report(range(60))
     mlflow.kill()  # with something on its way
     sweep.report(range(60, 140))
@@ -103,40 +111,40 @@ def test_a_server_that_is_killed_and_started_again_has_everything_once(mlflow, f
     sweep.report(range(140, STEPS))
     assert sweep.tracker.flush(100)
     sweep.end()
-    assert not (folder / UNSENT).exists()
+    assert remaining(*read_cursors(folder)) == 0
     sweep.check(client_of(mlflow.uri))
 
 
 def test_what_a_server_missed_at_the_end_is_sent_later_even_in_pieces(mlflow, folder, monkeypatch, caplog):
     monkeypatch.setattr(delivery, "GRACE_DOWN", 0.5)
     sweep = Sweep(folder, mlflow.uri)
-    assert sweep.parent.id()
+    assert sweep.tracker.flush()
     mlflow.kill()
     sweep.report(range(STEPS))
     sweep.end()
     assert f"roletune sync {folder}" in caplog.text
-    kept = len(lines(folder))
+    kept = remaining(*read_cursors(folder))
     mlflow.start()
 
     send, calls = TrackingClient.send, 0
 
-    def cut_off(self, job):
+    def cut_off(self, call):
         nonlocal calls
         calls += 1
         if calls % 4 == 0:
             raise KeyboardInterrupt if calls % 8 else ConnectionError("gone")
-        send(self, job)
+        send(self, call)
         if calls % 4 == 3:  # it arrived, and the answer got lost
             raise ConnectionError("gone")
 
     with monkeypatch.context() as patch:
         patch.setattr(TrackingClient, "send", cut_off)
-        patch.setattr(spool, "TRIES", 1)
+        patch.setattr(sync_module, "TRIES", 1)
         for _ in range(3):
             with contextlib.suppress(KeyboardInterrupt):
                 assert sync(folder).left
-    assert 0 < len(lines(folder)) < kept
-    assert sync(folder).left == 0 and not (folder / UNSENT).exists()
+    assert 0 < remaining(*read_cursors(folder)) < kept
+    assert sync(folder).left == 0 and remaining(*read_cursors(folder)) == 0
     sweep.check(client_of(mlflow.uri))
 
 
@@ -144,10 +152,10 @@ def test_what_a_server_missed_at_the_end_is_sent_later_even_in_pieces(mlflow, fo
 def test_whatever_is_sent_twice_is_there_once(mlflow, folder, store, monkeypatch, kind):
     send = TrackingClient.send
 
-    def twice(self, job):
-        send(self, job)
-        job.tries += 1
-        send(self, job)
+    def twice(self, call):
+        send(self, call)
+        call.tries += 1
+        send(self, call)
 
     monkeypatch.setattr(TrackingClient, "send", twice)
     uri = mlflow.uri if kind == "server" else f"sqlite:///{store}/mlflow.db"
@@ -193,25 +201,27 @@ def test_a_server_that_wants_a_password_gets_it_and_nobody_else(
     if place_of_password == "environment":
         monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", USER)
         monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
-    tracker = Tracker.open(folder, folder.parent.name, uri)
+    journal = Journal(folder)
+    tracker = Tracker.open(folder, folder.parent.name, uri).follow(journal)
     run = tracker.start("run", params={"uri": uri, "said": {"by": uri}}, description=uri, tags={"at": uri})
     tracker.log(run, {"a": 0.5}, 1)
     tracker.artifact(run, folder / "policy.json")
     tracker.text(run, f"Traceback: no route to {uri}", "error.txt")
     tracker.finish(run, "FAILED", f"no route to {uri}")
-    assert run.id() and tracker.flush()
+    assert tracker.flush()
     later = tracker.start("later")
-    assert later.id()
+    assert tracker.flush()
 
-    def away(job):
+    def away(call):
         raise ConnectionError(f"no route to {uri}")
 
     monkeypatch.setattr(delivery, "GRACE_DOWN", 0.2)
-    monkeypatch.setattr(tracker._sender, "_send", away)
+    monkeypatch.setattr(tracker._thread, "_send", away)
     tracker.text(later, f"told at {uri}", "note.txt")
     tracker.close("FINISHED")
-    said = [(folder / UNSENT).read_text()]
-    assert len(lines(folder)) == 2
+    journal.__exit__(None, None, None)
+    said = [(folder / name).read_text() for name in (JOURNAL_FILE, CURSOR_FILE)]
+    assert remaining(*read_cursors(folder)) == 2
     if place_of_password == "address":
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     done = sync(folder)
@@ -220,15 +230,13 @@ def test_a_server_that_wants_a_password_gets_it_and_nobody_else(
     client = client_of(uri)
     (there,) = client.search_runs([tracker.experiment_id], "attributes.run_name = 'run'")
     assert (there.info.status, there.data.metrics) == ("FAILED", {"a": 0.5})
-    files = {
-        item.path: client.download_artifacts(run.id(), item.path, str(folder))
-        for item in client.list_artifacts(run.id())
-    }
+    run, later = (run_id(client, tracker, name) for name in (run, later))
+    files = {item.path: client.download_artifacts(run, item.path, str(folder)) for item in client.list_artifacts(run)}
     assert set(files) == {"policy.json", "error.txt"}
-    client.download_artifacts(later.id(), "note.txt", str(folder))
+    client.download_artifacts(later, "note.txt", str(folder))
     said += [str(there), caplog.text, *capfd.readouterr(), repr(tracker), tracker.uri, json.dumps(done.to_json())]
     written = [path.read_bytes() for path in folder.parent.rglob("*") if path.is_file()]
-    assert len(written) == 4 and not any(PASSWORD.encode() in content for content in written)
+    assert len(written) == 6 and not any(PASSWORD.encode() in content for content in written)
     assert not any(PASSWORD in text for text in said)
 
 

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import sqlalchemy
+from support import run_id, tracked
 
 from results.tracking import store as stores
 from results.tracking.store import find_artifact, may_pass, one_line, reason, sqlite_uri
@@ -67,16 +68,17 @@ def test_artifacts_are_beside_the_database_or_the_servers_affair(uri, artifacts)
 
 
 @pytest.mark.slow
-def test_find_artifact_lists_what_there_is(store):
-    with Tracker.open(store, "find") as tracker:
+def test_find_artifact_lists_what_there_is(store, client, tmp_path):
+    with tracked(store, "find", journal=tmp_path) as tracker:
         run = tracker.start("run")
         tracker.text(run, "1", "deep/er/policy.json")
+    run = run_id(client, tracker, run)
     with pytest.raises(RequestError, match=r"no artifact 'policy.json'; there is: deep/er/policy.json"):
-        find_artifact(tracker.uri, run.id(), "policy.json")
+        find_artifact(tracker.uri, run, "policy.json")
     with pytest.raises(RequestError, match="0123456789abcdef"):
         find_artifact(tracker.uri, "0123456789abcdef" * 2, "policy.json")
     with pytest.raises(RequestError, match="must be there"):
-        find_artifact(f"sqlite:///{store}/other.db", run.id(), "policy.json")
+        find_artifact(f"sqlite:///{store}/other.db", run, "policy.json")
     assert not (store / "other.db").exists()
 
 

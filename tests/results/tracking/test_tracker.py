@@ -1,14 +1,15 @@
 """The tracker against a real SQLite store, and what it refuses and mends."""
 
-import json
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from support import runs_of, tracked
 
-from results.tracking import tracker
-from results.tracking.spool import UNSENT
+from results.tracking import projection, tracker
+from results.tracking.cursor import read_cursors
+from results.tracking.delivery import remaining
 from results.tracking.store import find_artifact
 from results.tracking.tracker import Tracker
 from spaces.core.errors import RequestError
@@ -21,24 +22,19 @@ pytestmark = [
 ]
 
 
-def runs_of(client, tracker):
-    found = client.search_runs([tracker.experiment_id])
-    return {run.info.run_name: run for run in found}
-
-
 @pytest.mark.slow
 def test_everything_arrives(store, client, tmp_path, capfd):
     (tmp_path / "policy.json").write_text("{}")
-    with Tracker.open(store, "everything") as tracker:
+    with tracked(store, "everything", journal=tmp_path) as tracker:
         sweep = tracker.start("sweep", description="two *roles*", params={"a": {"b": 1, "c": [1, 2]}, "d@": None})
         trial = tracker.start("trial", parent=sweep, tags={"role": "teacher"}, params={"long": "x" * 7000})
-        below = tracker.start("below", parent=trial)
+        tracker.start("below", parent=trial)
         for step in range(3):
             tracker.log(trial, {"acc": step / 4, "loss@val": np.float32(0.5), "n": 3}, step)
         tracker.artifact(trial, tmp_path / "policy.json")
         tracker.text(trial, "hällo", "notes/a.txt")
         tracker.finish(trial, error="")
-        assert trial.id() and tracker.flush()
+        assert tracker.flush()
     runs = runs_of(client, tracker)
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
     assert runs["sweep"].data.params == {"a.b": "1", "a.c": "[1, 2]", "d_": "None"}
@@ -46,16 +42,16 @@ def test_everything_arrives(store, client, tmp_path, capfd):
     assert runs["sweep"].data.tags["mlflow.source.name"] == "roletune"
     assert runs["sweep"].data.tags["mlflow.user"] and "mlflow.parentRunId" not in runs["sweep"].data.tags
     tags = runs["trial"].data.tags
-    assert (tags["mlflow.parentRunId"], tags["role"]) == (sweep.id(), "teacher")
-    assert runs["below"].data.tags["mlflow.parentRunId"] == sweep.id() and below.id()  # one level
+    assert (tags["mlflow.parentRunId"], tags["role"]) == (runs["sweep"].info.run_id, "teacher")
+    assert runs["below"].data.tags["mlflow.parentRunId"] == runs["sweep"].info.run_id  # one level
     assert len(runs["trial"].data.params["long"]) == 6000 and runs["trial"].data.params["long"].endswith("x…")
-    history = client.get_metric_history(trial.id(), "acc")
+    history = client.get_metric_history(runs["trial"].info.run_id, "acc")
     assert [(m.step, m.value) for m in history] == [(0, 0.0), (1, 0.25), (2, 0.5)]
     assert runs["trial"].data.metrics == {"acc": 0.5, "loss_val": 0.5, "n": 3.0}
     files = {p.name for p in (store / "artifacts").rglob("*") if p.is_file()}
     assert {"policy.json", "a.txt"} <= files
-    assert find_artifact(tracker.uri, trial.id(), "notes/a.txt").decode() == "hällo"
-    assert not (store / UNSENT).exists()
+    assert find_artifact(tracker.uri, runs["trial"].info.run_id, "notes/a.txt").decode() == "hällo"
+    assert remaining(*read_cursors(tmp_path)) == 0
     assert capfd.readouterr() == ("", "")  # neither MLflow's log lines nor its prints
 
 
@@ -64,10 +60,9 @@ def test_everything_arrives(store, client, tmp_path, capfd):
     ("error", "status"),
     [(ValueError("bad\nthing"), "FAILED"), (KeyboardInterrupt(), "KILLED"), (None, "FINISHED")],
 )
-def test_open_runs_end_with_the_block(store, client, error, status):
-    tracker = Tracker.open(store, f"ends-{status}")
+def test_open_runs_end_with_the_block(store, client, tmp_path, error, status):
     try:
-        with tracker:
+        with tracked(store, f"ends-{status}", journal=tmp_path) as tracker:
             tracker.start("child", parent=tracker.start("sweep"))
             if error:
                 raise error
@@ -82,22 +77,23 @@ def test_open_runs_end_with_the_block(store, client, error, status):
 
 @pytest.mark.slow
 def test_a_file_that_is_not_there_is_dropped(store, client, tmp_path, caplog, monkeypatch):
-    tracker = Tracker.open(tmp_path, "absent", f"sqlite:///{store}/mlflow.db")
-    with tracker:
+    with tracked(tmp_path, "absent", f"sqlite:///{store}/mlflow.db") as tracker:
         tracker.artifact(tracker.start("run"), tmp_path / "absent.txt")
     assert runs_of(client, tracker)["run"].info.status == "FINISHED"
-    assert "No such file" in caplog.messages[0] and UNSENT in caplog.messages[1]
-    assert json.loads((tmp_path / UNSENT).read_text())["path"].endswith("absent.txt")
+    assert "No such file" in caplog.messages[0] and "roletune sync" in caplog.messages[1]
+    (cursor,) = read_cursors(tmp_path)
+    (refused,) = cursor.refused.values()
+    assert (refused.op, refused.run) == ("artifact", "run") and "absent.txt" in refused.reason
 
 
 @pytest.mark.slow
-def test_nonfinite_values_become_tags(store, client):
-    with Tracker.open(store, "nan") as tracker:
+def test_nonfinite_values_become_tags(store, client, tmp_path):
+    with tracked(store, "nan", journal=tmp_path) as tracker:
         run = tracker.start("run")
         tracker.log(run, {"loss": float("nan"), "acc": 0.5}, 3)
         tracker.log(run, {"loss": float("inf"), "acc": float("-inf")}, 4)
         tracker.log(run, {"loss": 2.0}, 5)
-    data = client.get_run(run.id()).data
+    data = runs_of(client, tracker)[run].data
     assert data.metrics == {"loss": 2.0, "acc": 0.5}
     assert data.tags["nonfinite/loss"] == "nan at step 3" and data.tags["nonfinite/acc"] == "-inf at step 4"
 
@@ -105,8 +101,7 @@ def test_nonfinite_values_become_tags(store, client):
 @pytest.mark.slow
 def test_environment_names_the_store(store, client, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}/mlflow.db")
-    with Tracker.open(tmp_path / "elsewhere", "by environment") as tracker:
-        pass
+    tracker = Tracker.open(tmp_path / "elsewhere", "by environment")
     assert client.get_experiment_by_name("by environment").experiment_id == tracker.experiment_id
     assert client.get_experiment(tracker.experiment_id).artifact_location == (store / "artifacts").as_uri()
     assert not (tmp_path / "elsewhere").exists()
@@ -129,7 +124,7 @@ def test_an_unknown_status_is_refused(stubbed):
     run = tracker.start("run")
     with pytest.raises(RequestError, match="FINISHED, FAILED, KILLED, got 'DONE'"):
         tracker.finish(run, "DONE")
-    with pytest.raises(RequestError, match="a run ends as one of"):
+    with pytest.raises(RequestError, match="the status of a run must be one of"):
         tracker.close("DONE")
     tracker.finish(run, "FAILED", "\x1b[31mboom\x1b[0m\n" + "x" * 900)
     tracker.finish(run)
@@ -144,7 +139,7 @@ def test_an_unknown_status_is_refused(stubbed):
     [("acc", "acc"), ("a@b#", "a_b_"), ("/x//y/", "x/y"), ("../up", "up"), ("", "_"), ("k" * 300, "k" * 250)],
 )
 def test_names_are_made_legal(name, legal):
-    assert tracker._key(name) == legal
+    assert projection.legal_name(name) == legal
 
 
 @pytest.mark.slow

@@ -11,9 +11,9 @@ from urllib.request import Request, urlopen
 
 import pytest
 from children import child
+from support import run_id, tracked
 
 from results.tracking.database import page as shown_at
-from results.tracking.tracker import Tracker
 from results.tracking.ui import newest, serve, store_arguments
 from spaces import RequestError
 
@@ -117,9 +117,9 @@ def fetch_when_it_is_up(process, address):
 
 
 @pytest.mark.slow
-def test_the_real_server_shows_the_sweep_and_leaves_nothing_running(store, tmp_path):
+def test_the_real_server_shows_the_sweep_and_leaves_nothing_running(store, client, tmp_path):
     (tmp_path / "policy.json").write_text('{"of": "the sweep"}')
-    with Tracker.open(store, "shown") as tracker:
+    with tracked(store, "shown", journal=tmp_path) as tracker:
         run = tracker.start("sweep")
         tracker.artifact(run, tmp_path / "policy.json")
     port = free_port()
@@ -138,7 +138,7 @@ sys.exit(serve(Path({str(store)!r}), host="127.0.0.1", port={port}, say=lambda t
     ):
         page = fetch_when_it_is_up(process, f"http://127.0.0.1:{port}/")
         listed = fetch(f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/search", {"max_results": 100})
-        policy = fetch(f"http://127.0.0.1:{port}/get-artifact?path=policy.json&run_uuid={run.id()}")
+        policy = fetch(f"http://127.0.0.1:{port}/get-artifact?path=policy.json&run_uuid={run_id(client, tracker, run)}")
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
         with pytest.raises(ProcessLookupError):  # nobody of its process group is left

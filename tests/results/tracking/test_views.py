@@ -5,8 +5,8 @@ import json
 import zlib
 
 import pytest
+from support import tracked
 
-from results.tracking.tracker import Tracker
 from results.tracking.views import RESULTS, RUNS, SCHEDULES, tags
 from spaces import OPERATIONS
 
@@ -40,7 +40,7 @@ def test_tags_are_short_enough_for_any_server():
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning")
-def test_a_new_experiment_has_them(place, store, client):
-    with Tracker.open(store, "viewed") as tracker:
+def test_a_new_experiment_has_them(place, store, client, tmp_path):
+    with tracked(store, "viewed", journal=tmp_path) as tracker:
         pass
     assert state(RUNS, client.get_experiment(tracker.experiment_id).tags)["columnWidths"]

@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 from support import start_search
 
-from results.runlog.export import export, read_lineage
+from results.runlog.export import export_policy
+from results.runlog.history import History
 from results.runlog.lineage import ancestry
 from search.algorithms.base import member_seed
 from search.config.schema import ResourceConfig
@@ -58,7 +59,7 @@ def test_a_search_finds_the_same_policy_twice(task, marks, tmp_path):
     assert found.best.score == max(outcome.score for outcome in outcomes)
     assert found.schedule.epochs == EPOCHS and found.schedule.provenance["run"] == found.best.name
     assert len(found.exploits) == 2
-    assert read_lineage(tmp_path / "first" / "teacher-pbt.lineage.jsonl") == list(found.exploits)
+    assert History.read(tmp_path / "first").exploits("teacher-pbt") == list(found.exploits)
     # Two slots, so two workers, through all pauses and copies.
     assert 1 <= len(list(marks.glob("pid-*"))) <= 2
     # A checkpoint of each member carries the genomes that its weights were trained with.
@@ -67,7 +68,7 @@ def test_a_search_finds_the_same_policy_twice(task, marks, tmp_path):
         line = ancestry(outcome.name, EPOCHS, {m.name: m.source for m in stage.members}, found.exploits)
         assert carried == [(phase.epochs, phase.genome) for phase in line.phases]
     # No policy file was written yet: what the driver kept at the boundaries is enough to export one.
-    assert export(str(tmp_path / "first"), "teacher").phases == found.schedule.phases
+    assert export_policy(str(tmp_path / "first"), "teacher").phases == found.schedule.phases
 
     again, outcomes = search(replace(task, model="faulty:whose_process"), tmp_path / "second")
     assert again.result(outcomes, {"sweep": "test"}).schedule.dumps() == found.schedule.dumps()

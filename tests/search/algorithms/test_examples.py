@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
 
-from results.runlog.export import export
+from results.runlog.export import export_policy
+from results.runlog.history import History
 from search import SweepConfig, run
 from search.algorithms.registry import ALGORITHMS, capabilities
-from search.execution.journal import FILE
 from spaces import Schedule
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "searches"
@@ -67,21 +66,21 @@ def test_its_example_finds_a_policy(name, store, tmp_path, scored_here, _ray):
     assert 0 < policy.provenance["value"] <= 1 and policy.provenance["value"] == result.roles[0].best_validation
     assert {phase.genome.augment.label for phase in policy.phases} <= {a.label for a in config.space.augmentations}
     assert all(set(phase.genome.distill) == set(config.space.distill) for phase in policy.phases)
-    assert export(str(folder), "student") == policy
+    assert export_policy(str(folder), "student") == policy
 
-    events = [json.loads(line) for line in (folder / FILE).read_text().splitlines()]
-    reported = [(event["member"], event["epoch"]) for event in events if event["event"] == "reported"]
+    stages = History.read(folder).stages.values()
+    trials = [trial for stage in stages for trial in stage.members.values()]
+    reported = [(trial.name, report.epoch) for trial in trials for report in trial.reports]
     if config.student.search.synchronous:  # else a member may fall back to a donor that lags
         assert len(reported) == len(set(reported))
-    stopped = [event for event in events if event["event"] == "ended" and event["stopped"]]
     search = config.student.search
-    assert bool(stopped) == capabilities(search.algorithm).variant(search).stops_early
+    assert any(trial.stopped for trial in trials) == capabilities(search.algorithm).variant(search).stops_early
 
     client = MlflowClient(store)
     experiment = client.get_experiment_by_name(config.name)
     runs = client.search_runs([experiment.experiment_id], max_results=1000)
     assert {each.info.status for each in runs} == {"FINISHED"}
     names = {each.info.run_name for each in runs}
-    assert {event["member"] for event in events if event["event"] == "ended"} < names
+    assert {trial.name for trial in trials if trial.ended is not None} < names
     fronts = [role.pareto for role in result.roles if role.pareto]
     assert bool(fronts) == (len(config.student.search.objective) > 1)

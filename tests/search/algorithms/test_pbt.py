@@ -12,8 +12,8 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
 from results.runlog.lineage import Exploit, ancestry
+from results.runlog.members import METRIC
 from search.algorithms.pbt_scheduler import PBTScheduler
-from search.execution.journal import METRIC
 from search.execution.members import EPOCH, TIE_BREAKS
 from spaces import Genome, Phase, Space
 from spaces.schedule.schedule import merge

@@ -11,9 +11,9 @@ import pytest
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
+from results.runlog.members import METRIC
 from search.algorithms.rungs import RungResult, rungs
 from search.algorithms.successive_halving_scheduler import SuccessiveHalvingScheduler
-from search.execution.journal import METRIC
 from search.execution.members import EPOCH
 from spaces import RequestError
 

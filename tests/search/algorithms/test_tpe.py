@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
 from dataclasses import replace
@@ -13,9 +12,11 @@ from mlflow.tracking import MlflowClient
 from ray.tune.search import Searcher
 from support import start_search
 
+from results.runlog.history import History
+from results.runlog.members import METRIC
 from search import SweepConfig, run
 from search.algorithms.optuna_searcher import Suggestions
-from search.execution.journal import METRIC, Journal
+from search.execution.journal import Journal
 from search.execution.members import Member
 from spaces import Genome, Schedule, Space
 from trainables import Recipe, Task
@@ -237,5 +238,5 @@ def test_mlflow_shows_what_each_member_chose(finished):
     assert {"choices.student.md", "choices.student.png", "policy.student.json"} <= files
     text = (Path(finished.folder) / "report" / "choices.student.md").read_text()
     assert "| temperature |" in text and "student-tpe-0" in text
-    population = json.loads((Path(finished.folder) / "student-tpe.population.json").read_text())
-    assert len(population["members"]) == 5
+    started = History.read(finished.folder).stage("student-tpe").starts()
+    assert len(started) == 5

@@ -12,6 +12,8 @@ import pytest
 from PIL import Image
 from sweep_folder import sweep_folder
 
+from results.runlog.events import ArtifactWritten, RunStarted
+from results.tracking.cursor import Cursor
 from results.tracking.tracker import Tracker
 from search.cli import main
 from search.execution.journal import Journal
@@ -71,14 +73,14 @@ def test_a_dry_run_shows_no_password(roletune):
 
 @pytest.fixture
 def kept(tmp_path):
-    """A sweep's folder with an entry for the store in it, which is a run without a home."""
+    """A sweep's folder whose journal has a run and a file that is gone, of which the store in it knows nothing."""
     folder = tmp_path / "runs" / "small-001"
     folder.mkdir(parents=True)
     (folder / "sweep.yaml").write_text("name: small\n")
-    start = {"op": "start", "run": "r", "ticket": "a" * 32, "id": None, "parent": None, "store": "", "at": 1}
-    gone = {"op": "artifact", "run": "r", "ticket": "a" * 32, "id": None, "store": "", "path": "policy.json"}
-    text = "".join(json.dumps(line) + "\n" for line in (start | {"tags": {"roletune.ticket": "a" * 32}}, gone))
-    (folder / "tracking.unsent.jsonl").write_text(text)
+    with Journal(folder) as journal:
+        journal.write(RunStarted(run="r"))
+        journal.write(ArtifactWritten(run="r", path="policy.json"))
+    Cursor.open(folder, "")
     return folder
 
 
@@ -97,7 +99,7 @@ def test_sync_says_what_it_sent_and_what_is_left(roletune, kept, tmp_path):
     store = f"sqlite:///{kept}/mlflow.db"
     assert (status, err) == (1, "")
     first, second = out.splitlines()
-    assert first == f"{kept}: 1 entry sent, 1 left, to {store}"
+    assert first == f"{kept}: 1 event sent, 1 left, to {store}"
     assert second.startswith("not sent: artifact of run 'r': ") and str(kept / "policy.json") in second
     status, out, _ = roletune("sync", kept, "--drop", "--json")
     assert status == 0
@@ -108,7 +110,7 @@ def test_sync_says_what_it_sent_and_what_is_left(roletune, kept, tmp_path):
         "dropped": 1,
     }
     status, out, _ = roletune("sync", kept)
-    assert (status, out) == (0, f"{kept}: nothing waits to be sent\n")
+    assert (status, out) == (0, f"{kept}: nothing is left to deliver\n")
 
 
 GRID = ["show", "s.json", "--grid", "g.png", "--images"]

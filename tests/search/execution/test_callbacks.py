@@ -1,4 +1,4 @@
-"""The listener's alarm, and the journal's care for checkpoints, alone: no Ray is started, no clock is looked at."""
+"""The watchdog, and the journal's care for checkpoints, alone: no Ray is started, no clock is looked at."""
 
 from __future__ import annotations
 
@@ -28,60 +28,60 @@ def trial(name, status=Trial.RUNNING):
 
 
 def test_who_is_silent_for_too_long_is_ended_once_and_nobody_else(clock):
-    alarm, silent, alive = EpochWatchdog(10.0), trial("silent"), trial("alive")
+    watchdog, silent, alive = EpochWatchdog(10.0), trial("silent"), trial("alive")
     for one in (alive, silent):
-        alarm.heard(one)
+        watchdog.record_activity(one)
     for now in (5.0, 10.0, 11.0, 12.0, 30.0):
         clock.now = now
         if now < 30:
-            alarm.heard(alive)
-        alarm.look()
+            watchdog.record_activity(alive)
+        watchdog.check()
     assert clock.killed == ["actor silent", "actor alive"]
-    assert "more than 10 s" in alarm.why(silent)
+    assert "more than 10 s" in watchdog.why(silent)
 
 
 def test_who_waits_is_not_ended_and_is_looked_after_again_once_it_runs(clock):
-    alarm, one = EpochWatchdog(10.0), trial("one", Trial.PAUSED)
-    alarm.heard(one)
+    watchdog, one = EpochWatchdog(10.0), trial("one", Trial.PAUSED)
+    watchdog.record_activity(one)
     clock.now = 100.0
-    alarm.look()
+    watchdog.check()
     one.status = Trial.RUNNING
-    alarm.heard(one)
+    watchdog.record_activity(one)
     clock.now = 109.0
-    alarm.look()
+    watchdog.check()
     assert clock.killed == []
     clock.now = 111.0
-    alarm.look()
-    assert clock.killed == ["actor one"] and alarm.why(one)
-    alarm.heard(one)
-    assert not alarm.why(one), "it was started again"
+    watchdog.check()
+    assert clock.killed == ["actor one"] and watchdog.why(one)
+    watchdog.record_activity(one)
+    assert not watchdog.why(one), "it was started again"
 
 
 def test_a_worker_that_is_not_there_yet_is_ended_when_it_is(clock):
-    alarm, one = EpochWatchdog(10.0), trial("one")
+    watchdog, one = EpochWatchdog(10.0), trial("one")
     one.temporary_state.ray_actor = None
-    alarm.heard(one)
+    watchdog.record_activity(one)
     clock.now = 11.0
-    alarm.look()
+    watchdog.check()
     one.temporary_state.ray_actor = "actor one"
-    alarm.look()
+    watchdog.check()
     assert clock.killed == ["actor one"]
 
 
 def test_without_a_limit_the_slowest_epoch_sets_one(clock):
-    alarm, one = EpochWatchdog(None), trial("one")
-    alarm.heard(one)
+    watchdog, one = EpochWatchdog(None), trial("one")
+    watchdog.record_activity(one)
     clock.now = 1e6
-    alarm.look()
-    alarm.heard(one, seconds=100.0)
+    watchdog.check()
+    watchdog.record_activity(one, seconds=100.0)
     assert SLOWER * 100.0 > LEAST
     for silent, ended in ((SLOWER * 100.0, 0), (SLOWER * 100.0 + 1, 1)):
         clock.now = 1e6 + silent
-        alarm.look()
+        watchdog.check()
         assert len(clock.killed) == ended
 
 
-@pytest.mark.parametrize("again", [False, True], ids=["in one life", "in two lives"])
+@pytest.mark.parametrize("again", [False, True], ids=["in one session", "in two sessions"])
 def test_a_checkpoint_stays_as_long_as_anybody_goes_on_from_it(tmp_path, again):
     def saved(journal, member, number):
         folder = tmp_path / "trials" / "001" / "stage" / member / f"checkpoint_{number}"

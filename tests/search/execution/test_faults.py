@@ -21,13 +21,20 @@ from servers import Mlflow
 from support import start_search
 
 import search.execution.callbacks
+from results.runlog.events import (
+    JOURNAL_FILE,
+    CheckpointSaved,
+    PopulationPerturbed,
+    TrialEnded,
+    TrialReported,
+    TrialTested,
+)
 from results.tracking import delivery
 from results.tracking.client import TrackingClient
-from results.tracking.delivery import Run
 from search.cli import main
 from search.config.schema import ResourceConfig
 from search.execution.callbacks import SweepCallback
-from search.execution.journal import FILE, Journal
+from search.execution.journal import Journal
 from search.execution.progress import ProgressReporter
 from search.execution.trials import JournalCallback, error_line, run_trials
 from spaces import RequestError, Space, WorkError
@@ -78,34 +85,23 @@ def undisturbed(task, _ray, tmp_path_factory):
     return policy(replace(task, model="faulty:whose_process"), tmp_path_factory.mktemp("undisturbed"))
 
 
-class Silent:
-    """A tracker that sends nothing."""
-
-    def start(self, name, **more):
-        return Run(name)
-
-    def log(self, *what, **more):
-        pass
-
-    tag = text = finish = log
-
-
 def watch(said, limit):
     """What makes the keeper that sweeps have; it speaks to `said`."""
     ticker = ProgressReporter(Console(file=said, width=1000), 0)
-    return lambda journal: SweepCallback(journal, Silent(), Run("sweep"), "teacher", ticker, EPOCHS, limit)
+    return lambda journal: SweepCallback(journal, ticker, limit)
 
 
 def events(folder, kind):
-    found = [json.loads(line) for line in (folder / FILE).read_text().splitlines()]
-    return [event for event in found if event["event"] == kind]
+    """The lines of a kind in a sweep's journal."""
+    found = [json.loads(line) for line in (folder / JOURNAL_FILE).read_text().splitlines()]
+    return [event for event in found if event["event"] == kind.kind]
 
 
 def epochs_reported(folder):
     """Of each member, in the order in which they came."""
     found = {}
-    for event in events(folder, "reported"):
-        found.setdefault(event["member"], []).append(event["epoch"])
+    for event in events(folder, TrialReported):
+        found.setdefault(event["trial"], []).append(event["epoch"])
     return found
 
 
@@ -139,7 +135,7 @@ def test_a_member_whose_worker_dies_has_each_epoch_once(task, marks, tmp_path):
 def test_a_member_that_hangs_is_ended_by_the_epoch_limit(task, marks, tmp_path, monkeypatch, retries):
     def monotonic():
         """An hour passes as soon as nobody runs but the one that hangs."""
-        others = len(events(tmp_path, "ended")) >= SIZE - 1
+        others = len(events(tmp_path, TrialEnded)) >= SIZE - 1
         return time.monotonic() + HOUR * (others and (marks / "fault-0").exists())
 
     monkeypatch.setattr(search.execution.callbacks, "time", SimpleNamespace(monotonic=monotonic))
@@ -221,7 +217,7 @@ def test_a_clock_that_is_set_ends_nobody_and_changes_nothing(task, marks, tmp_pa
     with monkeypatch.context() as patch:
         patch.setattr(time, "time", told)
         found = policy(replace(task, model="faulty:whose_process"), tmp_path, watch(said, 600.0))
-    at = [event["at"] for event in events(tmp_path, "reported")]
+    at = [event["at"] for event in events(tmp_path, TrialReported)]
     assert max(at) - min(at) > 4 * HOUR * 1000 and at != sorted(at), "it was set, in either direction"
     assert "goes on" not in said.getvalue() and found == undisturbed
     assert list(epochs_reported(tmp_path).values()) == [[1, 2, 3, 4, 5, 6]] * SIZE
@@ -277,15 +273,15 @@ class FullDisk(io.RawIOBase):
 
 
 def test_a_full_disk_stops_the_sweep_with_one_line_and_it_goes_on_when_there_is_room(roletune, tmp_path, monkeypatch):
-    write = Journal._write
+    write = Journal.write
 
-    def filling_up(journal, kind, **content):
-        if kind == "saved" and not isinstance(getattr(journal._file, "raw", None), FullDisk):
+    def filling_up(journal, event):
+        if isinstance(event, CheckpointSaved) and not isinstance(getattr(journal._file, "raw", None), FullDisk):
             journal._file = io.BufferedWriter(FullDisk(journal._file))
-        write(journal, kind, **content)
+        write(journal, event)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Journal, "_write", filling_up)
+        patch.setattr(Journal, "write", filling_up)
         status, err = roletune()
     assert status == 1 and len(err.splitlines()) == 1, err
     assert err.startswith("roletune: cannot write ") and "journal.jsonl: No space left on device" in err
@@ -300,7 +296,7 @@ def test_a_search_that_failed_as_a_whole_is_tried_again(roletune, tmp_path):
     assert status == 1 and "every member of student-pbt failed; the first: RuntimeError: a cable was pulled" in err
     assert roletune("--resume", *words) == (0, "")
     folder = tmp_path / "runs" / "small-001"
-    assert [event["epoch"] for event in events(folder, "perturbed")] == [2], "what went well is not done again"
+    assert [event["epoch"] for event in events(folder, PopulationPerturbed)] == [2], "what went well is not done again"
     client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
     runs = client.search_runs([client.get_experiment_by_name("small").experiment_id])
     assert {run.info.run_name: run.info.status for run in runs} == {
@@ -315,7 +311,7 @@ def test_a_disk_that_is_full_for_a_worker_costs_no_member(task, marks, tmp_path)
     ):
         searched(task, tmp_path, retries=1)
     gc.collect()  # lets go of the workers
-    assert not any(event["error"] for event in events(tmp_path, "ended"))
+    assert not any(event["error"] for event in events(tmp_path, TrialEnded))
     _, outcomes = searched(task, tmp_path)
     assert [(outcome.epochs, outcome.error) for outcome in outcomes] == [(EPOCHS, "")] * SIZE
 
@@ -327,7 +323,7 @@ def test_a_storage_that_is_read_only_is_refused(roletune, tmp_path, monkeypatch)
     where = Path.open
 
     def opened(path, mode="r", *more, **others):
-        return read_only() if path.name == FILE else where(path, mode, *more, **others)
+        return read_only() if path.name == JOURNAL_FILE else where(path, mode, *more, **others)
 
     monkeypatch.setattr(Path, "open", opened)
     status, err = roletune()
@@ -343,13 +339,13 @@ def test_a_storage_that_is_read_only_is_refused(roletune, tmp_path, monkeypatch)
 def test_what_the_tracking_server_missed_arrives_when_it_is_back(roletune, tmp_path, monkeypatch):
     send, refused = TrackingClient.send, []
 
-    def away(calls, job):
+    def away(calls, call):
         """From the first epoch's report on, until the test set was opened."""
         folder = tmp_path / "runs" / "small-001"
-        if events(folder, "reported") and not events(folder, "tested"):
-            refused.append(job.op)
+        if events(folder, TrialReported) and not events(folder, TrialTested):
+            refused.append(call.op)
             raise ConnectionError("connection refused")
-        send(calls, job)
+        send(calls, call)
 
     monkeypatch.setattr(delivery, "PAUSE", 0.01)
     monkeypatch.setattr(delivery, "LONGEST_PAUSE", 0.1)

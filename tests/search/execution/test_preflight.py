@@ -24,8 +24,8 @@ from search.config.schema import ResourceConfig, SweepConfig
 from search.execution import preflight
 from search.execution.cluster import connected
 from search.execution.journal import Journal
-from search.execution.preflight import Answer, Requirements, ask, checks, custom_imports
 from search.execution.members import Member
+from search.execution.preflight import Answer, Requirements, ask, checks, custom_imports
 from search.execution.trials import JournalCallback, run_trials, worker
 from search.sweeps.doctor import examine
 from spaces import Genome, RequestError

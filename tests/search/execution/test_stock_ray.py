@@ -23,9 +23,10 @@ from ray.tune.result import SHOULD_CHECKPOINT
 from ray.tune.schedulers import FIFOScheduler, PopulationBasedTraining, PopulationBasedTrainingReplay
 
 import search.execution.trials
+from results.runlog.members import METRIC
 from search.algorithms.pbt_scheduler import PBTScheduler
 from search.config.schema import ResourceConfig
-from search.execution.journal import METRIC, Journal
+from search.execution.journal import Journal
 from search.execution.members import EPOCH, Member
 from search.execution.trials import JournalCallback, run_trials
 from spaces import Genome, ImageSpec, Phase, Policy, Schedule, Space
@@ -186,7 +187,7 @@ def run_ours(trainable, folder, members, moved, slots, retries, seen):
         )
         run_trials(
             members,
-            SimpleNamespace(epochs=EPOCHS),
+            SimpleNamespace(epochs=EPOCHS, role="teacher", image=ImageSpec(8, 1, (0,))),
             ResourceConfig(cpus_per_trial=2 // slots, retries=retries),
             Both(journal, seen),
             name="trials",

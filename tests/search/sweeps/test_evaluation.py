@@ -12,10 +12,11 @@ from mlflow.tracking import MlflowClient
 from typer.testing import CliRunner
 
 from results.analysis.evaluation import Evaluation
+from results.runlog.events import JOURNAL_FILE, TrialReported, TrialTested
 from search.algorithms.base import member_seed
 from search.cli import app
 from search.config.schema import SweepConfig
-from search.execution.journal import FILE, Journal
+from search.execution.journal import Journal
 from search.sweeps.evaluation import BASELINES, USUAL, evaluate, named_policies, with_teacher
 from search.sweeps.plan import SweepPlan
 from spaces import Entry, Genome, ImageSpec, Phase, Policy, RequestError, Schedule
@@ -68,8 +69,8 @@ def evaluated(config, _ray):
 
 
 def events(home, kind, role="student"):
-    lines = (Path(home) / f"evaluation.{role}" / FILE).read_text().splitlines()
-    return [event for event in map(json.loads, lines) if event["event"] == kind]
+    lines = (Path(home) / f"evaluation.{role}" / JOURNAL_FILE).read_text().splitlines()
+    return [event for event in map(json.loads, lines) if event["event"] == kind.kind]
 
 
 # ---- what is measured ------------------------------------------------------------------------------
@@ -102,41 +103,41 @@ def test_an_arm_is_the_plain_training_that_its_name_says(config, evaluated):
 @pytest.mark.slow
 def test_what_was_measured_is_not_measured_again(config, evaluated):
     home = evaluated.folder
-    before = len(events(home, "reported")), len(events(home, "tested"))
+    before = len(events(home, TrialReported)), len(events(home, TrialTested))
     assert before == (6 * 2, 6)
     assert evaluate(config, {"mine": POLICY}, baselines=("none", "cutmix"), seeds=1).arms[-1] == evaluated.arms[-1]
-    assert (len(events(home, "reported")), len(events(home, "tested"))) == before
+    assert (len(events(home, TrialReported)), len(events(home, TrialTested))) == before
     more = evaluate(config, {"mine": POLICY}, baselines=("none", "randaugment"), seeds=2)
     assert [arm.accuracy[0] for arm in more.arms[:2]] == [evaluated.arms[0].accuracy[0], evaluated.arms[3].accuracy[0]]
-    assert len(events(home, "tested")) == 6 + 2 + 2, "the second seed of two arms, and both of the new one"
-    names = [event["training"] for event in events(home, "tested")]
+    assert len(events(home, TrialTested)) == 6 + 2 + 2, "the second seed of two arms, and both of the new one"
+    names = [event["training"] for event in events(home, TrialTested)]
     assert len(set(names)) == len(names), "the test set is opened once for each training"
     longer = config.model_copy(update={"student": config.student.model_copy(update={"recipe": Recipe(lr=0.01)})})
     evaluate(longer, {"mine": POLICY}, baselines=(), seeds=1)
-    assert len(events(home, "tested")) == 11, "another recipe is another training"
+    assert len(events(home, TrialTested)) == 11, "another recipe is another training"
     assert not list(Path(home).rglob("checkpoint_*")), "what was tested is not kept"
 
 
 @pytest.mark.slow
 def test_one_that_died_goes_on(config, marks, tmp_path, monkeypatch):
     whole = evaluate(config, {"mine": POLICY}, baselines=("none",), seeds=2, home=tmp_path / "whole")
-    write, left = Journal._write, 6
+    write, left = Journal.write, 6
 
-    def mortal(self, kind, **content):
+    def mortal(self, event):
         nonlocal left
         left -= 1
         if left < 0:
             raise Died
-        write(self, kind, **content)
+        write(self, event)
 
-    monkeypatch.setattr(Journal, "_write", mortal)
+    monkeypatch.setattr(Journal, "write", mortal)
     with pytest.raises(Died):
         evaluate(config, {"mine": POLICY}, baselines=("none",), seeds=2, home=tmp_path / "cut")
-    monkeypatch.setattr(Journal, "_write", write)
+    monkeypatch.setattr(Journal, "write", write)
     gc.collect()  # what was cut off lets go of its workers
     again = evaluate(config, {"mine": POLICY}, baselines=("none",), seeds=2, home=tmp_path / "cut")
     assert [arm.accuracy for arm in again.arms] == [arm.accuracy for arm in whole.arms]
-    reports = [(event["member"], event["epoch"]) for event in events(tmp_path / "cut", "reported")]
+    reports = [(event["trial"], event["epoch"]) for event in events(tmp_path / "cut", TrialReported)]
     assert len(set(reports)) == len(reports) == 2 * 2 * 2
 
 

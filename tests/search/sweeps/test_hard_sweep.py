@@ -9,8 +9,11 @@ import pytest
 import torch
 from mlflow.tracking import MlflowClient
 
-from results.runlog.export import export
+from results.runlog.events import TrialStarted
+from results.runlog.export import export_policy
+from results.runlog.members import METRIC
 from search import SweepConfig, replay, run
+from search.execution.journal import Journal
 from search.sweeps.screen_plan import ScreenPlan, rankable
 from search.sweeps.screening import screen
 from spaces import RequestError, Schedule, Space
@@ -137,8 +140,8 @@ def test_a_population_evolves_games_and_its_policy_is_replayed_as_it_was_trained
     policy = Schedule.load(folder / "policy.student.json")
     assert policy.epochs == EPOCHS
     assert not any(phase.genome.augment.learns for phase in policy.phases)
-    assert export(str(folder), "student") == policy
-    copy = export(str(folder), "student").save(tmp_path / "policy.json")
+    assert export_policy(str(folder), "student") == policy
+    copy = export_policy(str(folder), "student").save(tmp_path / "policy.json")
     assert Schedule.load(copy) == policy
     text = (folder / "policy.student.json").read_text()
     assert text.replace("policy.student.safetensors", "policy.safetensors") == copy.read_text()
@@ -170,7 +173,7 @@ def test_a_run_id_brings_the_weights_too(evolved):
     client = MlflowClient(result.tracking_uri)
     runs = client.search_runs([found.experiment_id for found in client.search_experiments()])
     (parent,) = [found for found in runs if found.data.tags["stage"] == "sweep"]
-    policy = export(parent.info.run_id, "student", result.tracking_uri)
+    policy = export_policy(parent.info.run_id, "student", result.tracking_uri)
     assert policy == Schedule.load(Path(result.folder) / "policy.student.json") and policy.weights
 
 
@@ -186,11 +189,15 @@ def test_what_was_learned_can_be_ranked(evolved, tmp_path):
 
 def test_an_unfinished_search_says_which_game_to_play(tmp_path):
     start = {"policy": [], "augment": HardAffine(warmup=4).to_json()}
-    member = {"name": "student-pbt-00", "start": start, "epoch": 4, "score": 0.5}
-    image = {"size": 8, "channels": 1, "fill": [78]}
-    content = {"name": "student-pbt", "role": "student", "kind": "pbt", "image": image, "members": [member]}
-    (tmp_path / "student-pbt.population.json").write_text(json.dumps(content))
-    schedule = export(str(tmp_path), "student")
+    image, stage = {"size": 8, "channels": 1, "fill": [78]}, "pbt search"
+    with Journal(tmp_path) as journal:
+        name = "student-pbt-00"
+        journal.write(
+            TrialStarted(trial=name, role="student", stage=stage, seed=0, epochs=8, image=image, genome=start)
+        )
+        journal.reported(name, 4, {METRIC: 0.5})
+        journal.perturbed("student-pbt", 4, {name: 0.5}, [])
+    schedule = export_policy(str(tmp_path), "student")
     assert [phase.genome.augment for phase in schedule.phases] == [HardAffine(warmup=4)]
     assert Schedule.load(schedule.save(tmp_path / "policy.json")) == schedule
     assert not (tmp_path / "policy.safetensors").exists()

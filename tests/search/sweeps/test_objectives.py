@@ -10,10 +10,11 @@ import pytest
 from optuna.study import StudyDirection
 from support import start_search
 
+from results.runlog.members import METRIC
 from search.algorithms.optuna_searcher import Suggestions
 from search.algorithms.registry import ALGORITHMS
 from search.config.schema import SweepConfig
-from search.execution.journal import METRIC, Journal
+from search.execution.journal import Journal
 from search.execution.members import Outcome
 from search.sweeps.artifacts import Records
 from search.sweeps.plan import SweepPlan

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from support import start_search
 
+from results.runlog.events import JOURNAL_FILE, SessionStarted, TrialReported
+from results.runlog.history import History
 from search.config.schema import ResourceConfig, SweepConfig
-from search.execution.journal import FILE, Journal
+from search.execution.journal import Journal
 from search.execution.trials import JournalCallback, run_trials
 from search.sweeps.resume import check_unchanged, newest
 from spaces import RequestError, Space
@@ -25,20 +27,20 @@ class Died(BaseException):
 
 
 class Mortal(Journal):
-    """A journal whose writer dies before a given line of this life, or in the midst of it."""
+    """A journal whose writer dies before a given line of this session, or in the midst of it."""
 
     left = None
     torn = False
 
-    def _write(self, kind, **content):
+    def write(self, event):
         if self.left is not None:
             self.left -= 1
             if self.left < 0:
                 if self.torn:
-                    self._file.write(b'{"event": "repor')
+                    self._file.write(b'{"event": "trial_repor')
                     self._file.flush()
                 raise Died
-        super()._write(kind, **content)
+        super().write(event)
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +50,8 @@ def task():
     return Task("teacher", "mlp", data, recipe, EPOCHS, validation=data.validation, validate_every=INTERVAL)
 
 
-def life(task, folder, left=None, torn=False):
-    """One life of a search with a random control beside it: the policy's bytes, or None where it died."""
+def session(task, folder, left=None, torn=False):
+    """One session of a search with a random control beside it: the policy's bytes, or None where it died."""
     folder.mkdir(exist_ok=True)
     settings = {"seed": 5, "epochs": EPOCHS, "interval": INTERVAL}
     sizes = {"pbt": {"population": SIZE}, "random": {"trials": SIZE}}
@@ -59,7 +61,7 @@ def life(task, folder, left=None, torn=False):
             start_search(f"teacher-{name}", name, task, Space(), journal, **settings, **size)
             for name, size in sizes.items()
         ]
-        gc.collect()  # a life that was cut off lets go of its workers
+        gc.collect()  # a session that was cut off lets go of its workers
         try:
             outcomes = run_trials(
                 [member for stage in stages for member in stage.members],
@@ -76,7 +78,7 @@ def life(task, folder, left=None, torn=False):
 
 
 def lines(folder):
-    return [json.loads(line) for line in (folder / FILE).read_text().splitlines()]
+    return [json.loads(line) for line in (folder / JOURNAL_FILE).read_text().splitlines()]
 
 
 def checkpoints(folder):
@@ -85,24 +87,23 @@ def checkpoints(folder):
 
 @pytest.mark.slow
 def test_wherever_it_dies_the_policies_are_those_of_an_undisturbed_search(task, marks, tmp_path):
-    whole = life(task, tmp_path / "whole")
+    whole = session(task, tmp_path / "whole")
     count = len(lines(tmp_path / "whole"))
     assert len(checkpoints(tmp_path / "whole")) == 2 * SIZE, "one a member"
     folder = tmp_path / "cut"
-    for left in (0, 3, 11, 17, 9, 23):  # of each life's lines; the first is that it started
-        if life(task, folder, left, torn=left % 2 == 1) is not None:
+    for left in (0, 3, 11, 17, 9, 23):  # of each session's lines; the first is that it started
+        if session(task, folder, left, torn=left % 2 == 1) is not None:
             break
     else:
-        assert life(task, folder) == whole
-    assert life(task, folder) == whole, "and once more, when all is over"
-    events = lines(folder)
-    reported = [(event["member"], event["epoch"]) for event in events if event["event"] == "reported"]
+        assert session(task, folder) == whole
+    assert session(task, folder) == whole, "and once more, when all is over"
+    history = History.read(folder)
+    trials = {name: trial for stage in history.stages.values() for name, trial in stage.members.items()}
+    reported = [(name, report.epoch) for name, trial in trials.items() for report in trial.reports]
     assert len(reported) == len(set(reported)) == 2 * SIZE * EPOCHS, "each epoch once"
-    assert [e["copies"] for e in events if e["event"] == "perturbed"] == [
-        e["copies"] for e in lines(tmp_path / "whole") if e["event"] == "perturbed"
-    ]
+    assert history.exploits("teacher-pbt") == History.read(tmp_path / "whole").exploits("teacher-pbt") != []
     assert len(checkpoints(folder)) == 2 * SIZE
-    assert count < len(events), "the lives that were lost stand in it"
+    assert count < len(lines(folder)), "the sessions that were lost stand in it"
 
 
 @pytest.mark.slow
@@ -110,16 +111,17 @@ def test_the_disk_holds_one_checkpoint_a_member_and_those_that_are_copied(task, 
     most = 0
 
     class Counting(Mortal):
-        def _write(self, kind, **content):
+        def write(self, event):
             nonlocal most
-            super()._write(kind, **content)
+            super().write(event)
             here = [path for path in checkpoints(self.folder) if "pbt" in path.parent.name]
-            copied = {copy["donor"] for event in self.notes("perturbed")[-1:] for copy in event["copies"]}
+            last = self.history.perturbations("teacher-pbt")[-1:]
+            copied = {copy.donor for perturbation in last for copy in perturbation.copies}
             most = max(most, len(here) - len(copied))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(globals(), "Mortal", Counting)
-        assert life(task, tmp_path / "run") is not None
+        assert session(task, tmp_path / "run") is not None
     assert 0 < most <= SIZE + 2, "two are being written at any time"
 
 
@@ -130,18 +132,19 @@ def test_one_process_at_a_time(tmp_path):
     ):
         Journal(tmp_path)
     with Journal(tmp_path) as journal:
-        assert journal.life == 2
+        assert journal.session == 2
 
 
 def test_a_damaged_line_is_named_and_a_torn_last_one_is_cut_off(tmp_path):
     with Journal(tmp_path) as journal:
         journal.reported("a", 1, {"loss": 0.5})
-    whole = (tmp_path / FILE).read_bytes()
-    (tmp_path / FILE).write_bytes(whole + b'{"event": "saved", "mem')
+    whole = (tmp_path / JOURNAL_FILE).read_bytes()
+    (tmp_path / JOURNAL_FILE).write_bytes(whole + b'{"event": "checkpoint_saved", "tri')
     with Journal(tmp_path) as journal:
         assert journal.progress("a").last.metrics == {"loss": 0.5}
-    assert [event["event"] for event in lines(tmp_path)] == ["started", "reported", "started"]
-    (tmp_path / FILE).write_bytes(b"{]\n" + whole)
+    kinds = [SessionStarted, TrialReported, SessionStarted]
+    assert [event["event"] for event in lines(tmp_path)] == [kind.kind for kind in kinds]
+    (tmp_path / JOURNAL_FILE).write_bytes(b"{]\n" + whole)
     with pytest.raises(RequestError, match=r"line 1 of .* is damaged"):
         Journal(tmp_path)
 

@@ -16,7 +16,9 @@ import pytest
 from children import child
 from mlflow.tracking import MlflowClient
 
-from results.runlog.export import export
+from results.runlog.events import JOURNAL_FILE
+from results.runlog.export import export_policy
+from results.runlog.history import History
 from search import SweepConfig, replay, run
 from search.sweeps.plan import SweepPlan
 from spaces import Schedule
@@ -73,7 +75,7 @@ def test_the_policies_are_whole_schedules_with_their_origin(finished):
         assert (schedule.role, schedule.epochs, schedule.image.size) == (role.role, 4, 8)
         assert schedule.provenance["value"] == role.best_validation
         assert schedule.provenance["data"] == {"name": "digits", "train": 60, "validation": 60}
-        assert export(str(folder / result.folder), role.role) == schedule
+        assert export_policy(str(folder / result.folder), role.role) == schedule
 
 
 def test_the_store_opens_with_plain_mlflow_calls(finished):
@@ -100,8 +102,8 @@ def test_the_store_opens_with_plain_mlflow_calls(finished):
         *(f"{picture}.{role}.png" for picture in ("schedule", "lineage") for role in ("teacher", "student")),
     }
     assert result.roles[0].policy_file.endswith("policy.teacher.json")
-    policy = export(parent.info.run_id, "teacher", result.tracking_uri)
-    assert policy == export(result.folder, "teacher") if Path(result.folder).is_dir() else policy.epochs == 4
+    policy = export_policy(parent.info.run_id, "teacher", result.tracking_uri)
+    assert policy == export_policy(result.folder, "teacher") if Path(result.folder).is_dir() else policy.epochs == 4
 
 
 def test_the_sweeps_run_describes_itself(finished):
@@ -194,12 +196,13 @@ def start(folder):
 
 
 def wait_for_generations(driver, folder, count):
-    population = folder / "runs" / "killed-001" / "teacher-pbt.population.json"  # written after who copied whom
+    place = folder / "runs" / "killed-001"
 
-    def epochs():
-        return [member["epoch"] for member in json.loads(population.read_text())["members"]]
+    def epoch():
+        made = (place / JOURNAL_FILE).is_file() and History.read(place)
+        return max((each.epoch for each in made.perturbations("teacher-pbt")), default=0) if made else 0
 
-    while driver.poll() is None and not (population.is_file() and min(epochs()) >= 2 * count):
+    while driver.poll() is None and epoch() < 2 * count:
         time.sleep(0.1)
     assert driver.poll() is None, driver.stderr.read().decode()
 
@@ -214,7 +217,7 @@ def test_what_was_found_outlives_the_driver(tmp_path, how):
     for path in folder.glob("*.json"):
         json.loads(path.read_text())
     assert not (folder / "policy.teacher.json").exists() and not (folder / "result.json").exists()
-    policy = export(str(folder), "teacher")
+    policy = export_policy(str(folder), "teacher")
     assert policy.provenance["unfinished"] and policy.epochs >= 8
     client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("killed").experiment_id

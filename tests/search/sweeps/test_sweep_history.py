@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from results.runlog.events import RungDecided, TrialTested
 from results.runlog.history import History
 from results.runlog.lineage import Exploit
 from results.runlog.members import METRIC
@@ -24,17 +25,22 @@ def test_a_sweeps_history_is_its_journals(tmp_path):
         with Journal(tmp_path) as journal:
             for name in names:
                 journal.reported(name, 1, {"loss": math.inf, METRIC: 0.5})
-                if journal.life == 1:
+                if journal.session == 1:
                     journal.saved(name, 1, journal.trials / "s-search" / name / "checkpoint_000000")
-            if journal.life == 1:
+            if journal.session == 1:
                 journal.perturbed("s-pbt", 1, {names[0]: 0.5, names[1]: math.nan}, [copy])
-            journal.note("parted", stage="s-asha", epoch=1, standings={"s-asha-00": [0, 0.5, None]}, kept=["s-asha-00"])
-            journal.note("tested", training="s-full-policy-0", score={"accuracy": 0.5})
+            standings = {"s-asha-00": (0, 0.5, math.nan)}
+            journal.write(RungDecided(stage="s-asha", epoch=1, standings=standings, kept=("s-asha-00",)))
+            journal.write(TrialTested(trial="s-full-policy-0", scores={"accuracy": 0.5}))
             journal.ended(names[0], error="it broke")
             history = History.read(tmp_path)
             stage = history.stage("s-pbt")
-            assert len(history.lives) == journal.life and history.tests == {"s-full-policy-0": {"accuracy": 0.5}}
-            assert [event.epoch for event in stage.exploits] == [event.epoch for event in journal.copies("s-pbt")]
+            assert len(history.sessions) == journal.session and history.tests["s-full-policy-0"].scores == {
+                "accuracy": 0.5
+            }
+            assert [event.epoch for event in stage.exploits] == [
+                event.epoch for event in journal.history.exploits("s-pbt")
+            ]
             assert stage.members[names[0]].error == journal.progress(names[0]).error == "it broke"
             assert list(stage.members) == list(journal.members) == list(names)
             assert stage.members[names[0]].epoch == journal.progress(names[0]).epoch == 1

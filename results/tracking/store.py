@@ -255,7 +255,7 @@ def _code(error: BaseException) -> str:
     return str(getattr(error, "error_code", ""))
 
 
-# Text that may be shown ----------------------------------------------------------------------------------------------------
+# Text that may be shown ----------------------------------------------------------------------------------------------
 
 
 def one_line(text: str, most: int) -> str:

@@ -105,11 +105,8 @@ def evaluate(
         folder = home / f"evaluation.{role}"
         folder.mkdir(parents=True, exist_ok=True)
         total = len(arms) * seeds * task.epochs
-        with (
-            Journal(folder) as journal,
-            Tracker.open(home, config.name, config.tracking.uri).follow(journal) as tracker,
-            ProgressReporter(console, total) as ticker,
-        ):
+        tracker = Tracker.open(home, config.name, config.tracking.uri)
+        with Journal(folder) as journal, tracker.follow(journal), ProgressReporter(console, total) as ticker:
             name = f"{home.name}-evaluation-{role}"
             ticker.say(f"{escape(str(home))}  ·  {fits} trial{'s' if fits != 1 else ''} at once")
             if left_out:

@@ -36,7 +36,7 @@ class Cost:
     Args:
         stages: in the order in which they began.
         seconds: by part, over all trials; the parts do not overlap.
-        wall: seconds from start to end, all lives of the sweep together.
+        wall: seconds from start to end, all sessions of the sweep together.
         offered: seconds that there was room for a trial: trials at once × wall; None: it was not written down.
     """
 

@@ -2,167 +2,29 @@
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import Field, dataclass, field, fields
-from pathlib import Path
-from sys import intern
-from typing import Any, ClassVar, Self, TypeVar
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
+from results.runlog.event_base import (
+    JOURNAL_FILE,
+    Event,
+    codec,
+    decode_standings,
+    encode_standings,
+    numbers,
+    parse_event,
+    read_events,
+    register,
+)
 from results.runlog.lineage import Exploit
-from spaces.core.errors import RequestError
 
-E = TypeVar("E", bound="type[Event]")
-
-JOURNAL_FILE = "journal.jsonl"
-"""Name of the journal in a sweep's folder."""
-
-_KEY = "event"
-_BEFORE = "started"  # the kind of the first line in journals of roletune 0.1
-_KINDS: dict[str, type[Event]] = {}
-
-
-def _register(kind: E) -> E:
-    _KINDS[kind.kind] = kind
-    return kind
-
-
-@dataclass(frozen=True, kw_only=True)
-class Event:
-    """Something that happened in a sweep.
-
-    Args:
-        at: Time in ms since 1970; set by the journal when it writes the event.
-    """
-
-    kind: ClassVar[str]
-    durable: ClassVar[bool] = False
-    """True if the event must be on disk (fsync) before the sweep acts on it."""
-
-    at: int = 0
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the event as plain data; NaN becomes null."""
-        values = {each.name: _encoder(each)(getattr(self, each.name)) for each in _fields(type(self))}
-        return {_KEY: self.kind, **values}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Return the event that `to_json` wrote; keys of later versions are ignored."""
-        given = {each.name: _decoder(each)(data[each.name]) for each in _fields(cls) if each.name in data}
-        return cls(**{"at": data["at"], **given})
-
-
-def parse_event(line: bytes | str) -> Event:
-    """Return the event in a journal's line; a kind that a later version defines gives a plain `Event`.
-
-    Raises:
-        ValueError, TypeError, KeyError: If the line is damaged.
-
-    Example:
-        >>> parse_event('{"event": "trial_retried", "at": 5, "trial": "student-pbt-00"}')
-        TrialRetried(at=5, trial='student-pbt-00')
-    """
-    data = json.loads(line)
-    kind = _KINDS.get(data[_KEY])
-    return Event(at=int(data["at"])) if kind is None else kind.from_json(data)
-
-
-def read_events(path: Path) -> Iterator[tuple[int, Event]]:
-    """Yield each complete line of a journal as (offset of its end in bytes, event).
-
-    A last line that is still being written, or was cut off by a crash, is left out.
-
-    Raises:
-        RequestError: If the journal cannot be read, a line is damaged, or an earlier version wrote it.
-    """
-    offset = 0
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.endswith(b"\n"):
-                    return
-                offset += len(line)
-                yield offset, _checked(path, number, line)
-    except OSError as error:
-        raise RequestError(f"the journal {path} must be readable", value=error.strerror or str(error)) from error
-
-
-def _checked(path: Path, number: int, line: bytes) -> Event:
-    try:
-        if number == 1 and json.loads(line).get(_KEY) == _BEFORE:
-            raise RequestError(f"{path} was written by an earlier version of roletune; start a new sweep")
-        return parse_event(line)
-    except RequestError:
-        raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RequestError(f"line {number} of {path} is damaged: {error!r}") from error
-
-
-# How fields are written -----------------------------------------------------------------------------------------------
-
-
-def _number(value: float) -> float | str | None:
-    """JSON has neither NaN nor infinity: null, and the value as text."""
-    if math.isfinite(value):
-        return value
-    return None if math.isnan(value) else str(value)
-
-
-def _float(value: float | str | None) -> float:
-    return math.nan if value is None else float(value)
-
-
-def _encode_numbers(values: Mapping[str, float]) -> dict[str, float | str | None]:
-    return {name: _number(value) for name, value in values.items()}
-
-
-def _decode_numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    return {intern(name): _float(value) for name, value in values.items()}
-
-
-def _encode_standings(standings: Mapping[str, tuple[int, float, float]]) -> dict[str, list[Any]]:
-    return {name: [index, _number(score), _number(tie)] for name, (index, score, tie) in standings.items()}
-
-
-def _decode_standings(standings: Mapping[str, Sequence[Any]]) -> dict[str, tuple[int, float, float]]:
-    return {name: (index, _float(score), _float(tie)) for name, (index, score, tie) in standings.items()}
-
-
-def _codec(encode: Callable[[Any], Any], decode: Callable[[Any], Any]) -> Any:
-    return field(metadata={"encode": encode, "decode": decode})
-
-
-def _numbers() -> Any:
-    return _codec(_encode_numbers, _decode_numbers)
-
-
-def _encoder(each: Field[Any]) -> Callable[[Any], Any]:
-    return each.metadata.get("encode", _same)  # type: ignore[no-any-return]
-
-
-def _decoder(each: Field[Any]) -> Callable[[Any], Any]:
-    return each.metadata.get("decode", _same)  # type: ignore[no-any-return]
-
-
-def _same(value: Any) -> Any:
-    return value
-
-
-def _fields(kind: type[Event]) -> tuple[Field[Any], ...]:
-    if kind not in _FIELDS:
-        _FIELDS[kind] = fields(kind)
-    return _FIELDS[kind]
-
-
-_FIELDS: dict[type[Event], tuple[Field[Any], ...]] = {}
-
+__all__ = ["JOURNAL_FILE", "Event", "parse_event", "read_events"]
 
 # A session ------------------------------------------------------------------------------------------------------------
 
 
-@_register
+@register
 @dataclass(frozen=True, kw_only=True)
 class SessionStarted(Event):
     """A process began to work on the sweep.
@@ -177,7 +39,7 @@ class SessionStarted(Event):
     uuid: str
 
 
-@_register
+@register
 @dataclass(frozen=True, kw_only=True)
 class SlotsPlaced(Event):
     """The cluster offers this many trials at once."""
@@ -187,7 +49,7 @@ class SlotsPlaced(Event):
     slots: int
 
 
-@_register
+@register
 @dataclass(frozen=True, kw_only=True)
 class SessionEnded(Event):
     """The process stopped working on the sweep; runs still open end with `status`.
@@ -206,7 +68,7 @@ class SessionEnded(Event):
 # Trials ---------------------------------------------------------------------------------------------------------------
 
 
-@_register
+@register
 @dataclass(frozen=True, kw_only=True)
 class TrialStarted(Event):
     """A trial started; written once in each session that trains it.
@@ -235,7 +97,7 @@ class TrialStarted(Event):
     arm: str = ""
 
 
-@_register
+@register
 @dataclass(frozen=True, kw_only=True)
 class TrialReported(Event):
     """A trial finished an epoch, counted from 1."""
@@ -243,10 +105,10 @@ class TrialReported(Event):
     kind: ClassVar[str] = "trial_reported"
     trial: str
     epoch: int
-    metrics: Mapping[str, float] = _numbers()
+    metrics: Mapping[str, float] = numbers()
 
 
-@_register
+@register
 @dataclass(frozen=True, kw_only=True)
 class CheckpointSaved(Event):
     """A trial's checkpoint, after `epoch` epochs, is on disk.
@@ -264,7 +126,7 @@ class CheckpointSaved(Event):
     checkpoint: str
 
 
-@_register
+@register
 @dataclass(frozen=True, kw_only=True)
 class PopulationPerturbed(Event):
     """A population was perturbed: some trials copied others and explored.
@@ -282,8 +144,8 @@ class PopulationPerturbed(Event):
     stage: str
     epoch: int
     generation: int = 0
-    scores: Mapping[str, float] = _numbers()
-    copies: tuple[Mapping[str, Any], ...] = _codec(list, tuple)
+    scores: Mapping[str, float] = numbers()
+    copies: tuple[Mapping[str, Any], ...] = codec(list, tuple)
 
     @property
     def exploits(self) -> tuple[Exploit, ...]:
@@ -291,7 +153,7 @@ class PopulationPerturbed(Event):
         return tuple(map(Exploit.from_json, self.copies))
 
 
-@_register
+@register
 @dataclass(frozen=True, kw_only=True)
 class RungDecided(Event):
     """Trials were compared on a rung of successive halving.
@@ -307,11 +169,11 @@ class RungDecided(Event):
     durable: ClassVar[bool] = True
     stage: str
     epoch: int
-    standings: Mapping[str, tuple[int, float, float]] = _codec(_encode_standings, _decode_standings)
-    kept: tuple[str, ...] = _codec(list, tuple)
+    standings: Mapping[str, tuple[int, float, float]] = codec(encode_standings, decode_standings)
+    kept: tuple[str, ...] = codec(list, tuple)
 
 
-@_register
+@register
 @dataclass(frozen=True, kw_only=True)
 class GenomeSuggested(Event):
     """A search algorithm suggested the next trial.
@@ -333,17 +195,17 @@ class GenomeSuggested(Event):
     distributions: Mapping[str, str]
 
 
-@_register
+@register
 @dataclass(frozen=True, kw_only=True)
 class AugmentationsScreened(Event):
     """Screening left these augmentations out of the search, by label."""
 
     kind: ClassVar[str] = "augmentations_screened"
     durable: ClassVar[bool] = True
-    dropped: tuple[str, ...] = _codec(list, tuple)
+    dropped: tuple[str, ...] = codec(list, tuple)
 
 
-@_register
+@register
 @dataclass(frozen=True, kw_only=True)
 class TrialEnded(Event):
     """A trial is complete, was stopped early, or failed.
@@ -365,7 +227,7 @@ class TrialEnded(Event):
     traceback: str = ""
 
 
-@_register
+@register
 @dataclass(frozen=True, kw_only=True)
 class TrialRetried(Event):
     """A trial that failed in an earlier session is tried again."""
@@ -374,7 +236,7 @@ class TrialRetried(Event):
     trial: str
 
 
-@_register
+@register
 @dataclass(frozen=True, kw_only=True)
 class TrialTested(Event):
     """A final training was scored on the test set, once."""
@@ -382,13 +244,13 @@ class TrialTested(Event):
     kind: ClassVar[str] = "trial_tested"
     durable: ClassVar[bool] = True
     trial: str
-    scores: Mapping[str, float] = _numbers()
+    scores: Mapping[str, float] = numbers()
 
 
 # What MLflow shows beside the trials ----------------------------------------------------------------------------------
 
 
-@_register
+@register
 @dataclass(frozen=True, kw_only=True)
 class RunStarted(Event):
     """A run that is no trial began, such as that of the sweep itself, or went on in a later session.
@@ -409,7 +271,7 @@ class RunStarted(Event):
     description: str = ""
 
 
-@_register
+@register
 @dataclass(frozen=True, kw_only=True)
 class MetricsLogged(Event):
     """Metrics of a run, or of a trial beside what it reports."""
@@ -417,10 +279,10 @@ class MetricsLogged(Event):
     kind: ClassVar[str] = "metrics_logged"
     run: str
     step: int = 0
-    metrics: Mapping[str, float] = _numbers()
+    metrics: Mapping[str, float] = numbers()
 
 
-@_register
+@register
 @dataclass(frozen=True, kw_only=True)
 class TagsSet(Event):
     """Tags of a run; a later value replaces an earlier one."""
@@ -430,7 +292,7 @@ class TagsSet(Event):
     tags: Mapping[str, str]
 
 
-@_register
+@register
 @dataclass(frozen=True, kw_only=True)
 class ArtifactWritten(Event):
     """A file or folder that belongs to a run.
@@ -445,7 +307,7 @@ class ArtifactWritten(Event):
     path: str
 
 
-@_register
+@register
 @dataclass(frozen=True, kw_only=True)
 class TextWritten(Event):
     """A small text that MLflow keeps as the artifact `name` of a run."""
@@ -456,7 +318,7 @@ class TextWritten(Event):
     text: str
 
 
-@_register
+@register
 @dataclass(frozen=True, kw_only=True)
 class ModelExported(Event):
     """A trained network was written as an MLflow model, to be registered.
@@ -479,7 +341,7 @@ class ModelExported(Event):
     metrics: tuple[tuple[str, float, int, int], ...] = ()
 
 
-@_register
+@register
 @dataclass(frozen=True, kw_only=True)
 class RunEnded(Event):
     """A run that is no trial ended.

@@ -1,4 +1,4 @@
-"""Lineage: who copied whom, when, and the schedule that this makes of the best member's ancestors."""
+"""Lineage: which trial copied which, and the schedule of the best trial's ancestors."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import Any
 from spaces import Genome, Phase
 from spaces.schedule.schedule import merge
 
-TOLD = 6
-"""How many of a winner's ancestors a line of text names."""
+MAX_ANCESTORS = 6
+"""Number of a winner's ancestors that a line of text names."""
 
 
 @dataclass(frozen=True)
 class Exploit:
-    """One member took over another's weights, and explored from its genome.
+    """A copy: one trial took over another's weights, and explored from its genome.
 
     Args:
-        epoch: epochs that the donor's weights had been trained for; the target goes on from there.
-        target: the member that was replaced.
-        donor: the member that was copied.
-        target_score: validation accuracy of the target, NaN if it had none.
-        donor_score: of the donor.
-        before: the genome that the donor was trained with up to here.
-        after: the genome that the target goes on with.
+        epoch: Epochs of training in the donor's weights; the target goes on from there.
+        target: Name of the trial that was replaced.
+        donor: Name of the trial that was copied.
+        target_score: Validation accuracy of the target, NaN if it had none.
+        donor_score: Validation accuracy of the donor, NaN if it had none.
+        before: Genome that the donor was trained with up to here.
+        after: Genome that the target goes on with.
     """
 
     epoch: int
@@ -37,14 +37,14 @@ class Exploit:
     after: Genome
 
     def to_json(self) -> dict[str, Any]:
-        """This event as plain data; an absent score is null."""
+        """Return the copy as plain data; an absent score is null."""
         scores = {"target_score": _number(self.target_score), "donor_score": _number(self.donor_score)}
         genomes = {"before": self.before.to_json(), "after": self.after.to_json()}
         return {"epoch": self.epoch, "target": self.target, "donor": self.donor, **scores, **genomes}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Exploit:
-        """The event that `to_json` wrote."""
+        """Return the copy that `to_json` wrote."""
         return cls(
             epoch=data["epoch"],
             target=data["target"],
@@ -58,11 +58,11 @@ class Exploit:
 
 @dataclass(frozen=True)
 class Ancestry:
-    """The way that leads to one member.
+    """The ancestors of one trial.
 
     Args:
-        phases: the genomes that its weights were trained with, first to last.
-        members: whose places those weights were in, first to last; the last is the member itself.
+        phases: Genomes that its weights were trained with, first to last.
+        members: Trials that those weights belonged to, first to last; the last is the trial itself.
     """
 
     phases: tuple[Phase, ...]
@@ -70,17 +70,23 @@ class Ancestry:
 
 
 def ancestry(member: str, epochs: int, starts: Mapping[str, Genome], exploits: Sequence[Exploit]) -> Ancestry:
-    """Follow `member` backwards from `epochs` through whoever it copied.
+    """Follow a trial backwards through the trials that it copied.
 
-    Of the events of a member only those before the copy count: what happened to a donor afterwards, or to a target
-    before it was replaced, is not part of the line.
+    Of a trial's copies only those before it was copied itself count: what happened to a donor afterwards, or to a
+    target before it was replaced, is not part of the line.
 
     Args:
-        member: where to start.
-        epochs: how long its weights were trained.
-        starts: each member's first genome.
-        exploits: all events of the population, in the order in which they happened. Where members are not
-            synchronized that is not the order of their epochs: a target may copy a donor that is behind it.
+        member: Name of the trial.
+        epochs: Epochs of training in its weights.
+        starts: First genome of each trial.
+        exploits: All copies of the population, in the order in which they happened. In an asynchronous population
+            that is not the order of their epochs: a target may copy a donor that is behind it.
+
+    Example:
+        >>> from spaces import Genome
+        >>> copy = Exploit(3, "b", "a", 0.1, 0.9, Genome(), Genome())
+        >>> ancestry("b", 6, {"a": Genome(), "b": Genome()}, [copy]).members
+        ('a', 'b')
     """
     line = descent(member, epochs, exploits)
     genomes = [starts[step.member] if step.copy is None else step.copy.after for step in line]
@@ -90,13 +96,13 @@ def ancestry(member: str, epochs: int, starts: Mapping[str, Genome], exploits: S
 
 @dataclass(frozen=True)
 class Step:
-    """A stretch of a line: epochs that its weights were trained in one member's place.
+    """A part of a line of ancestors: epochs that its weights were trained as one trial.
 
     Args:
-        member: the member.
-        start: epochs that they had been trained for before, 0 at the root.
-        end: and after.
-        copy: how they came there; None: they began there.
+        member: Name of the trial.
+        start: Epochs of training before, 0 at the root.
+        end: Epochs of training after.
+        copy: Copy that it began with; None if the weights began there.
     """
 
     member: str
@@ -106,7 +112,7 @@ class Step:
 
 
 def descent(member: str, epochs: int, exploits: Sequence[Exploit]) -> tuple[Step, ...]:
-    """The line that leads to `member` as it is after `epochs`, root first; the arguments are those of `ancestry`."""
+    """Return the ancestors of `member` as it is after `epochs`, root first; the arguments are those of `ancestry`."""
     line: list[Step] = []
     for event in reversed(exploits):
         # A copy made at the very end changes a genome that no epoch is trained with.
@@ -118,13 +124,13 @@ def descent(member: str, epochs: int, exploits: Sequence[Exploit]) -> tuple[Step
 
 @dataclass(frozen=True)
 class Slice:
-    """What a member trained between two perturbations.
+    """What a trial trained between two perturbations.
 
     Args:
-        member: the member.
-        start: epochs that its weights had been trained for before.
-        end: and after.
-        score: by which it was judged then: validation accuracy, NaN if it had none.
+        member: Name of the trial.
+        start: Epochs of training before.
+        end: Epochs of training after.
+        score: Validation accuracy that it was judged by, NaN if it had none.
     """
 
     member: str
@@ -135,14 +141,14 @@ class Slice:
 
 @dataclass(frozen=True)
 class Family:
-    """A population over its generations: who trained how well, who copied whom, and the way to the winner.
+    """A population over its generations: scores, copies, and the ancestors of the winner.
 
     Args:
-        name: of the stage.
-        members: all of them, in order.
-        slices: in the order in which they ended.
-        exploits: likewise.
-        path: the winner's line, root first; empty: there is no winner.
+        name: Name of the search.
+        members: Names of the trials, in order.
+        slices: Slices in the order in which they ended.
+        exploits: Copies in the order in which they happened.
+        path: Ancestors of the winner, root first; empty if there is no winner.
     """
 
     name: str
@@ -155,23 +161,23 @@ class Family:
     def of(
         cls, name: str, members: Sequence[str], slices: Sequence[Slice], exploits: Sequence[Exploit], winner: str = ""
     ) -> Family:
-        """The family, with the line of `winner` as far as it was trained; empty: nobody has won."""
+        """Return the family with the ancestors of `winner`, as far as it was trained; empty if there is no winner."""
         ends = [each.end for each in slices if each.member == winner]
         path = descent(winner, ends[-1], exploits) if ends else ()
         return cls(name, tuple(members), tuple(slices), tuple(exploits), path)
 
     @property
     def generations(self) -> int:
-        """How many slices a member trained at most."""
+        """Largest number of slices that a trial trained."""
         return max(Counter(each.member for each in self.slices).values(), default=0)
 
     @property
     def winner(self) -> str:
-        """The best member; empty: there is none."""
+        """Name of the best trial; empty if there is none."""
         return self.path[-1].member if self.path else ""
 
     def __str__(self) -> str:
-        """One line, such as may stand for the picture; epochs are counted from 0."""
+        """Return one line that describes the picture; epochs are counted from 0."""
         sizes = (count(len(self.members), "member"), count(self.generations, "generation"))
         text = f"{self.name}: {', '.join(sizes)}, {count(len(self.exploits), 'copy', 'copies')}"
         if not self.path:
@@ -179,14 +185,19 @@ class Family:
         *steps, last = self.path
         if not steps:
             return f"{text}; the best, {last.member}, copied nobody"
-        told = [f"{step.member.removeprefix(self.name)} (epochs {step.start} to {step.end - 1})" for step in steps]
-        if len(told) > TOLD:
-            told[TOLD // 2 : -(TOLD // 2)] = [f"{len(told) - 2 * (TOLD // 2)} more"]
-        return f"{text}; the best, {last.member}, descends from {', '.join(told)}, and goes on from {last.start}"
+        names = [f"{step.member.removeprefix(self.name)} (epochs {step.start} to {step.end - 1})" for step in steps]
+        if len(names) > MAX_ANCESTORS:
+            names[MAX_ANCESTORS // 2 : -(MAX_ANCESTORS // 2)] = [f"{len(names) - 2 * (MAX_ANCESTORS // 2)} more"]
+        return f"{text}; the best, {last.member}, descends from {', '.join(names)}, and goes on from {last.start}"
 
 
 def count(number: int, noun: str, nouns: str = "") -> str:
-    """`1 copy`, `1,000 copies`; `nouns`: the plural, where it is not made with an s."""
+    """Return a number with its noun; `nouns` is the plural, where it is not made with an s.
+
+    Example:
+        >>> count(1, "copy", "copies"), count(1000, "copy", "copies")
+        ('1 copy', '1,000 copies')
+    """
     return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"
 
 

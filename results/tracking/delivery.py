@@ -30,7 +30,7 @@ CHUNK = 2_000_000
 SAVE_EVERY = 1.0
 """Seconds between two writes of the cursor."""
 
-POLL = 0.05
+POLL = 0.2
 """Seconds between two looks at the end of the journal."""
 
 PAUSE, LONGEST_PAUSE, CLOSING_PAUSE = 0.5, 30.0, 1.0

@@ -1,6 +1,6 @@
-"""A trained network as a version of a registered model: in MLflow's registry, and in a folder that MLflow can load.
+"""Trained networks as versions of registered models, in MLflow's registry and in a folder that MLflow can load.
 
-The network is kept as PyTorch's exported graph (`torch.export`, a `.pt2` file): it loads without roletune, and nothing
+A network is stored as PyTorch's exported graph (`torch.export`, a `.pt2` file): it loads without roletune, and nothing
 is unpickled.
 """
 
@@ -27,24 +27,24 @@ if TYPE_CHECKING:  # importing them takes seconds
     from torch import nn
 
 EXAMPLES = 2
-"""Images in a model's input example; with one alone, the exported graph would take one image at a time."""
+"""Images in a model's input example; with a single one, the exported graph would accept only single images."""
 
 
 def save_model(folder: Path, network: nn.Module, images: NDArray[np.float32], classes: int, policy: Schedule) -> Path:
     """Write `network` as an MLflow model, whole or not at all: signature, input example, its policy beside it.
 
     Args:
-        folder: where to; what is there is replaced.
-        network: on the CPU: images (B, C, H, W) in [0, 1] → logits (B, classes).
-        images: (`EXAMPLES`, C, H, W), the input example.
-        classes: of the logits.
-        policy: that it was trained with; written as `policy.ROLE.json`, learned weights in a file beside it.
+        folder: Folder to write; what is there is replaced.
+        network: Network on the CPU, from images (B, C, H, W) in [0, 1] to logits (B, classes).
+        images: Input example, shape (`EXAMPLES`, C, H, W).
+        classes: Number of classes.
+        policy: Policy that it was trained with; written as `policy.ROLE.json`, learned weights in a file beside it.
 
     Returns:
         `folder`.
 
     Raises:
-        WorkError: PyTorch cannot export the network, or the files cannot be written.
+        WorkError: If PyTorch cannot export the network, or the files cannot be written.
     """
     import mlflow.pytorch
     from mlflow.models import ModelSignature
@@ -68,46 +68,46 @@ def save_model(folder: Path, network: nn.Module, images: NDArray[np.float32], cl
         policy.save(fresh / f"policy.{policy.role}.json")
         shutil.rmtree(folder, ignore_errors=True)
         return fresh.rename(folder)
-    except Exception as error:  # a network of a user's own make fails in whatever way it likes
+    except Exception as error:  # a user's network may fail in any way
         shutil.rmtree(fresh, ignore_errors=True)
         raise WorkError(f"the {policy.role} is no MLflow model: {one_line(str(error), 200)}") from error
 
 
-def register(client: MlflowClient, experiment_id: str, run_id: str, job: Mapping[str, Any]) -> None:
+def register(client: MlflowClient, experiment_id: str, run_id: str, data: Mapping[str, Any]) -> None:
     """Make the model in a folder the next version of a registered model, unless the run has one already.
 
     Args:
-        client: of the store.
-        experiment_id: of the run.
-        run_id: of the training.
-        job: `path` of the folder, `name` of the registered model, `tags` and `description` of the version, and
-            `metrics` as [name, value, time in milliseconds, step].
+        client: Client of the store.
+        experiment_id: Experiment of the run.
+        run_id: Run of the training.
+        data: `path` of the folder, `name` of the registered model, `tags` and `description` of the version, and
+            `metrics` as (name, value, time in ms since 1970, step).
 
     Raises:
-        LookupError: the server has no registry, or none that knows MLflow 3's models.
+        LookupError: If the server has no registry, or one that does not know MLflow 3's models.
     """
     from mlflow.exceptions import MlflowException
 
     try:
-        _register(client, experiment_id, run_id, job)
+        _register(client, experiment_id, run_id, data)
     except MlflowException as error:
         if error.error_code != "ENDPOINT_NOT_FOUND":
             raise
         raise LookupError("this server has no registry for it; MLflow 3 has") from error
 
 
-def _register(client: MlflowClient, experiment_id: str, run_id: str, job: Mapping[str, Any]) -> None:
+def _register(client: MlflowClient, experiment_id: str, run_id: str, data: Mapping[str, Any]) -> None:
     from mlflow.entities import Metric
     from mlflow.exceptions import MlflowException
 
-    name, tags = job["name"], job["tags"]
+    name, tags = data["name"], data["tags"]
     if any(version.run_id == run_id for version in client.search_model_versions(f"name = '{name}'")):
         return
     made = client.search_logged_models([experiment_id], filter_string=f"source_run_id = '{run_id}'")
     model = made[0] if made else client.create_logged_model(experiment_id, tags["role"], run_id, tags)
-    client.log_model_artifacts(model.model_id, job["path"])
+    client.log_model_artifacts(model.model_id, data["path"])
     client.finalize_logged_model(model.model_id, "READY")
-    metrics = [Metric(key, value, at, step, model.model_id) for key, value, at, step in job["metrics"]]
+    metrics = [Metric(key, value, at, step, model.model_id) for key, value, at, step in data["metrics"]]
     client.log_batch(run_id, metrics=metrics)
     try:
         client.create_registered_model(name, description="Trained with the policy that a roletune sweep found.")
@@ -119,7 +119,7 @@ def _register(client: MlflowClient, experiment_id: str, run_id: str, job: Mappin
         model.artifact_location,  # not models:/ID, which MLflow would look up in its global store
         run_id,
         tags,
-        description=job["description"],
+        description=data["description"],
         await_creation_for=0,
         model_id=model.model_id,
     )
@@ -128,12 +128,12 @@ def _register(client: MlflowClient, experiment_id: str, run_id: str, job: Mappin
 
 
 def sha256(path: Path) -> str:
-    """Of a file, in hexadecimal."""
+    """Return the SHA-256 of a file in hexadecimal."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def describe(name: str, tags: Mapping[str, str], shape: tuple[int, ...]) -> str:
-    """A version's description, in Markdown."""
+    """Return a version's description in Markdown."""
     accuracy = f" Accuracy on the test images: {100 * float(tags['accuracy']):.2f} %." if "accuracy" in tags else ""
     return (
         f"The {tags['role']} of sweep {tags['sweep']}, trained in full with the policy found for it, which lies among "
@@ -147,5 +147,5 @@ def describe(name: str, tags: Mapping[str, str], shape: tuple[int, ...]) -> str:
 
 
 def _version(package: str) -> str:
-    """Without the build, such as `+cpu`, which no index has."""
+    """The version of a package without the build, such as `+cpu`, which no index has."""
     return importlib.metadata.version(package).partition("+")[0]

@@ -1,4 +1,4 @@
-"""Calls to MLflow that say at once when they fail, and print nothing."""
+"""Calls to MLflow that fail at once, and print nothing."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 
 class _Brisk:
-    """Calls to MLflow without its own minutes of retry, its log lines and its prints.
+    """Context of calls to MLflow without its own minutes of retries, its log lines and its prints.
 
-    MLflow takes these settings only from the environment: they are there while a call runs, in any thread.
+    MLflow takes these settings only from the environment: they are set while a call runs, in any thread.
     """
 
     def __init__(self) -> None:
@@ -21,7 +21,7 @@ class _Brisk:
 
     @contextlib.contextmanager
     def calls(self) -> Iterator[None]:
-        """Calls in this block are brisk."""
+        """Make the calls in this block fail at once and print nothing."""
         from mlflow.utils.logging_utils import suppress_logs_in_thread
 
         self._count(1)

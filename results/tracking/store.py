@@ -1,4 +1,4 @@
-"""MLflow's store: reached quickly or refused with the reason, and no credential is ever shown.
+"""MLflow's store: connections, errors, and artifacts; no credential is ever shown.
 
 Only `mlflow.tracking.MlflowClient` is used: no fluent calls, no global active run, no autolog.
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # importing MLflow takes seconds
 T = TypeVar("T")
 
 REMOTE, LOCAL, DOWNLOAD = 10.0, 60.0, 600.0
-"""Seconds that a server, a database (a new one takes some) and an artifact may take to answer."""
+"""Time limits in s: of a server, of a database (creating one takes some), of an artifact."""
 
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 _PERMANENT = {
@@ -38,18 +38,24 @@ _PERMANENT = {
 
 
 def sqlite_uri(path: Path) -> str:
-    """The address of the database file at `path`."""
+    """Return the address of the database file at `path`.
+
+    Example:
+        >>> from pathlib import Path
+        >>> sqlite_uri(Path("/runs/50% done/mlflow.db"))
+        'sqlite:////runs/50%25 done/mlflow.db'
+    """
     escaped = str(path.absolute()).replace("%", "%25").replace("?", "%3F")
     return f"sqlite:///{escaped}"
 
 
 def connect(uri: str, experiment: str, folder: Path) -> tuple[MlflowClient, str]:
-    """A client of the store at `uri`, and the id of `experiment`, which is made if it is new.
+    """Return a client of the store at `uri`, and the id of `experiment`, which is created if it is new.
 
     A database that is used without a server gets its artifacts beside it, or in `folder`, not in `./mlruns`.
 
     Raises:
-        RequestError: the store does not answer, is of no known kind, or the experiment was deleted.
+        RequestError: If the store does not answer, is of an unknown kind, or the experiment was deleted.
     """
 
     def question(client: MlflowClient) -> tuple[MlflowClient, str]:
@@ -58,32 +64,19 @@ def connect(uri: str, experiment: str, folder: Path) -> tuple[MlflowClient, str]
     return _ask(uri, question, LOCAL if _is_database(uri) else REMOTE)
 
 
-def answer(client: MlflowClient, question: Callable[[MlflowClient], T]) -> T:
-    """What a store that answered before says to `question`.
-
-    Raises:
-        RequestError: it does not answer, or refuses.
-    """
-    try:
-        with BRISK.calls():
-            return question(client)
-    except Exception as error:  # `from None`: MLflow's own error may spell out the password
-        raise _refusal(client.tracking_uri, error) from None
-
-
 def check_store(uri: str) -> None:
-    """Ask the store at `uri` for an answer; nothing is made there.
+    """Check that the store at `uri` answers; nothing is created there.
 
     Raises:
-        RequestError: it does not answer, or is of no known kind.
+        RequestError: If it does not answer, or is of an unknown kind.
     """
     if (file := _sqlite_file(uri)) and not file.exists():
-        return  # it will be made
+        return  # it will be created
     _ask(uri, lambda client: client.search_experiments(max_results=1), LOCAL if file else REMOTE)
 
 
 def check_run(uri: str, experiment: str, uuid: str | None) -> None:
-    """Make sure that the store at `uri` has the run of this uuid; nothing is created there.
+    """Check that the store at `uri` has the run of this uuid; nothing is created there.
 
     Args:
         uri: Address of the store.
@@ -109,10 +102,10 @@ def check_run(uri: str, experiment: str, uuid: str | None) -> None:
 
 
 def find_artifact(uri: str, run_id: str, name: str) -> bytes:
-    """The content of the artifact `name` of a run.
+    """Return the content of the artifact `name` of a run.
 
     Raises:
-        RequestError: the store does not answer, or there is no such run or artifact (it lists what there is).
+        RequestError: If the store does not answer, or there is no such run or artifact (it lists what there is).
     """
     if (file := _sqlite_file(uri)) and not file.exists():
         raise RequestError("an MLflow store must be there", value=str(file), hint="check the path")
@@ -129,10 +122,10 @@ def find_artifact(uri: str, run_id: str, name: str) -> bytes:
 
 
 def _ask(uri: str, question: Callable[[MlflowClient], T], limit: float) -> T:
-    """What the store at `uri` answers to `question` within `limit` seconds.
+    """Return what the store at `uri` answers to `question` within `limit` seconds.
 
     Raises:
-        RequestError: it does not answer, or refuses.
+        RequestError: If it does not answer, or refuses.
     """
     from mlflow.tracking import MlflowClient
 
@@ -157,7 +150,7 @@ def _ask(uri: str, question: Callable[[MlflowClient], T], limit: float) -> T:
 
 
 def _probe(uri: str) -> None:
-    """Try a database once: MLflow itself tries ten times, for 100 seconds, and says why only in its log."""
+    """Connect to a database once: MLflow itself tries ten times, for 100 s, and says why only in its log."""
     if not _is_database(uri):
         return
     import sqlalchemy
@@ -186,7 +179,7 @@ def _experiment_id(client: MlflowClient, name: str, artifacts: str | None) -> st
 
 
 def _artifacts(uri: str, folder: Path) -> str | None:
-    """Where a new experiment keeps its artifacts; None where a server decides."""
+    """Return where a new experiment keeps its artifacts; None where a server decides."""
     if file := _sqlite_file(uri):
         return (file.parent / "artifacts").as_uri()
     return None if urlsplit(uri).scheme in ("", "file", "http", "https") else (folder / "artifacts").as_uri()
@@ -213,7 +206,7 @@ def _names(client: MlflowClient, run_id: str, folder: str | None = None) -> Iter
 
 
 def may_pass(error: Exception) -> bool:
-    """Is it worth trying again? MLflow's own errors say so by their code, others by their kind."""
+    """Return True if a call is worth trying again: MLflow's errors say so by their code, others by their class."""
     if code := _code(error):
         return code not in _PERMANENT
     lasting = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
@@ -221,12 +214,15 @@ def may_pass(error: Exception) -> bool:
 
 
 def error_kind(error: Exception) -> str:
-    """The kind of an error, in a word."""
+    """Return the code of an MLflow error, or the class of any other."""
     return _code(error) or type(error).__name__
 
 
 def reason(error: BaseException) -> str:
-    """The deepest OSError that led to `error`, or itself: MLflow wraps "connection refused" four times."""
+    """Return the message of the deepest OSError that led to `error`, or its own, on one line.
+
+    MLflow wraps "connection refused" four times.
+    """
     deepest, at = error, error.__cause__ or error.__context__
     while at:
         deepest = at if isinstance(at, OSError) else deepest
@@ -259,15 +255,25 @@ def _code(error: BaseException) -> str:
     return str(getattr(error, "error_code", ""))
 
 
-# What may be shown ----------------------------------------------------------------------------------------------------
+# Text that may be shown ----------------------------------------------------------------------------------------------
 
 
 def one_line(text: str, most: int) -> str:
-    """`text` on one line of at most `most` characters, masked, without colors and control characters."""
+    """Return `text` on one line of at most `most` characters, masked, without colors and control characters.
+
+    Example:
+        >>> one_line("no route to http://ada:secret@host:5000", 100)
+        'no route to http://ada:***@host:5000'
+    """
     plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
     return cut(" ".join("".join(c if c.isprintable() else " " for c in mask(plain)).split()), most)
 
 
 def cut(text: str, most: int) -> str:
-    """`text`, or its beginning with an ellipsis, `most` characters in all."""
+    """Return `text`, or its beginning with an ellipsis, `most` characters in all.
+
+    Example:
+        >>> cut("validation", 5)
+        'vali…'
+    """
     return text if len(text) <= most else text[: most - 1] + "…"

@@ -17,7 +17,7 @@ from results.tracking.client import TrackingClient
 from results.tracking.cursor import Cursor, store_name
 from results.tracking.delivery import DeliveryThread, remaining
 from results.tracking.store import connect, one_line, reason, sqlite_uri
-from spaces.core.errors import RequestError
+from spaces.core.errors import RequestError, WorkError
 from spaces.core.redaction import mask
 
 if TYPE_CHECKING:  # importing MLflow takes seconds
@@ -221,10 +221,12 @@ class Tracker:
         """Close; runs still open end as FINISHED, as KILLED on Ctrl-C, as FAILED on any other exception."""
         if error is None:
             self.close("FINISHED")
-        elif isinstance(error, KeyboardInterrupt):
-            self.close("KILLED")
-        else:
-            self.close("FAILED", f"{type(error).__name__}: {error}")
+            return
+        with contextlib.suppress(WorkError):  # where the disk is full, `error` most likely says so
+            if isinstance(error, KeyboardInterrupt):
+                self.close("KILLED")
+            else:
+                self.close("FAILED", f"{type(error).__name__}: {error}")
 
     def _tell_rest(self, cursor: Cursor) -> None:
         try:

@@ -8,10 +8,13 @@ import pytest
 from ray.tune.experiment import Trial
 
 import search.execution.callbacks
+from results.runlog.events import JOURNAL_FILE, SessionStarted, TrialEnded, TrialStarted, read_events
 from results.runlog.lineage import Exploit
-from search.execution.callbacks import LEAST, SLOWER, EpochWatchdog
+from search.execution.callbacks import LEAST, SLOWER, EpochWatchdog, SweepCallback
 from search.execution.journal import Journal
-from spaces import Genome
+from search.execution.progress import ProgressReporter
+from search.execution.trials import Member
+from spaces import Genome, ImageSpec
 
 
 @pytest.fixture
@@ -110,3 +113,31 @@ def test_a_checkpoint_stays_as_long_as_anybody_goes_on_from_it(tmp_path, again):
     saved(journal, "b", 3)
     assert not last.exists()
     journal.__exit__(None, None, None)
+
+
+def test_a_session_records_who_goes_on_and_who_was_through(tmp_path):
+    """The earlier session trained one member half, and died between the last checkpoint of another and its end."""
+
+    def saved(journal, name, epoch):
+        journal.reported(name, epoch, {"loss": 1.0})
+        journal.saved(name, epoch, journal.trials / "s" / name / f"checkpoint_{epoch}")
+
+    task = SimpleNamespace(epochs=4, role="teacher", image=ImageSpec(8, 1, (0,)))
+    members = [Member(f"t-pbt-0{index}", index, index, Genome(), "pbt search", evolves=True) for index in range(4)]
+    with Journal(tmp_path) as journal:
+        for name, epoch in (("t-pbt-00", 2), ("t-pbt-01", 4), ("t-pbt-02", 4)):
+            saved(journal, name, epoch)
+        journal.ended("t-pbt-02")
+    with Journal(tmp_path) as journal:
+        reporter = ProgressReporter(None, 16)
+        skipped = []
+        reporter.skip = skipped.append
+        callback = SweepCallback(journal, reporter)
+        for _ in range(2):
+            callback.begin(task, members)
+            callback.start(members[0].config())
+        assert skipped == [2, 4, 4, 0] * 2
+    events = [event for _, event in read_events(tmp_path / JOURNAL_FILE)][-3:]
+    assert [type(event) for event in events] == [SessionStarted, TrialStarted, TrialEnded]
+    assert (events[1].trial, events[1].role, events[1].epochs, events[1].choices) == ("t-pbt-00", "teacher", 4, {})
+    assert (events[2].trial, events[2].epoch, events[2].error) == ("t-pbt-01", 4, "")

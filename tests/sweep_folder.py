@@ -10,18 +10,18 @@ from results.runlog.events import JOURNAL_FILE
 from spaces import Entry, Genome, ImageSpec, Phase, Policy, Schedule
 
 SETTINGS = """name: digits
+seed: 7
 data: {name: digits, root: data, train: 100, validation: 150, seed: 0, size: null, download: false, workers: 0}
 teacher:
   model: resnet8
-  stage: {epochs: 4, population: 3, interval: 2}
+  search: {algorithm: pbt, population: 3, epochs: 4, interval: 2}
   weights: null
   pretrained: true
 student:
   model: mlp
-  stage: {epochs: 4, population: 3, interval: 2}
+  search: {algorithm: pbt, population: 3, epochs: 4, interval: 2}
   distill: {loss: kd, temperature: 4.0}
   bits: {weights: 2, activations: 32}
-search: {kind: pbt, seed: 7}
 tracking: {uri: "http://user:s3cr3t@tracking.example/"}
 """
 WEAK, STRONG = Genome(Policy((Entry("Rotate", 0, 0),))), Genome(Policy((Entry("Rotate", 10, 9), Entry("Cutout", 5, 4))))

@@ -97,12 +97,12 @@ def question(sweep: SweepFolder) -> str:
 
 def facts(sweep: SweepFolder) -> list[tuple[str, str]]:
     """The sweep in a few figures, by name."""
-    kind = "replay" if replayed(sweep) else str(sweep.setting("search.kind", "–"))
-    found = [("search", kind), ("seed", str(sweep.setting("search.seed", "–")))]
+    kind = "replay" if replayed(sweep) else _algorithms(sweep)
+    found = [("search", kind), ("seed", str(sweep.setting("seed", "–")))]
     counts = [f"{sweep.setting(f'data.{part}', 'all')} {part}" for part in ("train", "validation")]
     found.append(("images", ", ".join(counts)))
     for role in sweep.roles:
-        epochs = sweep.setting(f"{role}.stage.epochs", "–")
+        epochs = sweep.setting(f"{role}.search.epochs") or sweep.setting(f"{role}.final.epochs") or "–"
         stages = [f"{len(stage.members)} {stage.kind}" for stage in sweep.searches(role)]
         found.append((role, f"{epochs} epochs" + (f", {' + '.join(stages)}" if stages else "")))
     if sweep.result:
@@ -110,6 +110,12 @@ def facts(sweep: SweepFolder) -> list[tuple[str, str]]:
     if sweep.history and sweep.history.started:
         found.append(("started", when(sweep.history.started)))
     return found
+
+
+def _algorithms(sweep: SweepFolder) -> str:
+    """Return the search algorithms of the roles."""
+    names = [sweep.setting(f"{role}.search.algorithm") for role in ROLES]
+    return ", ".join(dict.fromkeys(str(name) for name in names if name)) or "–"
 
 
 def answers(sweep: SweepFolder) -> list[Answer]:
@@ -137,7 +143,7 @@ def origin(sweep: SweepFolder) -> Origin:
     for schedule in sweep.schedules.values():
         known = schedule.provenance.get("versions")
         versions |= {str(k): str(v) for k, v in known.items()} if isinstance(known, Mapping) else {}
-    return Origin(command, mask(sweep.text), str(sweep.setting("search.seed", "–")), versions)
+    return Origin(command, mask(sweep.text), str(sweep.setting("seed", "–")), versions)
 
 
 def _searched(sweep: SweepFolder, role: str) -> bool:

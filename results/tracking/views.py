@@ -57,7 +57,7 @@ def tags() -> dict[str, str]:
         "mlflow.experimentKind": "custom_model_development",  # not the chat traces that MLflow expects
         "mlflow.note.content": NOTE,
         **_view(RUNS, "Runs", 3, **_columns(6)),
-        **_view(RESULTS, "Results", 2, searchFilter="tags.stage = 'full training'", **_BY_TEST, **_columns(3)),
+        **_view(RESULTS, "Results", 2, searchFilter="tags.stage = 'final training'", **_BY_TEST, **_columns(3)),
         **_view(
             SCHEDULES, "Schedules", 1, searchFilter="tags.stage != 'sweep'", **_BY_SCORE, **_columns(6), **schedules
         ),

@@ -1,12 +1,12 @@
-"""Where a copy goes on: the numbers of its genome, chosen by a bandit that learns from all members what has paid.
+"""PB2's time-varying bandit, which chooses the numbers of a copied genome.
 
-A Gaussian process models what a genome's numbers gain in score per epoch, and that this changes as training goes on.
-The space's own explore rule proposes a genome; of the numbers within reach of the proposal's, the copy gets those with
-the highest upper confidence bound. Choices, such as that of an augmentation, stay as they were proposed, and so does
-everything until there is enough to learn from.
+A Gaussian process models the gain in score per epoch as a function of a genome's numbers and of time. The space's own
+explore rule proposes a genome; of the numbers within `REACH` of the proposal's, the copy gets those with the highest
+upper confidence bound. Choices, such as that of an augmentation, stay as proposed, and so does everything until there
+are enough observations.
 
-Here this departs from the paper, which takes the highest bound of the whole cube: with dozens of numbers, and fewer
-observations, that lies in the corner where nobody was, and does worse than the explore rule alone.
+This departs from the paper, which takes the highest bound of the whole cube: with dozens of numbers and fewer
+observations, that lies in an unexplored corner, and does worse than the explore rule alone.
 
 Source: PB2 (Parker-Holder et al. 2020, https://arxiv.org/abs/2002.02518), with its kernel (Bogunovic et al. 2016,
 https://arxiv.org/abs/1601.06650) and its batches (GP-BUCB, Desautels et al. 2014,
@@ -34,42 +34,42 @@ from spaces.search_space.encoding import numbers, present, with_numbers
 Array: TypeAlias = npt.NDArray[np.float64]
 
 LEAST = 4
-"""So many different genomes, or more, have to be observed before numbers are chosen."""
+"""Number of different genomes that must be observed before numbers are chosen."""
 
 SAME = 1e-9
-"""Gains that are this close do not differ: they come from the rounding of scores."""
+"""Gains that differ by less are equal: the difference is the rounding of scores."""
 
 MOST = 500
-"""So many of the latest observations are learned from."""
+"""Number of the latest observations that the process is fitted to."""
 
 REACH = 0.2
-"""How far each number may be from the proposal's, as a share of its range."""
+"""Largest distance of each number from the proposal's, as a share of its range."""
 
 STARTS = 4
-"""So many random places, beside the proposal itself, where the search for the highest bound starts."""
+"""Number of random starts of the search for the highest bound, beside the proposal."""
 
 TRIES = {"maxiter": 50}
-"""Steps from each of them."""
+"""Optimizer steps from each start."""
 
 LENGTHS = (0.1, 0.25, 0.6, 1.5)
 FORGETTING = (0.01, 0.1, 0.4)
 NOISES = (0.03, 0.2, 0.6)
-"""Where the likelihood is looked at; lengths are relative to the cube's diagonal."""
+"""Grid of hyperparameters; lengths are relative to the cube's diagonal."""
 
 
 @dataclass(frozen=True)
 class Posterior:
-    """A Gaussian process, given what was observed; its prior has mean 0 and variance 1 − `noise`.
+    """Posterior of a Gaussian process whose prior has mean 0 and variance 1 − `noise`.
 
     k((x, t), (x', t')) = (1 − `noise`) · exp(−‖x − x'‖² / 2`length`²) · (1 − `epsilon`)^(|t − t'| / 2)
 
     Args:
-        x: (n, d).
-        t: (n,), in the unit of which `epsilon` is forgotten.
-        y: (n,).
-        length: > 0.
-        epsilon: in [0, 1).
-        noise: variance of an observation of `y`, in (0, 1).
+        x: Observed places, (n, d).
+        t: Times of the observations, (n,), in intervals.
+        y: Observed values, (n,).
+        length: Length scale, > 0.
+        epsilon: Share that is forgotten per interval, in [0, 1).
+        noise: Variance of an observation of `y`, in (0, 1).
     """
 
     x: Array
@@ -80,7 +80,7 @@ class Posterior:
     noise: float
 
     def kernel(self, x: Array, t: Array) -> Array:
-        """Of all observed places, and those at x, (m, d), and t, (m,): (n, m)."""
+        """Return the kernel, (n, m), of all observed places and those at x, (m, d), and t, (m,)."""
         squares = (self.x**2).sum(1)[:, None] + (x**2).sum(1)[None, :] - 2 * self.x @ x.T
         apart = np.abs(self.t[:, None] - t[None, :])
         near = np.maximum(squares, 0) / (2 * self.length**2) - math.log1p(-self.epsilon) / 2 * apart
@@ -98,39 +98,39 @@ class Posterior:
 
     @property
     def evidence(self) -> float:
-        """The logarithm of the marginal likelihood, but for a constant."""
+        """Logarithm of the marginal likelihood, up to a constant."""
         return float(-0.5 * self.y @ self.weights - np.log(np.diag(self.factor)).sum())
 
     def at(self, x: Array, t: Array) -> tuple[Array, Array]:
-        """Mean and standard deviation at x, (m, d), and t, (m,): (m,) each."""
+        """Return mean and standard deviation, (m,) each, at x, (m, d), and t, (m,)."""
         k = self.kernel(x, t)
         half = solve_triangular(self.factor, k, lower=True)
         return k.T @ self.weights, np.sqrt(np.maximum(1 - self.noise - (half**2).sum(0), 1e-12))
 
 
 def fitted(x: Array, t: Array, y: Array) -> Posterior:
-    """Of all processes that are looked at the one that makes `y` likeliest; shapes as `Posterior` has them."""
+    """Return the process of the grid with the highest likelihood of `y`; shapes as in `Posterior`."""
     diagonal = math.sqrt(x.shape[1])
     grid = itertools.product((share * diagonal for share in LENGTHS), FORGETTING, NOISES)
     return max((Posterior(x, t, y, *place) for place in grid), key=lambda model: model.evidence)
 
 
 class Bound:
-    """The upper confidence bound at one time, and its slope.
+    """Upper confidence bound at one time, and its gradient.
 
     It is mean + √β · standard deviation, with β = 0.2 + ln(0.4 n) for n observations, as PB2's authors have it; where
-    the logarithm is negative, 0.2. The mean follows from what was observed, the deviation also from where somebody is
-    already: whatever will be seen there, that place will be known better (GP-BUCB).
+    the logarithm is negative, 0.2. The mean follows from the observations, the deviation also from the places of other
+    pending members, which will be observed whatever the result (GP-BUCB).
 
     Args:
-        model: what was observed.
-        x: (m, d), where somebody is already.
-        t: (m,), when.
-        time: at which the bound is asked for.
+        model: Posterior of the observations.
+        x: Places of pending members, (m, d).
+        t: Times of pending members, (m,).
+        time: Time of the bound.
     """
 
     def __init__(self, model: Posterior, x: Array, t: Array, time: float) -> None:
-        """Invert once what every place needs."""
+        """Invert the kernel once for all places."""
         places, times = np.concatenate([model.x, x]), np.concatenate([model.t, t])
         self._all = replace(model, x=places, t=times, y=np.zeros(len(times)))
         self._inverse = np.asarray(cho_solve((self._all.factor, True), np.eye(len(times))))
@@ -139,7 +139,7 @@ class Bound:
         self._time = np.array([time])
 
     def __call__(self, x: Array) -> tuple[float, Array]:
-        """The bound at x, (d,), and its gradient, (d,)."""
+        """Return the bound at x, (d,), and its gradient, (d,)."""
         k = self._all.kernel(x[None], self._time)[:, 0]
         spread = self._inverse @ k
         deviation = math.sqrt(max(1 - self._all.noise - float(k @ spread), 1e-12))
@@ -149,27 +149,27 @@ class Bound:
 
 
 class TimeVaryingBandit:
-    """What chooses the numbers of copies. Its state follows from the calls, in their order, and from nothing else.
+    """Bandit that chooses the numbers of copies; its state follows from the order of calls alone.
 
     Args:
-        space: where genomes may move.
-        interval: epochs from one perturbation to the next.
+        space: Space of genomes.
+        interval: Epochs between perturbations.
     """
 
     def __init__(self, space: Space, interval: int) -> None:
-        """Nothing is known."""
+        """Begin without observations."""
         self._space, self._interval = space, interval
         self._seen: list[tuple[float, Array, float]] = []
         self._chosen: list[tuple[float, Array]] = []
         self._model: Posterior | None = None
 
     def observe(self, epoch: int, genome: Genome, gain: float) -> None:
-        """Learn what a member gained.
+        """Add an observation.
 
         Args:
-            epoch: at which the interval ended.
-            genome: that it was trained with.
-            gain: in score per epoch, over the interval; one that is not finite says nothing.
+            epoch: Epoch at which the interval ended.
+            genome: Genome that the member was trained with.
+            gain: Gain in score per epoch over the interval; one that is not finite is ignored.
         """
         if not math.isfinite(gain):
             return
@@ -177,16 +177,16 @@ class TimeVaryingBandit:
         self._model = None
 
     def begin(self, epoch: int) -> None:
-        """A perturbation begins: what was chosen for intervals that have ended by now is awaited no more."""
+        """Begin a perturbation: drop the pending members whose intervals have ended."""
         self._chosen = [(time, vector) for time, vector in self._chosen if time > epoch / self._interval]
 
     def explore(self, genome: Genome, generator: np.random.Generator, epoch: int) -> Genome:
-        """The genome that a copy goes on with.
+        """Return the genome of a copy.
 
         Args:
-            genome: the donor's.
-            generator: of all draws.
-            epoch: that the copy goes on from.
+            genome: Genome of the donor.
+            generator: Generator of all draws.
+            epoch: Epoch that the copy continues from.
         """
         explored = self._space.explore(genome, generator)
         time = epoch / self._interval + 1
@@ -197,7 +197,7 @@ class TimeVaryingBandit:
         return explored
 
     def _knows_enough(self) -> bool:
-        """Whether different genomes gained differently."""
+        """Return True once different genomes had different gains."""
         genomes = {vector.tobytes() for _, vector, _ in self._seen}
         return len(genomes) >= LEAST and bool(np.ptp([gain for *_, gain in self._seen]) > SAME)
 
@@ -210,7 +210,7 @@ class TimeVaryingBandit:
     def _highest(
         self, proposal: Genome, free: npt.NDArray[np.bool_], time: float, generator: np.random.Generator
     ) -> Array:
-        """The numbers within reach of those of `proposal` that have the highest bound."""
+        """Return the numbers with the highest bound within `REACH` of those of `proposal`."""
         vector = numbers(self._space, proposal)
         x = np.array([there for _, there in self._chosen]).reshape(-1, len(vector))
         bound = Bound(self._fitted(), x, np.array([when for when, _ in self._chosen]), time)
@@ -229,20 +229,20 @@ class TimeVaryingBandit:
 
 
 class RewardHistory:
-    """What each genome gained from one perturbation to the next, for a bandit to learn from.
+    """Gains of genomes between perturbations, for a bandit to learn from.
 
     Args:
-        bandit: that learns.
-        starts: each member's first genome, by its name.
+        bandit: Bandit that learns.
+        starts: First genome of each member, by its name.
     """
 
     def __init__(self, bandit: TimeVaryingBandit, starts: Mapping[str, Genome]) -> None:
-        """Nobody was scored yet."""
+        """Begin before the first score."""
         self.bandit = bandit
         self._now = {name: (genome, 0, math.nan) for name, genome in starts.items()}
 
     def scored(self, epoch: int, scores: Mapping[str, float]) -> None:
-        """A perturbation begins, of members that had these scores."""
+        """Begin a perturbation of members with these scores."""
         self.bandit.begin(epoch)
         for name, score in scores.items():
             genome, since, before = self._now[name]
@@ -251,7 +251,7 @@ class RewardHistory:
             self._now[name] = genome, epoch, score
 
     def copied(self, copies: Iterable[Exploit]) -> None:
-        """It ended with these copies: a target goes on from its donor's score with a genome of its own."""
+        """End a perturbation with these copies: a target continues from its donor's score."""
         for copy in copies:
             _, _, score = self._now[copy.donor]
             self._now[copy.target] = copy.after, copy.epoch, score

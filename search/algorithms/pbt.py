@@ -40,7 +40,7 @@ class PBT(SearchAlgorithm):
             interval=self.search.interval,
             quantile=self.search.quantile,
             seed=member_seed(self.seed, self.task.role, 2),
-            synch=self.search.synchronous,
+            synchronous=self.search.synchronous,
             tie_break=TIE_BREAKS[self.search.tie_break],
             on_generation=self._perturbed,
             gains=self._rewards(),

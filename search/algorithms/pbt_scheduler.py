@@ -1,15 +1,14 @@
-"""Population-based training on Ray Tune that loses no member, with a seed and a lineage of its own.
+"""Ray's PBT scheduler, changed so that it loses no member and records its lineage.
 
-Ray 2.60's `PopulationBasedTraining` exploits in the middle of a result's handling, while other members are still
-running or saving. Most of its faults start there: a member that is still saving is ended in silence (ray PR 61448), a
-member that errs keeps the barrier shut for ever, and one that is retried forgets its score. Here a member that reaches
-a boundary is paused, and so saved, like any other; the population is perturbed from `choose_trial_to_run`, when every
-live member stands still with its checkpoint on disk. Nothing is cached, awaited or interrupted. `Tuner.restore`, which
-forgets a scheduler's state (issue 30838), is not used: a member that an earlier life of the sweep has trained comes
-with what the journal knows of it, and takes its place.
+Ray 2.60's `PopulationBasedTraining` exploits while it handles a result, when other members are still running or saving.
+Most of its faults start there: a member that is still saving is ended silently (Ray PR 61448), a member that fails
+blocks the barrier, and a retried one loses its score. Here a member that reaches a boundary is paused, and so saved,
+like any other; the population is perturbed from `choose_trial_to_run`, when every live member is paused with its
+checkpoint on disk. `Tuner.restore`, which drops a scheduler's state (Ray issue 30838), is not used: the journal holds
+the state of a member that was trained before the sweep was resumed.
 
-What is still taken from Ray's private parts, and must be looked at again when Ray's version moves: `_trial_state`,
-`_exploit`, `_get_new_config` (all of the parent class), and the controller's `_actor_cache` in `search/execution/members.py`.
+Private parts of Ray in use, to be checked when Ray's version changes: `_trial_state`, `_exploit` and `_get_new_config`
+of the parent class, and the controller's `_actor_cache` in `search/execution/members.py`.
 
 Source: PBT (Jaderberg et al. 2017, https://arxiv.org/abs/1711.09846); exploit and explore as in PBA (Ho et al. 2019,
 https://arxiv.org/abs/1905.05393): the bottom quarter copies weights and genome of a random member of the top quarter.
@@ -39,29 +38,30 @@ if TYPE_CHECKING:
     from search.algorithms.bandit import RewardHistory
 
 RAY_CHECKED = "2.60"
-"""The release whose private parts were read; another one is reported by `roletune doctor`."""
+"""Ray release that the private parts were checked against; `roletune doctor` reports another one."""
 
 
 class PBTScheduler(PopulationBasedTraining):
-    """The scheduler of one stage.
+    """PBT scheduler of one search.
 
     Every trial's `config["member"]` holds `index`, `name`, `seed`, `moved`, and `genome` as plain data; only the
-    genomes of those that are `moved` are ever changed. The others, such as the random control, run to their end in
-    the gaps: whenever a slot is free because the population waits. The draws of a perturbation follow from `seed`,
-    the epoch and the member's index alone, so they do not depend on which worker was faster. A member is judged by the
-    last score since the last perturbation.
+    genomes of members that are `moved` change. The others, such as the random control, run to their end in the gaps,
+    whenever a slot is free because the population waits. The draws of a perturbation follow from `seed`, the epoch and
+    the member's index alone, so they do not depend on which worker was faster. The score of a member is the last one
+    since the last perturbation.
 
     Args:
-        space: where genomes may move.
-        size: members that are moved, and are still to be trained.
-        interval: epochs between perturbations.
-        quantile: share that copies and share that is copied, in (0, 0.5].
-        seed: of every draw.
-        synch: perturb when all live members wait; otherwise each when it arrives.
-        tie_break: name of a metric that is better when lower, and parts members of equal score; empty: the index does.
-        on_generation: is told of each perturbation: its epoch, the scores of the members that waited, the copies.
-        gains: where PB2's bandit learns from, which then chooses the numbers of a copy; None: the space's own explore
-            rule does.
+        space: Space of genomes.
+        size: Number of moved members that are still to be trained.
+        interval: Epochs between perturbations.
+        quantile: Share of members that copy, and that are copied, in (0, 0.5].
+        seed: Seed of every draw.
+        synchronous: True to perturb when all live members wait; False for each when it arrives.
+        tie_break: Name of a metric, lower is better, that orders members of equal score; empty for the index.
+        on_generation: Function that is called with each perturbation: its epoch, the scores of the members that waited,
+            and the copies.
+        gains: Rewards that PB2's bandit learns from, which then chooses the numbers of a copy; None for the space's
+            own explore rule.
     """
 
     def __init__(
@@ -72,12 +72,12 @@ class PBTScheduler(PopulationBasedTraining):
         interval: int,
         quantile: float,
         seed: int,
-        synch: bool = True,
+        synchronous: bool = True,
         tie_break: str = "",
         on_generation: Callable[[int, dict[str, float], list[Exploit]], None] = lambda epoch, scores, copies: None,
         gains: RewardHistory | None = None,
     ) -> None:
-        """Set up the parent with our explore rule."""
+        """Set up the parent with the explore rule of this class."""
         super().__init__(
             time_attr=EPOCH,
             metric=METRIC,
@@ -87,29 +87,29 @@ class PBTScheduler(PopulationBasedTraining):
             custom_explore_fn=self._explore,
             log_config=False,
             require_attrs=False,
-            synch=True,  # the parent refuses to exploit a paused member otherwise; whose turn it is, is decided here
+            synch=True,  # else the parent refuses to exploit a paused member; this class decides whose turn it is
         )
-        self._together, self._tie_break = synch, tie_break
+        self._together, self._tie_break = synchronous, tie_break
         self._space, self._size, self._seed = space, size, seed
         self._on_generation, self._gains = on_generation, gains
         self._scored: dict[str, float] = {}
         self._waiting: dict[str, Trial] = {}
         self._turns: Counter[str] = Counter()
-        self._moved: list[Trial] = []  # by index; the first `_standing` of them stand still, or have ended
+        self._moved: list[Trial] = []  # by index; the first `_standing` of them are paused or have ended
         self._standing = 0
         self._trials: dict[str, Trial] = {}
-        self._idle: list[tuple[bool, int, int, str]] = []  # a heap of ids; who has been started since is still in it
+        self._idle: list[tuple[bool, int, int, str]] = []  # heap of ids; those started since are still in it
         self._warm = False
         self._place = (0, 0)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Ray pickles its scheduler beside the trials; whoever listens stays out of it."""
+        """Return the state without its listeners: Ray pickles its scheduler beside the trials."""
         return self.__dict__ | {"_on_generation": None, "_gains": None}
 
     # What Ray calls -------------------------------------------------------------------------------------------------
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
-        """Take the member in; one that is retried, or comes from an earlier life, keeps what is known of it."""
+        """Add a member; one that is retried or resumed keeps its state."""
         known = self._trial_state.get(trial)
         super().on_trial_add(tune_controller, trial)
         if known is not None:
@@ -120,13 +120,13 @@ class PBTScheduler(PopulationBasedTraining):
         elif is_moved(trial):
             insort(self._moved, trial, key=member_index)
             if before := trial.config["member"].get("before"):
-                self._take_up(trial, before)
+                self._restore(trial, before)
         self._trials[trial.trial_id] = trial
         self._standing = 0
         self._push(trial)
 
-    def _take_up(self, trial: Trial, before: dict[str, Any]) -> None:
-        """Put a member of an earlier life where it stood."""
+    def _restore(self, trial: Trial, before: dict[str, Any]) -> None:
+        """Restore a member that was trained before the sweep was resumed."""
         state = self._trial_state[trial]
         state.last_train_time, state.last_perturbation_time = before["epoch"], before["boundary"]
         state.last_checkpoint = Checkpoint(before["checkpoint"])
@@ -157,7 +157,7 @@ class PBTScheduler(PopulationBasedTraining):
         self._trial_state[trial].last_score = result.get(METRIC, math.nan)
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
-        """Perturb if it is time, then name the member that had the fewest turns."""
+        """Perturb if it is time, then return the member that had the fewest turns."""
         if not self._warm and self._trials:
             self._warm = True
             keep_actors_warm(tune_controller, next(iter(self._trials.values())), self._size)
@@ -175,17 +175,17 @@ class PBTScheduler(PopulationBasedTraining):
         return None
 
     def _push(self, trial: Trial) -> None:
-        """It is to be started, if it does not wait."""
+        """Add a member to those that may be started."""
         # By turns, not by epochs: a copy of a donor that lags falls back, and would have all turns until it catches up.
         name = trial.trial_id
         heapq.heappush(self._idle, (not is_moved(trial), self._turns[name], member_index(trial), name))
 
     def _stands(self, trial: Trial) -> bool:
-        """Whether it waits for its perturbation, with its checkpoint on disk."""
+        """Return True for a member that waits for its perturbation, with its checkpoint on disk."""
         return trial.trial_id in self._waiting and trial.status == Trial.PAUSED
 
     def _all_stand(self) -> bool:
-        """Whether all members are there, and who lives stands still; goes on where it last met one that did not."""
+        """Return True once every live member is paused at the barrier; continues where it last met one that was not."""
         while self._standing < len(self._moved):
             trial = self._moved[self._standing]
             if not self._stands(trial) and not trial.is_finished():
@@ -196,7 +196,7 @@ class PBTScheduler(PopulationBasedTraining):
     # The perturbation -----------------------------------------------------------------------------------------------
 
     def _perturb(self, tune_controller: Any, ready: Sequence[Trial], alive: Sequence[Trial]) -> None:
-        """Let those of `ready` that are among the worst of `alive` copy one of the best, then let all go on."""
+        """Let the members of `ready` that are among the worst of `alive` copy one of the best, then resume all."""
         for trial in ready:  # a score counts from when its checkpoint is there, so the two always belong together
             state = self._trial_state[trial]
             result: dict[str, Any] = state.last_result or {}
@@ -237,13 +237,13 @@ class PBTScheduler(PopulationBasedTraining):
         )
 
     def _get_new_config(self, trial: Trial, trial_to_clone: Trial) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The target stays who it is; only the genome is the donor's, explored."""
+        """Return the target's config with the donor's genome, explored."""
         target = {key: value for key, value in trial.config["member"].items() if key != "before"}
         genome = trial_to_clone.config["member"]["genome"]
         return self._explore({"member": {**target, "genome": genome}}), {}
 
     def _explore(self, config: dict[str, Any]) -> dict[str, Any]:
-        """The space's explore rule, as Ray's `custom_explore_fn` wants it."""
+        """Explore a genome, with the signature of Ray's `custom_explore_fn`."""
         genome = Genome.from_json(config["member"]["genome"])
         generator = self._generator(1)
         if self._gains is None:
@@ -253,11 +253,11 @@ class PBTScheduler(PopulationBasedTraining):
         return {"member": {**config["member"], "genome": explored.to_json()}}
 
     def _generator(self, purpose: int) -> np.random.Generator:
-        """Draws that follow from the seed, the epoch, the member and what they are for: there is no state to lose."""
+        """Return a generator that follows from the seed, the epoch, the member and the purpose, without a state."""
         return np.random.default_rng([self._seed, *self._place, purpose])
 
     def _quantile_members(self, alive: Sequence[Trial]) -> tuple[list[Trial], list[Trial]]:
-        """The worst, worst first, and the best, best first. No score and NaN rank last; ties go by index."""
+        """Return the worst, worst first, and the best, best first; no score and NaN rank last, ties go by index."""
         scored = [trial for trial in alive if self._trial_state[trial].last_score is not None]
         count = min(math.ceil(len(scored) * self._quantile_fraction), len(scored) // 2)
         ranked = sorted(scored, key=lambda trial: rank(self._score(trial), self._tie(trial), member_index(trial)))
@@ -274,13 +274,13 @@ class PBTScheduler(PopulationBasedTraining):
 
 
 class Members(BasicVariantGenerator):
-    """The search algorithm that goes with `PBTScheduler`: it hands out the trials, and is not finished before they are.
+    """Ray search algorithm that hands out the trials, and is not finished before they are.
 
     Ray keeps idle actors only while the search algorithm may still have something for them.
     """
 
     def __init__(self, size: int) -> None:
-        """Expect `size` trials."""
+        """Set the number of trials."""
         super().__init__()
         self._size = size
         self._ended: set[str] = set()
@@ -291,7 +291,7 @@ class Members(BasicVariantGenerator):
         self._ended.add(trial_id)
 
     def is_finished(self) -> bool:
-        """Whether all trials have been handed out and have ended."""
+        """Return True once all trials have been handed out and have ended."""
         return bool(super().is_finished()) and len(self._ended) >= self._size
 
 

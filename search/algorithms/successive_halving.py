@@ -35,7 +35,7 @@ class EarlyStopping(SearchAlgorithm):
             interval=self.search.interval,
             epochs=self.search.epochs,
             reduction=self.search.reduction,
-            synch=self.search.synchronous,
+            synchronous=self.search.synchronous,
             tie_break=TIE_BREAKS[self.search.tie_break],
             on_rung=self._compared,
         )

@@ -1,12 +1,12 @@
-"""Successive halving on Ray Tune: of the members that reach a rung, the best share goes on, the others end there.
+"""Ray scheduler of successive halving: of the members that reach a rung, the best share continues, the others stop.
 
-A member that reaches a rung is paused, and so saved, like any other; what becomes of it is decided in
-`choose_trial_to_run`, when it stands still with its checkpoint on disk. Those that lose are stopped through the
-controller: their last result stands, and Ray tells its search algorithm and callbacks that they are complete.
+A member that reaches a rung is paused, and so saved, like any other; it is compared in `choose_trial_to_run`, when it
+is paused with its checkpoint on disk. Members that lose are stopped through the controller: their last result stands,
+and Ray reports them as complete to its search algorithm and callbacks.
 
 Source: successive halving (Jamieson & Talwalkar 2016, https://arxiv.org/abs/1502.07943); the asynchronous mode is
-ASHA's (Li et al. 2020, https://arxiv.org/abs/1810.05934), but for this: who is not among the best when it arrives ends,
-where the paper would leave it paused, to go on should it be among the best later.
+ASHA's (Li et al. 2020, https://arxiv.org/abs/1810.05934) with one difference: a member that is not among the best when
+it arrives is stopped, where the paper leaves it paused in case it is among the best later.
 """
 
 from __future__ import annotations
@@ -26,33 +26,33 @@ from search.execution.members import EPOCH, is_moved, keep_actors_warm, member_i
 
 
 class SuccessiveHalvingScheduler(FIFOScheduler):
-    """The scheduler of one stage.
+    """Successive-halving scheduler of one search.
 
-    Every trial's `config["member"]` holds `index`, `name` and `moved`. Those that are `moved` are halved; the others,
-    such as the random control, run to their end in the gaps.
+    Every trial's `config["member"]` holds `index`, `name` and `moved`. Members that are `moved` are compared on rungs;
+    the others, such as the random control, run to their end in the gaps.
 
-    A member is judged by its last score, of the last `interval` epochs. On each rung, of n members that were ever
-    compared there, those that arrive stay if they are among the best ⌈n / `reduction`⌉ of the n. No score counts as the
-    worst, and does not go on where anybody has one; ties go by `tie_break`, then by index. A member that fails before
-    its rung is decided is not one of the n.
+    The score of a member is its last one within the last `interval` epochs. On each rung, of n members that were ever
+    compared there, those that arrive continue if they are among the best ⌈n / `reduction`⌉ of the n. A member without a
+    score ranks last, and does not continue where any member has one; ties go by `tie_break`, then by index. A member
+    that fails before its rung is decided is not one of the n.
 
-    A member that an earlier life of the sweep has trained comes with what the journal knows of it, as `before`: its
-    `epoch` and `metrics`. One that waited on a rung waits there again. What was decided, `recall` is told.
+    A member that was trained before the sweep was resumed has `before` in its config: its `epoch` and `metrics`. If it
+    waited on a rung, it waits there again. Earlier decisions are restored by `recall`.
 
-    Members may come in cohorts, one after the other: `config["member"]` then has its `cohort`, 0, 1, …, and
-    `cohort_size`, how many trials of it there will be. Where `synch` holds, all live members of a cohort are compared
-    together, when each of them waits on the rung and every cohort before has left it: the outcome does not depend on
-    which worker was faster. Otherwise each member is compared when it arrives.
+    Members may come in cohorts, one after the other: `config["member"]` then has `cohort`, 0, 1, …, and `cohort_size`,
+    the number of its trials. With `synchronous`, all live members of a cohort are compared together, when each of them
+    waits on the rung and every earlier cohort has left it: the outcome does not depend on which worker was faster.
+    Otherwise each member is compared when it arrives.
 
     Args:
-        size: members that are halved; also the size of a cohort that does not say it.
-        interval: epochs to the first rung; each later one is `reduction` times as far.
-        reduction: η, one in so many goes on; 2 or more.
-        epochs: of a member that is never stopped.
-        synch: compare cohorts, not single members.
-        tie_break: name of a metric that is better when lower, and parts members of equal score; empty: the index does.
-        on_rung: is told of each decision before it is carried out: the rung's epoch, the scores of those that waited,
-            and the names of those that go on.
+        size: Number of moved members; also the size of a cohort that does not say it.
+        interval: Epochs to the first rung, >= 1; each later one is `reduction` times as far.
+        reduction: η, one member in so many continues, >= 2.
+        epochs: Epochs of a member that is never stopped.
+        synchronous: True to compare cohorts, False to compare single members.
+        tie_break: Name of a metric, lower is better, that orders members of equal score; empty for the index.
+        on_rung: Function that is called with each decision before it is carried out: the rung's epoch, the scores of
+            the members that waited, and the names of those that continue.
 
     Raises:
         RequestError: `interval` is below 1, or `reduction` below 2.
@@ -67,13 +67,13 @@ class SuccessiveHalvingScheduler(FIFOScheduler):
         interval: int,
         epochs: int,
         reduction: int = 3,
-        synch: bool = True,
+        synchronous: bool = True,
         tie_break: str = "",
         on_rung: Callable[[int, dict[str, float], tuple[str, ...]], None] = lambda epoch, scores, kept: None,
     ) -> None:
-        """Nobody has arrived anywhere."""
+        """Set up the rungs."""
         super().__init__()  # type: ignore[no-untyped-call]  # Ray has no types there
-        self._size, self._reduction, self._together, self._tie_break = size, reduction, synch, tie_break
+        self._size, self._reduction, self._together, self._tie_break = size, reduction, synchronous, tie_break
         self._on_rung = on_rung
         self._rungs: dict[int, dict[str, RungResult]] = {rung: {} for rung in rungs(interval, reduction, epochs)}
         self._window = interval
@@ -90,19 +90,19 @@ class SuccessiveHalvingScheduler(FIFOScheduler):
         self._warm = False
 
     def __getstate__(self) -> dict[str, Any]:
-        """Ray pickles its scheduler beside the trials; whoever listens stays out of it."""
+        """Return the state without its listeners: Ray pickles its scheduler beside the trials."""
         return self.__dict__ | {"_on_rung": None}
 
     def recall(self, rung: int, standing: RungResult, went_on: bool) -> None:
-        """Know again, before any trial is added, what an earlier life of the sweep has decided.
+        """Restore a decision that was made before the sweep was resumed; call it before any trial is added.
 
         Args:
-            rung: its epoch.
-            standing: a member's there.
-            went_on: or else it lost.
+            rung: Epoch of the rung.
+            standing: Result of a member there.
+            went_on: True where the member continued, False where it was stopped.
 
         Raises:
-            KeyError: there is no such rung.
+            KeyError: There is no such rung.
         """
         self._rungs[rung][standing.name] = standing
         if not went_on:
@@ -111,7 +111,7 @@ class SuccessiveHalvingScheduler(FIFOScheduler):
     # What Ray calls -------------------------------------------------------------------------------------------------
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
-        """Let a member of an earlier life wait where it waited."""
+        """Add a member; one that waited on a rung before the sweep was resumed waits there again."""
         name, before = member_name(trial), trial.config["member"].get("before")
         if is_moved(trial):
             if name not in self._trials:  # else it is retried
@@ -125,7 +125,7 @@ class SuccessiveHalvingScheduler(FIFOScheduler):
         self._push(trial)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
-        """Forget what was not saved; a member that is retried keeps the decisions made about it."""
+        """Drop what was not saved; a member that is retried keeps the decisions made about it."""
         self._arrived.pop(member_name(trial), None)
         self._recent.pop(member_name(trial), None)
         self._seen.clear()
@@ -150,7 +150,7 @@ class SuccessiveHalvingScheduler(FIFOScheduler):
         self._recent.pop(name, None)
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
-        """Decide what can be decided, then name the member that had the fewest turns."""
+        """Decide what can be decided, then return the member that had the fewest turns."""
         if self._trials and not self._warm:
             self._warm = True
             keep_actors_warm(tune_controller, next(iter(self._trials.values())), self._size)
@@ -170,18 +170,18 @@ class SuccessiveHalvingScheduler(FIFOScheduler):
         return None
 
     def _push(self, trial: Trial) -> None:
-        """It is to be started, if it does not wait."""
+        """Add a member to those that may be started."""
         name = member_name(trial)
         heapq.heappush(self._idle, (not is_moved(trial), self._next(name), member_index(trial), name))
 
     # The decision ---------------------------------------------------------------------------------------------------
 
     def _decide_together(self) -> None:
-        """Compare each cohort's members once all that live are there, and the cohorts before it are further on."""
+        """Compare each cohort's members once all live ones wait there and the earlier cohorts are further on."""
         limit = math.inf  # the lowest rung that an earlier cohort has before it
         for number, members in sorted(self._cohorts.items()):
             if len(members) < members[0].config["member"].get("cohort_size", self._size):
-                limit = 0  # whoever is still to come has every rung before it
+                limit = 0  # members still to come have every rung ahead
                 continue
             rung, late = self._stand(number)
             if late is None and rung < limit:
@@ -190,9 +190,9 @@ class SuccessiveHalvingScheduler(FIFOScheduler):
             limit = min(limit, rung)
 
     def _stand(self, cohort: int) -> tuple[float, Trial | None]:
-        """The lowest rung that a cohort has before it, and who keeps it there; None: all who are there wait.
+        """Return the lowest rung ahead of a cohort, and a member that does not wait there yet; None where all wait.
 
-        As long as the same member does not wait, nothing has changed, so nobody else is looked at.
+        As long as the same member does not wait, nothing has changed, and the others need not be checked.
         """
         known = self._seen.get(cohort)
         if known is None or (known[1] is not None and (known[1].is_finished() or self._waits(known[1]))):
@@ -203,7 +203,7 @@ class SuccessiveHalvingScheduler(FIFOScheduler):
         return known
 
     def _there(self, cohort: int, rung: float) -> list[Trial]:
-        """Those of a cohort who live and have this rung before them."""
+        """Return the live members of a cohort whose next rung this is."""
         members = self._cohorts[cohort]
         return [trial for trial in members if not trial.is_finished() and self._next(member_name(trial)) == rung]
 
@@ -214,7 +214,7 @@ class SuccessiveHalvingScheduler(FIFOScheduler):
                 self._decide([trial])
 
     def _decide(self, ready: Sequence[Trial]) -> None:
-        """Enter those of `ready` on the rung that they have reached, and part them."""
+        """Enter the members of `ready` on the rung that they have reached, and decide which of them continue."""
         names = [member_name(trial) for trial in ready]
         rung = int(self._next(names[0]))
         standings = self._rungs[rung]
@@ -231,22 +231,22 @@ class SuccessiveHalvingScheduler(FIFOScheduler):
         self._on_rung(rung, {name: standings[name].score for name in names}, kept)
 
     def _best(self, standings: Iterable[RungResult]) -> set[str]:
-        """The names of the best ⌈n / η⌉, those without a score only where nobody has one."""
+        """Return the names of the best ⌈n / η⌉; those without a score only where no member has one."""
         ranked = sorted(standings, key=lambda standing: rank(standing.score, standing.tie, standing.index))
         share = ranked[: math.ceil(len(ranked) / self._reduction)]
         scored = {standing.name for standing in share if not math.isnan(standing.score)}
         return scored or {standing.name for standing in share}
 
     def _next(self, name: str) -> float:
-        """The epoch of the first rung where nothing is decided about a member; infinite: there is none."""
+        """Return the epoch of the first rung that is undecided for a member; infinity where there is none."""
         return next((rung for rung, standings in self._rungs.items() if name not in standings), math.inf)
 
     def _lowest(self, trials: Iterable[Trial]) -> float:
-        """The lowest rung that one of `trials` has before it."""
+        """Return the lowest rung ahead of any of `trials`."""
         return min((self._next(member_name(trial)) for trial in trials), default=math.inf)
 
     def _waits(self, trial: Trial) -> bool:
-        """Whether it stands still on its next rung, with its checkpoint on disk."""
+        """Return True for a member that is paused on its next rung, with its checkpoint on disk."""
         return trial.status == Trial.PAUSED and member_name(trial) in self._arrived
 
 

@@ -25,29 +25,29 @@ from spaces.core.importing import check_dotted
 from spaces.core.redaction import mask
 
 PACKAGES = ("torch", "torchvision", "ray", "numpy")
-"""Whose versions must be the same on all nodes, beside Python's and roletune's."""
+"""Packages whose versions must be the same on all nodes, beside Python's and roletune's."""
 
-ROOM = 2**30
-"""Bytes that a disk must have free."""
+MIN_FREE = 2**30
+"""Free space that a disk must have, in bytes."""
 
 STORAGE, SESSION = "the storage", "Ray's own folder"
-"""The places that must have room."""
+"""Places that must have free space."""
 
-PATIENCE = 30.0
-"""Seconds that a node may take to answer."""
+TIMEOUT = 30.0
+"""Time that a node may take to answer, in s."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What one node says of itself.
+    """Answer of one node.
 
     Args:
-        node: its address and the beginning of its id.
-        silent: why it gave no answer; empty: it did, and the rest holds.
-        storage: what is wrong with the storage there; empty: nothing.
-        free: bytes left, by place.
-        versions: by package.
-        missing: modules of the user's own that it cannot find.
+        node: Address and first digits of the node's id.
+        silent: Why it did not answer; empty where it did.
+        storage: Fault of the storage on the node; empty for none.
+        free: Free space in bytes, by place.
+        versions: Versions by package.
+        missing: Modules of the user's own that it cannot find.
     """
 
     node: str
@@ -98,7 +98,7 @@ def checks(needs: Requirements, folder: Path) -> dict[str, Callable[[], str]]:
     All nodes are asked once and together, when the first check needs them.
     """
     place = next(parent for parent in (folder.resolve(), *folder.resolve().parents) if parent.is_dir())
-    answers = cache(lambda: ask(place, needs.imports))
+    answers = cache(lambda: ask_nodes(place, needs.imports))
 
     def answered() -> list[Answer]:
         return [answer for answer in answers() if not answer.silent]
@@ -129,25 +129,25 @@ def custom_imports(config: SweepConfig) -> tuple[str, ...]:
 # Asking ---------------------------------------------------------------------------------------------------------------
 
 
-def ask(place: Path, own: Iterable[str] = (), patience: float = PATIENCE) -> list[Answer]:
-    """What every living node says, this process's own first.
+def ask_nodes(place: Path, own: Iterable[str] = (), timeout: float = TIMEOUT) -> list[Answer]:
+    """Return the answers of all live nodes, this process's own first.
 
-    Each reads what this process writes to `place`, and writes something there that this process reads.
+    Each node reads what this process writes to `place`, and writes something there that this process reads.
 
     Args:
-        place: an existing folder.
-        own: dotted names that each must be able to import.
-        patience: seconds to wait for the slowest.
+        place: Existing folder.
+        own: Dotted names that each node must be able to import.
+        timeout: Time to wait for the slowest node, in s.
 
     Raises:
-        RequestError: this process cannot write to `place`, or Ray would delete it.
+        RequestError: This process cannot write to `place`, or Ray would delete it.
     """
     token = secrets.token_hex(8)
     meeting = place / f".roletune-{token}"
     here = ray.get_runtime_context().get_node_id()
     nodes = sorted((node for node in ray.nodes() if node["Alive"]), key=lambda node: node["NodeID"] != here)
     if any(place.is_relative_to(_session(node)) for node in nodes):
-        rule = "the storage must outlive the job, and Ray deletes its own session's folders"
+        rule = "storage must outlive the job, but Ray deletes its own session's folders"
         raise RequestError(rule, value=str(place), hint="give an absolute --storage that all nodes share")
     modules = sorted({check_dotted(name)[0].partition(".")[0] for name in own})
     try:
@@ -155,14 +155,16 @@ def ask(place: Path, own: Iterable[str] = (), patience: float = PATIENCE) -> lis
             meeting.mkdir()
             (meeting / "driver").write_text(token)
         except OSError as error:
-            rule = f"cannot write to {place}: {error.strerror or error}"
+            rule = f"storage must be writable: cannot write to {place}: {error.strerror or error}"
             raise RequestError(rule, hint="choose another --storage") from error
         if started_here() and len(nodes) == 1:  # as installed here; and a worker that has run a task is no trial's
-            return [_answer(nodes[0], _look(nodes[0], meeting, token, modules), meeting, token)]
+            return [_answer(nodes[0], _node_check(nodes[0], meeting, token, modules), meeting, token)]
         tasks = {_task(node, meeting, token, modules): node for node in nodes}
-        ready = _ready(tasks, patience)
+        ready = _ready(tasks, timeout)
         return [
-            _answer(node, partial(_told, task), meeting, token) if task in ready else _silence(node, task, patience)
+            _answer(node, partial(_result_of, task), meeting, token)
+            if task in ready
+            else _no_answer(node, task, timeout)
             for task, node in tasks.items()
         ]
     finally:
@@ -170,7 +172,7 @@ def ask(place: Path, own: Iterable[str] = (), patience: float = PATIENCE) -> lis
 
 
 def _session(node: dict[str, Any]) -> Path:
-    """The folder that Ray keeps its own files in, on that node."""
+    """Return the folder of Ray's own files on a node."""
     return Path(node["ObjectStoreSocketName"]).parents[1]
 
 
@@ -179,21 +181,21 @@ def _name(node: dict[str, Any]) -> str:
 
 
 def _task(node: dict[str, Any], meeting: Path, token: str, modules: list[str]) -> Any:
-    """Start looking around on `node`."""
+    """Start the check on `node`."""
     where = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-    look = _look(node, meeting, token, modules)
-    return ray.remote(look).options(num_cpus=0, max_retries=0, scheduling_strategy=where).remote()
+    check = _node_check(node, meeting, token, modules)
+    return ray.remote(check).options(num_cpus=0, max_retries=0, scheduling_strategy=where).remote()
 
 
-def _look(node: dict[str, Any], at: Path, token: str, modules: list[str]) -> Callable[[], dict[str, Any]]:
-    """What a node does to answer.
+def _node_check(node: dict[str, Any], at: Path, token: str, modules: list[str]) -> Callable[[], dict[str, Any]]:
+    """Return the function that a node runs to answer.
 
-    Ray sends a function that stands in another one as it is, with all that it needs: the node may lack roletune.
+    It is nested, since Ray sends a nested function with all that it needs: the node may lack roletune.
     """
     name, meeting, session = node["NodeID"], str(at), str(_session(node))
     import_from = [str(Path(path or ".").resolve()) for path in sys.path]
 
-    def look() -> dict[str, Any]:
+    def check() -> dict[str, Any]:
         import platform
         import shutil
         import sys
@@ -238,27 +240,27 @@ def _look(node: dict[str, Any], at: Path, token: str, modules: list[str]) -> Cal
             "missing": tuple(m for m in modules if PathFinder.find_spec(m, [*sys.path, *import_from]) is None),
         }
 
-    return look
+    return check
 
 
-def _told(task: Any) -> dict[str, Any]:
+def _result_of(task: Any) -> dict[str, Any]:
     said: dict[str, Any] = ray.get(task)
     return said
 
 
-def _ready(tasks: dict[Any, dict[str, Any]], patience: float) -> set[Any]:
-    """Those of the tasks that ended in time; one whose node died is not waited for, since Ray may not notice."""
-    waiting, end = dict(tasks), time.monotonic() + patience
+def _ready(tasks: dict[Any, dict[str, Any]], timeout: float) -> set[Any]:
+    """Return the tasks that ended in time, without waiting for nodes that died, which Ray may not notice."""
+    waiting, end = dict(tasks), time.monotonic() + timeout
     while waiting and (left := end - time.monotonic()) > 0:
         done, _ = ray.wait([*waiting], num_returns=len(waiting), timeout=min(left, 1.0))
         waiting = {task: node for task, node in waiting.items() if task not in done and not _died(node)}
     return set(ray.wait([*tasks], num_returns=len(tasks), timeout=0)[0])
 
 
-def _answer(node: dict[str, Any], look: Callable[[], dict[str, Any]], meeting: Path, token: str) -> Answer:
-    """What the node says, and whether what it wrote can be read here."""
+def _answer(node: dict[str, Any], check: Callable[[], dict[str, Any]], meeting: Path, token: str) -> Answer:
+    """Return the answer of a node, after reading here what it wrote."""
     try:
-        said = look()
+        said = check()
     except RayError as error:
         why = next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
         return Answer(_name(node), silent="it died meanwhile" if _died(node) else f"it failed there: {why.strip()}")
@@ -271,9 +273,9 @@ def _answer(node: dict[str, Any], look: Callable[[], dict[str, Any]], meeting: P
     return Answer(_name(node), **said)
 
 
-def _silence(node: dict[str, Any], task: Any, patience: float) -> Answer:
+def _no_answer(node: dict[str, Any], task: Any, timeout: float) -> Answer:
     ray.cancel(task, force=True)
-    return Answer(_name(node), silent="it died meanwhile" if _died(node) else f"no answer within {patience:g} seconds")
+    return Answer(_name(node), silent="it died meanwhile" if _died(node) else f"no answer within {timeout:g} seconds")
 
 
 def _died(node: dict[str, Any]) -> bool:
@@ -320,11 +322,11 @@ def _disk(answers: list[Answer]) -> str:
     least: dict[str, int] = {}
     for answer in answers:
         for what, free in answer.free.items():
-            if free < ROOM:
+            if free < MIN_FREE:
                 hint = "free some there, or choose another --storage"
                 if what == SESSION:
                     hint = "free some there, or start Ray with --temp-dir on a larger disk"
-                rule = f"{what} must have {ROOM / 2**30:g} GiB free on {answer.node}"
+                rule = f"{what} must have {MIN_FREE / 2**30:g} GiB free on {answer.node}"
                 raise RequestError(f"{rule}, but it has {free / 2**30:.2f}", hint=hint)
             least[what] = min(free, least.get(what, free))
     return ", ".join(f"at least {free / 2**30:.0f} GiB free in {what}" for what, free in least.items())
@@ -332,7 +334,7 @@ def _disk(answers: list[Answer]) -> str:
 
 def _versions(answers: list[Answer]) -> str:
     if not answers:
-        return "nobody to ask"
+        return "no node answered"
     first, *others = answers
     here = first.versions
     for other in others:

@@ -1,4 +1,4 @@
-"""What is mended in Ray Tune 2.60 while trials run; look at it again when Ray's version moves."""
+"""Patches of Ray Tune 2.60 while trials run, to be checked when Ray's version changes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from spaces import RoletuneError
 
 
 @contextmanager
-def idle_deaths_survived() -> Iterator[None]:
-    """Within this block a worker that dies while it waits for its next trial costs no trial its retries.
+def idle_failures_ignored() -> Iterator[None]:
+    """Keep the retries of a trial whose worker died while it was idle.
 
-    Ray hears of such a death when it hands the worker a trial, and then twice. First as the actor's, whereupon the
-    trial is put back to be started again, as it should. Then as the handing over's, whereupon the trial, which waits by
-    now, is ended as failed for good, however many retries it has. The second time is passed over here.
+    Ray notices such a death when it assigns the worker a trial, and handles it twice: as the actor's failure, which
+    puts the trial back to be started again, and then as the failure of the assignment, which ends the pending trial for
+    good, however many retries it has. This patch ignores the second one.
     """
     handle = TuneController._trial_task_failure
 
@@ -36,13 +36,13 @@ def idle_deaths_survived() -> Iterator[None]:
 
 
 @contextmanager
-def own_errors_told() -> Iterator[None]:
-    """What a callback raises of roletune's own comes out of this block as itself.
+def own_errors_unwrapped() -> Iterator[None]:
+    """Raise a `RoletuneError` of a callback as itself.
 
-    Ray puts it into an error of its own, whose text is the whole traceback.
+    Ray wraps it in an error of its own, whose text is the whole traceback.
 
     Raises:
-        RoletuneError: that a callback raised.
+        RoletuneError: Error that a callback raised.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""The test set, opened once for each full training, on the workers of the cluster."""
+"""Test scores of final trainings, measured once each on the workers of the cluster."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from trainables.task import Task, test_score
 
 @dataclass(frozen=True)
 class Tested:
-    """What a training scored.
+    """Test score of a training.
 
     Args:
-        score: `accuracy` and `loss` on the test images.
-        at: when it was measured, in milliseconds since 1970.
+        score: `accuracy` in [0, 1] and `loss` on the test images.
+        at: Time of the measurement, in milliseconds since 1970.
     """
 
     score: Mapping[str, float]
@@ -41,18 +41,18 @@ def score_once(
     resources: ResourceConfig,
     meanwhile: Callable[[], None] = lambda: None,
 ) -> tuple[dict[str, Tested], dict[str, str]]:
-    """Score every training that came to its end, but those that the journal says were scored before.
+    """Score every finished training on the test set, except those that the journal has scores of.
 
     Args:
-        journal: of the sweep; keeps the scores.
-        task: that the trainings had.
-        outcomes: of the trainings.
-        bits: that each network has, by the training's name.
-        resources: of one worker.
-        meanwhile: what this process may do while the workers score.
+        journal: Journal of the sweep, which keeps the scores.
+        task: Task of the trainings.
+        outcomes: Outcomes of the trainings.
+        bits: Bits of each network, by the training's name.
+        resources: Resources of one worker.
+        meanwhile: Work for this process while the workers score.
 
     Returns:
-        The scores by the training's name, and name → why for what could not be scored.
+        The scores by the training's name, and why others could not be scored, by their names.
     """
     whole = {each.name: each.checkpoint for each in outcomes if not each.error and each.checkpoint is not None}
     tests = journal.history.tests
@@ -71,7 +71,7 @@ def score_once(
 def score_all(
     task: Task, checkpoints: Mapping[str, Path], bits: Mapping[str, Bits], resources: ResourceConfig
 ) -> Iterator[tuple[str, dict[str, float] | None, str]]:
-    """Begin at once; then the name, the score, and where there is none why, of one training after another."""
+    """Start scoring, and return an iterator over name, score (None where it failed) and error."""
     remote = ray.remote(num_cpus=resources.cpus_per_trial, num_gpus=resources.gpus_per_trial)(_remote_score)
     given, here = ray.put(task), worker(resources)
     pending = {name: remote.remote(given, place, bits[name], here) for name, place in checkpoints.items()}

@@ -1,4 +1,4 @@
-"""Many trials of one task: the members of a population, or full trainings, run by Ray Tune."""
+"""Trials of one task, run by Ray Tune: the members of a search, or final trainings."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
-from results.analysis.choices import told
-from results.runlog.events import TrialStarted
 from results.runlog.members import METRIC, Report
 from search.algorithms.pbt_scheduler import Members
 from search.config.schema import ResourceConfig
 from search.execution.journal import Journal, Progress
+from results.analysis.choices import told
+from results.runlog.events import TrialStarted
 from search.execution.members import EPOCH, Member, Outcome, member_name
-from search.execution.ray_patches import idle_deaths_survived, own_errors_told
+from search.execution.ray_patches import idle_failures_ignored, own_errors_unwrapped
 from spaces import Genome, RoletuneError, WorkError
 from spaces.core.redaction import mask
 from trainables.ray_trainable import RoleTrial, Worker
 from trainables.task import Task
 
-# Ray adds its own bookkeeping to every report; what is ours has one of these names, or is a loss, or a `part/…`.
+# Ray adds its own bookkeeping to every report; roletune's metrics have these names, or are losses, or `part/…`.
 OURS = (
     "loss",
     "t_stddev_ratio",
@@ -161,23 +161,23 @@ def run_trials(
     scheduler: TrialScheduler | None = None,
     suggestions: Searcher | None = None,
 ) -> list[Outcome]:
-    """Run `members` to the task's end, as many at once as fit; those that fail do not stop the others.
+    """Run `members` to the last epoch, as many at once as fit; a failure does not stop the others.
 
-    What the journal says of them is not done again: a member goes on from its last checkpoint, or not at all.
+    What the journal holds is not done again: a member continues from its last checkpoint, or is skipped.
 
     Args:
-        members: to run; where there are `suggestions`, these hand them out.
-        task: travels once to each node, through the object store.
-        resources: of one trial.
-        keeper: of the journal of the sweep, in a folder that all nodes share.
-        name: of these trials together.
-        save_every: epochs from one checkpoint to the next, for trials that are not paused meanwhile; and of how
-            many of the last epochs the last score counts.
-        scheduler: moves the members' genomes; None: each runs as it is.
-        suggestions: makes members as they are wanted, until it says that it has finished.
+        members: Members to run; with `suggestions`, these hand them out.
+        task: Task, which is sent once to each node through the object store.
+        resources: Resources of one trial.
+        keeper: Callback that keeps the journal of the sweep, in a folder that all nodes share.
+        name: Name of this group of trials.
+        save_every: Epochs between checkpoints, for trials that are not paused meanwhile; a member's last score counts
+            if it is of so many last epochs.
+        scheduler: Scheduler that changes or stops members; None where each runs as it is.
+        suggestions: Searcher that suggests members as they are needed, until it is finished.
 
     Returns:
-        One outcome a member, in order; none of suggestions, whose members are the searcher's to know.
+        One outcome a member, in order; members that are suggested while trials run are not among them.
     """
     journal = keeper.journal
     keeper.begin(task, members)
@@ -209,13 +209,13 @@ def run_trials(
                 verbose=0,
             ),
         )
-        with idle_deaths_survived(), own_errors_told():
+        with idle_failures_ignored(), own_errors_unwrapped():
             tuner.fit()
     return [outcome(journal.progress(member.name), save_every) for member in members]
 
 
 def trial_config(member: Member, journal: Journal, save_every: int) -> dict[str, Any]:
-    """What Ray carries of a member, with what the journal says of an earlier life."""
+    """Return a member as plain data, with its progress before the sweep was resumed."""
     config, progress = member.config(), journal.progress(member.name)
     if not member.moved:
         config["save_every"] = save_every
@@ -233,7 +233,7 @@ def trial_config(member: Member, journal: Journal, save_every: int) -> dict[str,
 
 
 def outcome(progress: Progress, window: int) -> Outcome:
-    """What became of a member; its last score counts, if it is of the last `window` epochs."""
+    """Return the outcome of a member; its last score counts if it is of the last `window` epochs."""
     return Outcome(
         name=progress.name,
         epochs=progress.epoch,
@@ -245,7 +245,7 @@ def outcome(progress: Progress, window: int) -> Outcome:
 
 
 def our_metrics(result: dict[str, Any]) -> dict[str, float]:
-    """The numbers of a report that are roletune's, without Ray's bookkeeping."""
+    """Return the metrics of a report, without Ray's bookkeeping."""
     return {
         key: float(value)
         for key, value in result.items()
@@ -254,7 +254,7 @@ def our_metrics(result: dict[str, Any]) -> dict[str, float]:
 
 
 def error_line(trial: Trial) -> str:
-    """Why a trial failed, in one line: the line of its traceback that names the exception."""
+    """Return why a trial failed, in one line: the line of its traceback that names the exception."""
     lines = error_text(trial).splitlines()
     # Each time that it failed has a heading; the last one counts.
     heads = [number for number, line in enumerate(lines) if line.startswith("Failure # ")]
@@ -267,7 +267,7 @@ def error_line(trial: Trial) -> str:
 
 
 def error_text(trial: Trial) -> str:
-    """The whole traceback of a trial that failed, of each time that it did, without credentials."""
+    """Return the tracebacks of all failures of a trial, without credentials."""
     try:  # Ray copies the file to the storage, which `Trial.get_error` reads, but only later
         return mask(Path(trial.error_file or "").read_text(encoding="utf-8", errors="replace"))
     except OSError:
@@ -275,11 +275,17 @@ def error_text(trial: Trial) -> str:
 
 
 def on_worker(resources: ResourceConfig, failed: str, function: Callable[..., R], *arguments: Any) -> R:
-    """What `function(*arguments, worker)` gives on one worker of the cluster.
+    """Return `function(*arguments, worker)`, called on one worker of the cluster.
+
+    Args:
+        resources: Resources of the worker.
+        failed: What failed, in words, for the message of an error.
+        function: Function to call.
+        *arguments: Its arguments.
 
     Raises:
-        RoletuneError: that the function raised.
-        WorkError: anything else, behind the words of `failed`.
+        RoletuneError: Error that the function raised.
+        WorkError: Any other error, after the words of `failed`.
     """
     remote = ray.remote(num_cpus=resources.cpus_per_trial, num_gpus=resources.gpus_per_trial)(function)
     try:
@@ -294,6 +300,6 @@ def on_worker(resources: ResourceConfig, failed: str, function: Callable[..., R]
 
 
 def worker(resources: ResourceConfig) -> Worker:
-    """What a process that runs one trial may use; it finds the user's own modules where this process does."""
+    """Return what a process of one trial may use; it imports the user's own modules from where this process does."""
     search_path = tuple(str(Path(path or ".").resolve()) for path in sys.path)
     return Worker(resources.cpus_per_trial, resources.gpus_per_trial, search_path)

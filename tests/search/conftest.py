@@ -22,12 +22,12 @@ def _marks_folder(tmp_path_factory):
 def _ray(_marks_folder):
     import ray
 
-    from search.execution.cluster import ENVIRONMENT, _alone
+    from search.execution.cluster import ENVIRONMENT, _local_ray
 
     # Workers inherit this process's environment, and import the modules beside the tests by their names.
     os.environ.update(ENVIRONMENT | {"ROLETUNE_TEST_MARKS": str(_marks_folder)})
     sys.path.append(str(HERE))
-    with _alone():  # as a sweep starts it
+    with _local_ray():  # as a sweep starts it
         ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     yield
     ray.shutdown()

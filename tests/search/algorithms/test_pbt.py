@@ -71,7 +71,7 @@ class Simulation:
         interval=2,
         slots=2,
         seed=0,
-        synch=True,
+        synchronous=True,
         order=0,
         score=None,
         dies=None,
@@ -86,7 +86,7 @@ class Simulation:
             interval=interval,
             quantile=0.25,
             seed=seed,
-            synch=synch,
+            synchronous=synchronous,
             tie_break=TIE_BREAKS[tie_break],
             on_generation=self.perturbed,
         )
@@ -151,14 +151,14 @@ class Simulation:
             trial.saving = True
 
 
-@pytest.mark.parametrize("synch", [True, False])
+@pytest.mark.parametrize("synchronous", [True, False])
 @pytest.mark.parametrize("size", [2, 4, 9])
 @pytest.mark.parametrize("slots", [1, 2, 16])
-def test_every_member_reaches_the_end_and_lineage_is_what_its_weights_saw(size, slots, synch):
+def test_every_member_reaches_the_end_and_lineage_is_what_its_weights_saw(size, slots, synchronous):
     for order in range(20):  # who reports, and whose checkpoint is there first
-        run = Simulation(size=size, slots=slots, synch=synch, epochs=9, interval=2, order=order).run()
+        run = Simulation(size=size, slots=slots, synchronous=synchronous, epochs=9, interval=2, order=order).run()
         assert [trial.epoch for trial in run.trials] == [9] * size
-        assert run.events or not synch
+        assert run.events or not synchronous
         for trial in run.trials:
             name = trial.config["member"]["name"]
             assert ancestry(name, 9, run.starts, run.events).phases == trial.history

@@ -249,8 +249,8 @@ def test_the_score_comes_before_the_tie_break():
 
 
 @pytest.mark.parametrize("order", range(5))
-@pytest.mark.parametrize("synch", [True, False])
-def test_a_member_that_dies_holds_up_nobody_and_is_not_counted(synch, order):
+@pytest.mark.parametrize("synchronous", [True, False])
+def test_a_member_that_dies_holds_up_nobody_and_is_not_counted(synchronous, order):
     """Of 5 that are left 2 go on; of 6 members it would be as many, of 7 one more."""
     run = Simulation(
         range(7),
@@ -258,12 +258,12 @@ def test_a_member_that_dies_holds_up_nobody_and_is_not_counted(synch, order):
         interval=2,
         epochs=6,
         order=order,
-        synch=synch,
+        synchronous=synchronous,
         dies=lambda trial: trial.index > 4 and trial.epoch == 2,
     ).run()
     assert [trial.status for trial in run.all].count(Trial.ERROR) == 2
     assert all("m5" not in scores and "m6" not in scores for _, scores, _ in run.decisions)
-    if synch:
+    if synchronous:
         assert run.kept == {2: names(3, 4)}
 
 
@@ -379,7 +379,7 @@ def test_nobody_of_a_later_cohort_goes_on_before_all_of_the_earlier_ones_have():
 def test_asynchronously_each_stays_that_is_among_the_best_so_far():
     """One slot: they arrive one by one, and one that stays waits until the others have had as many turns."""
     scores = [5, 4, 6, 3, 7, 5.5, 1, 8, 6.5]
-    run = Simulation(range(9), lambda trial: scores[trial.index], epochs=3, slots=1, synch=False).run()
+    run = Simulation(range(9), lambda trial: scores[trial.index], epochs=3, slots=1, synchronous=False).run()
     expected, seen = [], []
     for index, score in enumerate(scores):
         seen.append(score)
@@ -392,7 +392,7 @@ def test_asynchronously_each_stays_that_is_among_the_best_so_far():
 @pytest.mark.parametrize("slots", [1, 2, 16])
 @pytest.mark.parametrize("order", range(10))
 def test_asynchronously_the_best_one_reaches_the_end_whatever_the_order(slots, order):
-    run = Simulation(range(27), by_index, slots=slots, order=order, synch=False).run()
+    run = Simulation(range(27), by_index, slots=slots, order=order, synchronous=False).run()
     assert run.ended["m26"] == 27
     for rung, (count, at_least) in {1: (27, 9), 3: (len(run.kept[1]), 3)}.items():
         assert sum(epoch == rung for epoch, _, _ in run.decisions) == count
@@ -400,7 +400,7 @@ def test_asynchronously_the_best_one_reaches_the_end_whatever_the_order(slots, o
 
 
 def test_asynchronously_two_that_wait_are_compared_in_the_order_of_their_arrival():
-    run = Simulation([0, 1], by_index, synch=False).added()
+    run = Simulation([0, 1], by_index, synchronous=False).added()
     low, high = run.trials
     for trial in (high, low):
         run.halving.on_trial_result(run.controller, trial, {EPOCH: 1, METRIC: by_index(trial)})

@@ -328,9 +328,12 @@ def test_screen_ranks_with_a_teacher_of_its_own(roletune, screening, tmp_path):
 @pytest.mark.slow
 def test_what_can_never_be_placed_is_refused_at_once(roletune, marks, tmp_path):
     status, _, err = roletune("search", "sweep.yaml", "--set", "resources.gpus_per_trial=1")
-    assert status == 2 and "a trial asks for 1 GPU and no node has more than 0" in err
+    assert status == 2 and "resources.gpus_per_trial must be <= 0, the GPUs of the largest node, got 1" in err
     status, _, err = roletune("search", "sweep.yaml", "--set", "resources.cpus_per_trial=64")
-    assert status == 2 and "a trial asks for 64 CPUs and no node has more than 2" in err
+    assert (
+        status == 2
+        and "resources.cpus_per_trial must be <= 2, the CPUs of the largest node, beside 0 GPU, got 64" in err
+    )
     assert not (tmp_path / "runs").exists()
 
 

@@ -25,7 +25,7 @@ from search.execution import preflight
 from search.execution.cluster import connected
 from search.execution.journal import Journal
 from search.execution.members import Member
-from search.execution.preflight import Answer, Requirements, ask, checks, custom_imports
+from search.execution.preflight import Answer, Requirements, ask_nodes, checks, custom_imports
 from search.execution.trials import JournalCallback, run_trials, worker
 from search.sweeps.doctor import examine
 from spaces import Genome, RequestError
@@ -61,7 +61,7 @@ def answers(monkeypatch, tmp_path):
     """Runs one check on what nodes are made to say."""
 
     def look(name, *given, **sweep):
-        monkeypatch.setattr(preflight, "ask", lambda place, own: list(given))
+        monkeypatch.setattr(preflight, "ask_nodes", lambda place, own: list(given))
         return checks(needs(**sweep), tmp_path / "runs")[name]()
 
     return look
@@ -175,7 +175,7 @@ def test_a_storage_that_cannot_be_written_to_is_refused(marks, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(preflight.secrets, "token_hex", lambda _: "x")  # root may write anywhere, but not over a file
         with pytest.raises(RequestError, match=r"cannot write to .*runs: File exists; choose another --storage"):
-            ask(tmp_path / "runs")
+            ask_nodes(tmp_path / "runs")
 
 
 @pytest.mark.slow
@@ -183,7 +183,7 @@ def test_a_storage_that_ray_would_delete_is_refused(marks):
     (node,) = ray.nodes()
     inside = Path(node["ObjectStoreSocketName"]).parents[1] / "logs"
     with pytest.raises(RequestError, match=r"must outlive the job.* give an absolute --storage"):
-        ask(inside)
+        ask_nodes(inside)
 
 
 @pytest.mark.slow
@@ -192,7 +192,7 @@ def test_the_doctor_shows_each_check(marks, tmp_path, monkeypatch):
     found = {check.name: check for check in examine(config())}
     assert all(check.ok for check in found.values())
     assert [*found] == ["packages", "data", "plan", *checks(needs(), tmp_path)]
-    monkeypatch.setattr(preflight, "ROOM", 2**60)
+    monkeypatch.setattr(preflight, "MIN_FREE", 2**60)
     wrong = [check for check in examine(config()) if not check.ok]
     assert [check.name for check in wrong] == ["disk"] and "free some there" in wrong[0].finding
 
@@ -208,7 +208,7 @@ def test_the_doctor_tells_what_stops_several_checks_once(marks):
 def test_the_doctor_says_when_there_is_no_cluster(monkeypatch):
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     found = {check.name: check for check in examine(config(), "127.0.0.1:1")}
-    assert not found["cluster"].ok and "no Ray cluster answers at 127.0.0.1:1" in found["cluster"].finding
+    assert not found["cluster"].ok and "none answers at 127.0.0.1:1" in found["cluster"].finding
     assert found["data"].ok and "nodes" not in found
 
 
@@ -355,30 +355,30 @@ def listeners(sockets):
 
 def cluster(place):
     """What two nodes say: both fine; one stopped; with storage of its own; one killed while it looks; one dead."""
-    # A node that is killed is noticed within seconds, one that is stopped not within the patience below.
+    # A node that is killed is noticed within seconds, one that is stopped not within the timeout below.
     checks = {"period_ms": 300, "timeout_ms": 5000, "failure_threshold": 10, "initial_delay_ms": 0}
     system = {f"health_check_{name}": value for name, value in checks.items()}
     nodes = Cluster(initialize_head=True, connect=True, head_node_args={"num_cpus": 1, "_system_config": system})
     try:
         second = nodes.add_node(num_cpus=1)
         raylet = second.all_processes["raylet"][0].process.pid
-        place, plain = Path(place), preflight._look
+        place, plain = Path(place), preflight._node_check
 
         def said(**more):
-            return [[answer.node, answer.silent] for answer in ask(place, **more)]
+            return [[answer.node, answer.silent] for answer in ask_nodes(place, **more)]
 
         found = {"both": said(), "left": [path.name for path in place.iterdir()]}
         found["names"] = [name for name, _ in found["both"]]
         os.kill(raylet, signal.SIGSTOP)
-        found["silent"] = said(patience=3)
+        found["silent"] = said(timeout=3)
         os.kill(raylet, signal.SIGCONT)
 
         def elsewhere(node, meeting, *rest):
             there = meeting.with_name(f"{meeting.name}-elsewhere")
             return plain(node, there if node["NodeID"] == second.node_id else meeting, *rest)
 
-        preflight._look = elsewhere
-        found["unshared"] = [answer.storage for answer in ask(place)]
+        preflight._node_check = elsewhere
+        found["unshared"] = [answer.storage for answer in ask_nodes(place)]
 
         def hanging(node, meeting, *rest):
             def hang():
@@ -392,12 +392,12 @@ def cluster(place):
                 time.sleep(0.05)
             os.kill(raylet, signal.SIGKILL)
 
-        preflight._look = hanging
+        preflight._node_check = hanging
         killer = threading.Thread(target=kill)
         killer.start()
-        found["dying"] = said(patience=120)
+        found["dying"] = said(timeout=120)
         killer.join()
-        preflight._look = plain
+        preflight._node_check = plain
         return found | {"after": said()}
     finally:
         ray.shutdown()

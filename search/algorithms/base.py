@@ -20,7 +20,7 @@ from search.execution.trials import Member, Outcome
 from spaces import Genome, Phase, Schedule, Space, WorkError
 from spaces.core.io import write_atomic
 from spaces.schedule.schedule import ROLES
-from trainables.hard.game import replayable
+from trainables.hard.game import replayable_phases
 from trainables.task import Task
 
 if TYPE_CHECKING:
@@ -240,7 +240,7 @@ def replayed(phases: Sequence[Phase], best: Outcome, task: Task) -> tuple[Phase,
     """The phases of the best member as anybody can replay them, with what its game has learned, if it played one."""
     if not any(phase.genome.augment.learns for phase in phases):
         return tuple(phases)
-    return replayable(phases, best.state()["game"], task.weights)
+    return replayable_phases(phases, best.state()["game"], task.weights)
 
 
 def member_seed(seed: int, role: str, *numbers: int) -> int:

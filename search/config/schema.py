@@ -234,7 +234,7 @@ class SweepConfig(Section):
             raise ValueError("kind: grid tries every choice, and a range has no end of them; list values")
         if self.student is not None:
             for example in examples(self.space.distill):
-                self.student.distill.under(example)
+                self.student.distill.override(example)
             self._views_fit(self.student.distill)
         self._bits_fit()
         return self
@@ -263,7 +263,7 @@ class SweepConfig(Section):
             if (values := variants(domain)) is None:
                 raise ValueError(f"space.bits.{name} is a choice among 1, 2, 4, 8 and 32, and a range holds others")
             for value in values:
-                self.student.bits.under({name: value})
+                self.student.bits.override({name: value})
 
     def _views_fit(self, distill: Distill) -> None:
         """What teacher and student see can be had.

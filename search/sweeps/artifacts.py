@@ -30,7 +30,7 @@ from spaces.core.io import write_atomic
 from spaces.schedule.schedule import weights_file
 from trainables.checkpoints import save_weights
 from trainables.data import DataSet
-from trainables.export import portable
+from trainables.export import export_classifier
 from trainables.quantization import size_in_bits
 from trainables.task import Task
 
@@ -106,7 +106,7 @@ class Records:
 
     def network(self, task: Task, weights: Mapping[str, Any]) -> None:
         """Write a trained network, as anybody can load it."""
-        save_weights(self.folder / "models" / f"{task.role}.safetensors", task.exported(weights))
+        save_weights(self.folder / "models" / f"{task.role}.safetensors", task.exported_weights(weights))
 
     def export(self, task: Task, weights: Mapping[str, Tensor], policy: Schedule) -> None:
         """Write a trained network as MLflow's own model, to be registered by `model`.
@@ -122,7 +122,7 @@ class Records:
         images, _ = next(iter(task.data.train.batches(EXAMPLES)))
         example = (images.float() / 255).cpu().numpy()
         folder = save_model(
-            self.folder / "models" / task.role, portable(task, weights), example, task.data.classes, policy
+            self.folder / "models" / task.role, export_classifier(task, weights), example, task.data.classes, policy
         )
         self._exported[task.role] = folder, example.shape[1:]
 

@@ -206,7 +206,7 @@ class _Work:
         )
         self.failed = {outcome.name: outcome.error for outcome in outcomes if outcome.error}
         self.ticker.stage("test")
-        bits = {each.name: self.task.under(each.source).bits for each in members.values()}
+        bits = {each.name: self.task.with_bits_of(each.source).bits for each in members.values()}
         tested, untested = score_once(self.journal, self.task, outcomes, bits, resources)
         self.failed |= {f"{name} on the test set": why for name, why in untested.items()}
         for name, each in tested.items():
@@ -328,7 +328,7 @@ def _task(config: SweepConfig, role: str, policies: Mapping[str, Schedule]) -> T
         task = replace(task, distill=settings.distill, bits=settings.bits)
     learned = {key: part for schedule in policies.values() for key, part in schedule.weights.items()}
     task = replace(task, weights=learned)
-    tasks = {name: task.under(schedule) for name, schedule in policies.items()}
+    tasks = {name: task.with_bits_of(schedule) for name, schedule in policies.items()}
     if len({each.bits for each in tasks.values()}) > 1:
         got = {name: vars(each.bits) for name, each in tasks.items()}
         raise RequestError("policies of one evaluation choose the same bits", value=got, hint="evaluate one by one")

@@ -20,7 +20,7 @@ from spaces.search_space.domain import examples
 from trainables import data as datasets
 from trainables.checkpoints import check_weights, load_weights
 from trainables.data import DataSet, Images
-from trainables.data.splits import chosen
+from trainables.data.splits import stratified_subset
 from trainables.models import build_model, check_model
 from trainables.task import Task, TrainedTeacher
 
@@ -124,7 +124,7 @@ def _check_student(config: SweepConfig, student: StudentConfig, data: DataSet) -
         learner.set_genome(Genome(augment=any_view, distill=example))
         learner.begin_epoch(0)
     for bits in examples(config.space.bits):
-        task.under(Genome(bits=bits)).network()
+        task.with_bits_of(Genome(bits=bits)).network()
 
 
 def scored_images(config: SweepConfig, data: DataSet) -> Images:
@@ -145,7 +145,8 @@ def scored_images(config: SweepConfig, data: DataSet) -> Images:
     if most < data.classes:
         raise RequestError(f"validate.images is at least {data.classes}, one of each class", value=most)
     seed = config.data.seed
-    return held_out.subset(chosen(held_out.labels, classes=data.classes, size=most, seed=seed, part="validation"))
+    rows = stratified_subset(held_out.labels, classes=data.classes, size=most, seed=seed, part="validation")
+    return held_out.subset(rows)
 
 
 def searches(config: SweepConfig, role: str) -> list[Kind]:

@@ -302,8 +302,8 @@ class _Sweep:
 
     def _full(self, task: Task, seeds: int, arms: dict[str, Schedule], found: SearchResult | None) -> FinalTraining:
         learned = {key: part for schedule in arms.values() for key, part in schedule.weights.items()}
-        task = replace(task.under(arms[POLICY]), weights={**task.weights, **learned})
-        bits = {arm: task.under(schedule).bits for arm, schedule in arms.items()}
+        task = replace(task.with_bits_of(arms[POLICY]), weights={**task.weights, **learned})
+        bits = {arm: task.with_bits_of(schedule).bits for arm, schedule in arms.items()}
         watch = self._watch(task)
         places = [(seed, arm) for seed in range(seeds) for arm in arms]
         members = [

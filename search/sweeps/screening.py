@@ -126,7 +126,7 @@ def rank_with(
     """Rank `choices` with `teacher` on all images that it may have been trained on, validation images included."""
     data = task.data
     return rank(
-        teacher.frozen(data),
+        teacher.freeze(data),
         data,
         data.full,
         choices,

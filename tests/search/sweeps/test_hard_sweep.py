@@ -60,7 +60,7 @@ def test_what_has_yet_to_learn_is_never_ranked(tmp_path):
     assert [choice.label for choice in contestants(config)] == ["identity", "flip", "cutmix"]
     alone = config.model_copy(update={"space": Space(augment=("hard_affine", "hard_mix"))})
     assert not any(choice.learns for choice in contestants(alone)) and len(contestants(alone)) > 10
-    with pytest.raises(RequestError, match=r"no student to learn against.*--policy"):
+    with pytest.raises(RequestError, match=r"must not learn against a student.*--policy"):
         screen(config, only=["hard_affine"])
     assert not (tmp_path / "runs").exists(), "refused before there is a folder"
 

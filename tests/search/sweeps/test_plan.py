@@ -174,7 +174,7 @@ def test_the_teachers_weights_are_held_against_its_model(tmp_path):
     weights = build_model("mlp", seed=0, classes=10, channels=1, size=8).state_dict()
     path = save_weights(tmp_path / "t.safetensors", weights)
     assert checked_data(sweep(teacher={"weights": str(path)})).classes == 10
-    with pytest.raises(RequestError, match=r"teacher.weights \(.*t.safetensors\) does not fit the model"):
+    with pytest.raises(RequestError, match=r"teacher.weights \(.*t.safetensors\) must have the names and shapes of the model"):
         checked_data(sweep(teacher={"weights": str(path), "model": "cnn"}))
 
 

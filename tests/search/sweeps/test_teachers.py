@@ -74,7 +74,7 @@ def test_a_random_teacher_is_built_from_the_sweeps_seed():
         for c in (config, config, sweep({"pretrained": False}, search={"seed": 1}))
     )
     assert torch.equal(one, again) and not torch.equal(one, other)
-    assert given_teacher(config, data).frozen(data)(torch.zeros(2, 1, 8, 8)).shape == (2, 7)
+    assert given_teacher(config, data).freeze(data)(torch.zeros(2, 1, 8, 8)).shape == (2, 7)
 
 
 def test_weights_of_other_classes_are_a_teachers_own(tmp_path):
@@ -83,7 +83,7 @@ def test_weights_of_other_classes_are_a_teachers_own(tmp_path):
     config = sweep({"weights": str(file), "classes": 100})
     assert given_teacher(config, checked_data(config)).classes == 100
     with pytest.raises(
-        RequestError, match=r"teacher.weights .* does not fit the model: fc.bias is \(100,\), not \(10,\)"
+        RequestError, match=r"teacher.weights .* must have the names and shapes of the model: fc.bias is \(100,\), not \(10,\)"
     ):
         checked_data(sweep({"weights": str(file)}))
 
@@ -102,7 +102,7 @@ def test_weights_of_other_classes_are_a_teachers_own(tmp_path):
         (lambda: sweep({}, {"hint": {"weight": 1, "student": "layer9"}}), "no layer 'layer9'; did you mean 'layer"),
         (
             lambda: sweep({}, {"hint": {"weight": 1, "teacher": "x"}}),
-            "teacher's network has no layer 'x'; there are conv1, ",
+            "teacher's network has no layer 'x'; known: conv1, ",
         ),
         (lambda: sweep({"model": "resnet8x4"}, "hint"), "64.*256"),
     ],

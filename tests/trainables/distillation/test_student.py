@@ -13,7 +13,7 @@ from spaces.augmentations import CATALOG, TrivialAugment, augmentation
 from spaces.policy.sampling import seeded
 from trainables import Distill, FrozenTeacher, Recipe, Student, TrainedTeacher
 from trainables.data import TensorImages
-from trainables.distillation.student import start_from
+from trainables.distillation.student import copy_matching_weights
 from trainables.losses import kd_loss
 from trainables.models import build_model
 from trainables.training.learner import Batch
@@ -183,13 +183,13 @@ def test_start_from_copies_what_fits():
     weights = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 4)).state_dict()
     student = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 5), nn.Linear(5, 1))
     before = copy.deepcopy(student.state_dict())
-    assert start_from(student, weights) == 2
+    assert copy_matching_weights(student, weights) == 2
     after = student.state_dict()
     assert {name for name in after if not torch.equal(after[name], before[name])} == {"0.weight", "0.bias"}
     assert torch.equal(after["0.weight"], weights["0.weight"])
     student[0].weight.data.zero_()
     assert weights["0.weight"].any()
-    assert start_from(student, {}) == 0
+    assert copy_matching_weights(student, {}) == 0
 
 
 def test_init_teacher_with_the_same_network(make_task, assert_same):

@@ -1,4 +1,4 @@
-"""Weights in files: what goes in comes out, and nothing in a file is ever executed."""
+"""Weight files: round trips, and no code execution when a file is loaded."""
 
 import pickle
 import tempfile

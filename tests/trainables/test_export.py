@@ -1,4 +1,4 @@
-"""A network that needs to know nothing of its training answers as it did there, low-bit or not."""
+"""An exported classifier answers like the learner, quantized or not."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Networks of few bits: levels and gradients computed by hand, which layers stay full, export, and size."""
+"""Quantized networks: levels and gradients by hand, full-precision layers, export, and size."""
 
 import copy
 import math

@@ -1,4 +1,4 @@
-"""The trainable that Ray Tune drives, driven here by hand: no cluster is started."""
+"""The trainable that Ray Tune drives, called here without a cluster."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""What a worker is sent, it reads where it lies: tasks cross processes without a copy of images or weights."""
+"""Tasks cross process boundaries without a copy of images or weights."""
 
 import copy
 import pickle

@@ -1,4 +1,4 @@
-"""A task: when it scores, what it reports, and that it can travel."""
+"""A task: validation epochs, metrics, and pickling."""
 
 import math
 import pickle

@@ -248,8 +248,8 @@ def check_request(augmentations: Sequence[Augmentation], precision: Precision, t
 def _batches(images: int | None, total: int) -> list[int]:
     """Return the sizes of a mean's batches, as equal as possible."""
     if images is None:
-        wanted = min(BATCHES * BATCH, max(2, total // 2))
-        return [BATCH] * (wanted // BATCH) or [wanted]
+        size = min(BATCHES * BATCH, max(2, total // 2))
+        return [BATCH] * (size // BATCH) or [size]
     count = math.ceil(images / BATCH)
     return [images // count + (place < images % count) for place in range(count)]
 

@@ -1,4 +1,4 @@
-"""Every data set, from files in their true formats: one contract, and what is particular to each."""
+"""Every data set, read from files in their original formats: one contract, and each one's particulars."""
 
 import gzip
 import pickle
@@ -327,7 +327,7 @@ def test_folder_errors(tmp_path):
             "data.size must be 8 for data set 'digits', got 28; leave `data.size` out",
         ),
         ({"workers": -1}, "data.workers must be >= 0"),
-        ({"seed": -1}, "at least 0, got -1"),
+        ({"seed": -1}, "must be >= 0, got -1"),
     ],
 )
 def test_wrong_requests(options, message):

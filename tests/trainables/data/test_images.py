@@ -1,4 +1,4 @@
-"""Batches: one contract for images in memory, on disk, and of two kinds together."""
+"""Batches: one contract for images in memory, on disk, and for two joined kinds."""
 
 import pickle
 

@@ -1,4 +1,4 @@
-"""The stratified choice: disjoint, balanced, by seed."""
+"""Stratified splits: disjoint, balanced, determined by the seed."""
 
 import hashlib
 

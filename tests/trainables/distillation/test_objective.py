@@ -1,4 +1,4 @@
-"""The losses at work in a student: how they are weighed, what travels, what is exported, what is refused."""
+"""The losses of a student: their weights, their state, the export without them, and refused requests."""
 
 import copy
 from dataclasses import replace
@@ -50,7 +50,7 @@ def test_a_genome_chooses_the_loss_and_its_numbers_and_nothing_else():
     ("loss", "rule"),
     [
         ("kdd", "did you mean 'kd'"),
-        ({"kd": 0}, "above 0"),
+        ({"kd": 0}, "> 0"),
         ({"hint": {"weight": 1, "projektion": "student"}}, "did you mean 'projection'"),
         ({"hint": {"weight": 1, "projection": "teacher"}}, "teacher"),
         ({}, "loss"),

@@ -1,4 +1,4 @@
-"""The student: the parts of its loss, what each role sees, and a teacher that is never touched."""
+"""The student: the parts of its loss, the views of both roles, and a teacher that never changes."""
 
 import copy
 from dataclasses import replace
@@ -305,7 +305,7 @@ def test_to_pick_by_the_student_leaves_its_statistics_alone(make_task):
     learner.begin_epoch(0)
     learner.model.train()
     before = copy.deepcopy(learner.model.state_dict())
-    learner._ask_student(torch.randint(0, 256, (8, 1, 8, 8), dtype=torch.uint8))
+    learner._student_logits(torch.randint(0, 256, (8, 1, 8, 8), dtype=torch.uint8))
     assert learner.model.training
     assert all(torch.equal(value, before[name]) for name, value in learner.model.state_dict().items())
 
@@ -333,7 +333,7 @@ def test_a_teacher_with_a_view_of_its_own_says_nothing_of_the_students(make_task
 
 
 def test_what_is_shown_comes_before_the_policy_and_is_the_same_for_both_roles(make_task):
-    plain, shown = (make_task("student").learner(INVERT, seed=0, shown=each) for each in (None, TrivialAugment()))
+    plain, shown = (make_task("student").learner(INVERT, seed=0, baseline=each) for each in (None, TrivialAugment()))
     seen = watch(shown)
     assert "view_loss" not in shown.step()
     assert seen["student"] and all(map(torch.equal, seen["student"], seen["teacher"]))

@@ -1,4 +1,4 @@
-"""HARD's game: who changes what, when the phases switch, what is kept, and that it goes on from a file bit for bit."""
+"""HARD's game: updates of both players, phase changes, records, and a bit-exact continuation from a file."""
 
 import copy
 import math

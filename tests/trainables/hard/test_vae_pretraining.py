@@ -1,4 +1,4 @@
-"""The VAE behind `hard_vae`: it learns its images, the same from the same, and is trained once for each set of them."""
+"""The VAE of `hard_vae`: it reconstructs its images, is deterministic, and is trained once for each set of images."""
 
 import math
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What layers give, which are compared by default, and their outputs in a forward."""
+"""Layer outputs: their shapes, the layers compared by default, and their recording."""
 
 import copy
 import gc

@@ -1,4 +1,4 @@
-"""Loss values and one epoch's metrics, held to the numbers in `golden_losses.json`, recorded before the refactoring."""
+"""Regression test of loss values and of one epoch's metrics against `golden_losses.json`."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What holds for every distillation loss: how it is named, what it refuses, and one step between any two networks."""
+"""The contract of every distillation loss: options, refused requests, and one step between any two networks."""
 
 import json
 import pickle

@@ -1,4 +1,4 @@
-"""The distillation losses against closed forms, and against torchdistill's own numbers."""
+"""The distillation losses against closed forms and against torchdistill."""
 
 import numpy as np
 import pytest

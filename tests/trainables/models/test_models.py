@@ -1,4 +1,4 @@
-"""Every built-in model against one contract, and factories of a user's own."""
+"""One contract for every built-in model, and custom factories."""
 
 import copy
 import math

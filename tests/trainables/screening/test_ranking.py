@@ -1,4 +1,4 @@
-"""The ranking by T. stddev: who is shown what, how often the teacher is asked, and which figures that gives."""
+"""The ranking by T. stddev: images shown, calls of the teacher, and the resulting figures."""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""T. stddev: closed forms, a stream in any pieces, an interval that holds what it says, and the running ratio."""
+"""T. stddev: closed forms, streaming in any batch sizes, coverage of the interval, and the running ratio."""
 
 import math
 

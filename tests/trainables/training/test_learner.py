@@ -1,4 +1,4 @@
-"""What teacher and student have in common: an epoch a step, scores in evaluation mode, randomness of its own."""
+"""The behavior shared by teacher and student: epochs, evaluation, and private random streams."""
 
 import copy
 import math

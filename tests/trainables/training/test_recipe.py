@@ -1,4 +1,4 @@
-"""The recipe: what it refuses, its learning rate, its optimizers, and that every option really does something."""
+"""The recipe: refused values, learning rates, optimizers, and the effect of every option."""
 
 import math
 

@@ -414,7 +414,7 @@ def scripted(make_game, monkeypatch):
         def step(images):
             game.augmentor_steps += 1
             game._length += 1
-            game._take(next(script))
+            game._update_running_mean(next(script))
 
         monkeypatch.setattr(game, "_augmentor_step", step)
         return game
@@ -480,7 +480,7 @@ def test_an_augmentor_has_a_step_at_least(scripted):
 
 
 @pytest.mark.parametrize("high_for", [5, 15, 23, 31])
-def test_a_students_phase_ends_at_a_look(scripted, high_for):
+def test_a_students_phase_ends_at_a_read(scripted, high_for):
     """2 for a while, then 0: below 1 from the seventh 0 on, which the next multiple of `READ_EVERY` steps notices.
 
     The first of them that is late enough: a quarter of the longest phase, 20 steps, has to be over.

@@ -1,4 +1,4 @@
-"""What is trained: data, models, distillation losses, and the two roles. Only `ray_trial` needs Ray."""
+"""One trial's training: data, models, distillation losses, teacher and student. Only `ray_trainable` imports Ray."""
 
 from trainables.distillation.objective import Distill
 from trainables.distillation.student import Student

@@ -1,4 +1,4 @@
-"""Weights in files: safetensors, or a plain state_dict; nothing in them is ever executed."""
+"""Weight files: safetensors or a plain state_dict, neither of which executes code when loaded."""
 
 from __future__ import annotations
 
@@ -13,37 +13,70 @@ from spaces.core.io import write_atomic
 
 
 def save_weights(path: Path | str, weights: dict[str, Tensor]) -> Path:
-    """Write `weights` to `path` as safetensors, whole or not at all; weights that a model ties are written twice."""
+    """Write weights as safetensors, atomically; tied weights are written once per name.
+
+    Args:
+        path: File to write, usually `*.safetensors`.
+        weights: Tensors by name.
+
+    Returns:
+        The path.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> path = save_weights(folder / "model.safetensors", {"bias": torch.tensor([1.0, 2.0])})
+        >>> load_weights(path)
+        {'bias': tensor([1., 2.])}
+    """
     copies = {name: value.clone(memory_format=torch.contiguous_format) for name, value in weights.items()}
     return write_atomic(path, safetensors.torch.save(copies))
 
 
 def load_weights(path: Path | str) -> dict[str, Tensor]:
-    """The weights in a `.safetensors` file, or in a file that `torch.save(model.state_dict())` wrote.
+    """Read the weights in a `.safetensors` file or in a file written by `torch.save(model.state_dict())`.
+
+    Args:
+        path: File to read.
+
+    Returns:
+        Tensors by name, on the CPU.
 
     Raises:
-        RequestError: no such file, or it holds anything but tensors.
+        RequestError: The file does not exist, or contains anything but tensors.
+
+    Example:
+        >>> load_weights("missing.safetensors")
+        Traceback (most recent call last):
+        ...
+        spaces.core.errors.RequestError: the weights file must exist, got 'missing.safetensors'; check teacher.weights
     """
     path = Path(path)
     if not path.is_file():
-        raise RequestError(f"no weights file at {path}", hint="check teacher.weights")
+        raise RequestError("the weights file must exist", value=str(path), hint="check teacher.weights")
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
         weights = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file raises whatever its reader stumbles over: IndexError, struct.error, …
+    except Exception as error:  # a damaged file raises anything: IndexError, struct.error, …
         hint = "save it with torch.save(model.state_dict()) or as safetensors"
-        raise RequestError(f"{path} holds no plain weights ({type(error).__name__})", hint=hint) from error
+        rule = f"{path} must contain plain weights, and reading it raised {type(error).__name__}"
+        raise RequestError(rule, hint=hint) from error
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise RequestError(f"{path} holds a state_dict, names to tensors", value=type(weights).__name__)
+        raise RequestError(f"{path} must contain a dict of names to tensors", value=type(weights).__name__)
     return weights
 
 
 def check_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> None:
-    """Hold `weights` against the model's own names and shapes.
+    """Check that `weights` have the names and shapes of `model`.
+
+    Args:
+        model: Network.
+        weights: Tensors by name.
+        source: Origin of the weights, for the error message.
 
     Raises:
-        RequestError: they differ; the first few differences are listed.
+        RequestError: They differ; the first four differences are listed.
     """
     own = model.state_dict()
     missing = [f"{name} is missing" for name in own.keys() - weights.keys()]
@@ -53,7 +86,7 @@ def check_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> 
         for name in own.keys() & weights.keys()
         if own[name].shape != weights[name].shape
     ]
-    faults = sorted(missing) + sorted(extra) + sorted(shapes)
-    if faults:
-        more = f" (and {len(faults) - 4} more)" if len(faults) > 4 else ""
-        raise RequestError(f"{source} does not fit the model: {'; '.join(faults[:4])}{more}")
+    differences = sorted(missing) + sorted(extra) + sorted(shapes)
+    if differences:
+        more = f" (and {len(differences) - 4} more)" if len(differences) > 4 else ""
+        raise RequestError(f"{source} must have the names and shapes of the model: {'; '.join(differences[:4])}{more}")

@@ -1,4 +1,4 @@
-"""A trained network that needs to know nothing of how it was trained: images in, logits out."""
+"""Export of a trained network with its normalization inside: images in, logits out."""
 
 from __future__ import annotations
 
@@ -12,13 +12,19 @@ from trainables.quantization import FULL, Bits, quantize
 from trainables.task import Task
 
 
-class Portable(nn.Module):
-    """float32 images (B, C, H, W) in [0, 1] → logits (B, classes), the data's normalization inside.
+class ExportedClassifier(nn.Module):
+    """A classifier of float32 images (B, C, H, W) in [0, 1] that normalizes them itself and returns logits (B, K).
 
     Args:
-        network: in evaluation mode from here on, without gradients.
-        mean: of the data it was trained on, by channel.
-        std: its deviation.
+        network: Trained network; set to evaluation mode, without gradients.
+        mean: Mean of each channel of the training images.
+        std: Standard deviation of each channel.
+
+    Example:
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+        >>> classifier = ExportedClassifier(network, mean=(0.5,), std=(0.25,))
+        >>> tuple(classifier(torch.rand(2, 1, 2, 2)).shape)
+        (2, 3)
     """
 
     mean: Tensor
@@ -33,12 +39,17 @@ class Portable(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of a batch."""
+        """Return the logits of a batch."""
         logits: Tensor = self.network((images - self.mean) / self.std)
         return logits
 
 
-def portable(task: Task, weights: Mapping[str, Tensor]) -> Portable:
-    """The network of `task` with a learner's `weights`: low-bit ones at their levels, low-bit activations at theirs."""
-    network = replace(task, bits=Bits()).network(task.exported(weights))
-    return Portable(quantize(network, Bits(FULL, task.bits.activations)), task.data.mean, task.data.std)
+def export_classifier(task: Task, weights: Mapping[str, Tensor]) -> ExportedClassifier:
+    """Build the exported network of `task`, with quantized weights and activations where its bits say so.
+
+    Args:
+        task: Task of the learner.
+        weights: The learner's weights, `state_dict()["model"]`.
+    """
+    network = replace(task, bits=Bits()).network(task.exported_weights(weights))
+    return ExportedClassifier(quantize(network, Bits(FULL, task.bits.activations)), task.data.mean, task.data.std)

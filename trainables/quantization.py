@@ -1,14 +1,14 @@
-"""Networks of few bits: weights and activations on 2ᵏ levels, in training and after it.
+"""Quantization of weights and activations to k bits, in training and after it.
 
-Source: DoReFa-Net (Zhou et al. 2016, https://arxiv.org/abs/1606.06160), its forward pass as the authors' released code
-has it (https://github.com/tensorpack/tensorpack/tree/master/examples/DoReFa-Net); gradients are not quantized. With
-Q(v) = round(v · n) / n and n = 2ᵏ − 1, which gradients pass as if it were not there:
+Source: DoReFa-Net (Zhou et al. 2016, https://arxiv.org/abs/1606.06160), with the forward pass of the authors' released
+code (https://github.com/tensorpack/tensorpack/tree/master/examples/DoReFa-Net); gradients are not quantized. With
+Q(v) = round(v · n) / n and n = 2ᵏ − 1, whose gradient is that of the identity (straight-through estimator):
 
-- weights, k ≥ 2: 2 · Q(tanh w / (2 · max |tanh w|) + ½) − 1, the maximum over the layer. As in that code, the gradient
-  goes through the maximum too (in equal shares, where several weights reach it).
-- weights, k = 1: mean |w| over the layer, with the sign of w, and + for 0. The gradient passes as it is.
-- activations: Q of what is clipped to [0, 1], by every layer from what it is given, for in a network of any make the
-  activation may be a function. What is below 0 is lost, so the networks that this suits have a ReLU before each layer.
+- Weights, k ≥ 2: 2 · Q(tanh w / (2 · max |tanh w|) + ½) − 1, with the maximum over the layer. As in that code, the
+  gradient flows through the maximum too (in equal shares if several weights reach it).
+- Weights, k = 1: mean |w| over the layer, with the sign of w, and + for 0. The gradient is that of the identity.
+- Activations: Q of the input clipped to [0, 1], at each quantized layer, since in an arbitrary network the activation
+  may be a function call. Negative inputs are lost, so suitable networks have a ReLU before each layer.
 """
 
 from __future__ import annotations
@@ -27,97 +27,126 @@ from spaces import RequestError
 from spaces.core.errors import unknown
 
 FULL = 32
-"""As many bits as a float has: what is of as many is not quantized."""
+"""Bits of a float: no quantization."""
 
 CHOICES = (1, 2, 4, 8, FULL)
-"""The bits that a weight or an activation can have."""
+"""Numbers of bits that weights and activations can have."""
+
+_NEGLIGIBLE = 1e-30
+"""Layers with no larger weight are treated as zero: dividing by it would overflow the gradients' sums."""
 
 _ORIGINAL = ".parametrizations.weight.original"
 
 
 @dataclass(frozen=True)
 class Bits:
-    """How many bits the weights and the activations of a network have.
+    """Numbers of bits of a network's weights and activations.
 
     Args:
-        weights: of 1, 2, 4, 8 and 32, which is full precision.
-        activations: of the same; what a quantized layer is given.
+        weights: Bits of each weight: 1, 2, 4, 8 or 32, which is full precision.
+        activations: Bits of each input of a quantized layer, from the same choices.
 
     Raises:
-        RequestError: another number.
+        RequestError: A number is not one of the choices.
+
+    Example:
+        >>> Bits(weights=2).is_full, Bits().is_full
+        (False, True)
+        >>> Bits(weights=2).override({"activations": 4})
+        Bits(weights=2, activations=4)
     """
 
-    __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012 - what a sweep file may not say; plain data
+    __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012 - pydantic reads it from the class
 
     weights: int = FULL
     activations: int = FULL
 
     def __post_init__(self) -> None:
-        """Refuse what there is no quantizer for."""
+        """Check the numbers."""
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, bool) or not isinstance(value, int) or value not in CHOICES:
-                raise RequestError(f"bits.{field.name} is one of {', '.join(map(str, CHOICES))}", value=value)
+                raise RequestError(f"bits.{field.name} must be one of {', '.join(map(str, CHOICES))}", value=value)
 
     @property
     def is_full(self) -> bool:
-        """Whether nothing is quantized."""
+        """True if nothing is quantized."""
         return self.weights == self.activations == FULL
 
-    def under(self, chosen: Mapping[str, int]) -> Bits:
-        """These bits with what a genome has chosen.
+    def override(self, choices: Mapping[str, int]) -> Bits:
+        """Return these bits with a genome's choices.
+
+        Args:
+            choices: Numbers of bits by name, `weights` or `activations`.
 
         Raises:
-            RequestError: it names what has no bits, or a number that is no choice.
+            RequestError: A name is unknown, or a number is not one of the choices.
         """
         names = [field.name for field in fields(self)]
-        for name in chosen:
+        for name in choices:
             if name not in names:
                 raise unknown("setting of bits that a genome chooses", name, names)
-        return replace(self, **chosen) if chosen else self
+        return replace(self, **choices) if choices else self
 
 
 def quantize(model: nn.Module, bits: Bits) -> nn.Module:
-    """Quantize the convolutions (1-d and 2-d) and linear layers of `model`, but for the first and the last.
+    """Quantize the convolutions (1-d and 2-d) and linear layers of `model`, except the first and the last.
 
-    The first convolution (without any: the first linear layer) and the last linear layer (without any: the last
-    convolution) stay full, in the order in which the model registers them; so does what is no layer of its own, such as
-    the projections of `nn.MultiheadAttention`. Inputs are quantized where a layer is called: where a model takes a
-    layer's weight and calls a function (as torchvision's Swin does), the weight alone is.
+    The first convolution (without any, the first linear layer) and the last linear layer (without any, the last
+    convolution) stay in full precision, in the order in which the model registers them. Parameters outside such layers,
+    such as the projections of `nn.MultiheadAttention`, stay in full precision too. Inputs are quantized where a layer
+    is called; where a model passes a layer's weight to a function (as torchvision's Swin does), only the weight is.
 
     Args:
-        model: changed in place. Its parameters stay what they are, full numbers that an optimizer moves, under the name
+        model: Network, changed in place. Its parameters stay full-precision numbers that an optimizer updates, named
             `….parametrizations.weight.original` where weights are quantized; a layer's `weight` is quantized.
-        bits: how far; what is of 32 bits stays as it is.
+        bits: Numbers of bits; 32 leaves weights or activations unchanged.
 
     Returns:
         `model`.
 
     Raises:
-        RequestError: there is no layer between the first and the last, or one whose weight is no plain parameter.
+        RequestError: There is no layer between the first and the last, or a layer's weight is no plain parameter.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3))
+        >>> model = quantize(model, Bits(weights=2, activations=2))
+        >>> len(model[2].weight.unique()) <= 4, len(model[0].weight.unique()) <= 4
+        (True, False)
     """
     if bits.is_full:
         return model
     layers = _inner_layers(model)
     if not layers:
-        rule = "a network of few bits has a convolution or linear layer between its first and its last, which stay full"
+        rule = "a quantized network must have a convolution or linear layer between its first and its last"
         raise RequestError(rule, value=type(model).__name__)
     for name, layer in layers.items():
         if not isinstance(layer._parameters.get("weight"), nn.Parameter):
-            raise RequestError(f"the weight of {name} is a plain parameter", hint="quantize a model once, and first")
+            raise RequestError(
+                f"the weight of {name} must be a plain parameter", hint="quantize a model once, and first"
+            )
     for layer in layers.values():
         if bits.weights < FULL:
-            parametrize.register_parametrization(layer, "weight", _Weights(bits.weights))
+            parametrize.register_parametrization(layer, "weight", _WeightQuantizer(bits.weights))
         if bits.activations < FULL:
-            layer.register_forward_pre_hook(_Inputs(bits.activations))
+            layer.register_forward_pre_hook(_InputQuantizer(bits.activations))
     return model
 
 
-def exported(model: nn.Module) -> dict[str, Tensor]:
-    """The state of `model` under the names of the plain model, quantized weights as what they are in the forward pass.
+def exported_state(model: nn.Module) -> dict[str, Tensor]:
+    """Return the state of `model` under the names of the plain model, with weights quantized as in the forward pass.
 
-    They have at most 2ᵏ values a layer. Activations are quantized by no weight: `low_bit(plain, Bits(32, activations))`
-    with this state answers as `model` does in evaluation mode. Tensors that are not quantized are the model's own.
+    Quantized weights have at most 2ᵏ values per layer. Quantized activations are no part of a state:
+    `quantize(plain, Bits(32, activations))` with this state answers as `model` does in evaluation mode. Tensors that
+    are not quantized are the model's own, not copies.
+
+    Example:
+        >>> from torch import nn
+        >>> model = quantize(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2)), Bits(weights=1))
+        >>> list(exported_state(model))[:4], len(exported_state(model)["1.weight"].unique()) <= 2
+        (['0.weight', '0.bias', '1.bias', '1.weight'], True)
     """
     with torch.no_grad():
         return {
@@ -126,11 +155,17 @@ def exported(model: nn.Module) -> dict[str, Tensor]:
 
 
 def size_in_bits(model: nn.Module) -> int:
-    """The bits that the parameters and floating buffers (such as batch normalization's statistics) of `model` take.
+    """Return the size of the parameters and floating-point buffers (such as batch statistics) of `model`, bits.
 
-    A quantized weight takes k bits, and the scale of a layer of k = 1 another 32; every other number takes 32, whatever
-    it is computed in. What modules share counts once, and in full if a full layer shares it. Whole numbers, such as
-    batch normalization's count of batches, are of no use to a finished model and take none.
+    A quantized weight takes k bits, and the scale of a layer with k = 1 another 32; every other number takes 32 in
+    whatever type it is computed. Tensors shared by modules count once, and with 32 bits if one of the modules is not
+    quantized. Integers, such as batch normalization's count of batches, are not needed in evaluation and count 0.
+
+    Example:
+        >>> from torch import nn
+        >>> model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2))
+        >>> size_in_bits(model), size_in_bits(quantize(model, Bits(weights=2)))
+        (576, 456)
     """
     sizes: dict[int, int] = {}
     for _, tensor, layer in _stored(model):
@@ -142,12 +177,12 @@ def size_in_bits(model: nn.Module) -> int:
 
 
 def _inner_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """The layers that are quantized, each once."""
+    """Return the layers to quantize, each once, by name."""
     found = {
         name: module
         for name, module in model.named_modules()
         if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear)
-        and not isinstance(module, NonDynamicallyQuantizableLinear)  # whose forward attention never calls
+        and not isinstance(module, NonDynamicallyQuantizableLinear)  # attention never calls its forward
     }
     linear = [name for name, module in found.items() if isinstance(module, nn.Linear)]
     convolutions = [name for name in found if name not in linear]
@@ -156,7 +191,7 @@ def _inner_layers(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def _stored(model: nn.Module) -> Iterator[tuple[str, Tensor, Any]]:
-    """The model's state: plain name, tensor, and the layer whose `weight` is quantized from it, or None."""
+    """Yield the plain name, the tensor, and the layer whose `weight` is quantized from it, or None."""
     for name, tensor in model.state_dict(keep_vars=True).items():
         owner = name.removesuffix(_ORIGINAL)
         layer = model.get_submodule(owner) if owner != name else None
@@ -167,13 +202,13 @@ def _stored(model: nn.Module) -> Iterator[tuple[str, Tensor, Any]]:
 
 
 def _bits(layer: Any) -> int:
-    """The bits of a parametrized weight; 0: it is parametrized otherwise."""
+    """Return the bits of a quantized weight; 0 for another parametrization."""
     quantizer = layer.parametrizations.weight[0]
-    return quantizer.bits if isinstance(quantizer, _Weights) else 0
+    return quantizer.bits if isinstance(quantizer, _WeightQuantizer) else 0
 
 
-class _Weights(nn.Module):
-    """A layer's weights on the levels of `bits` bits."""
+class _WeightQuantizer(nn.Module):
+    """Parametrization of a layer's weights with `bits` bits."""
 
     def __init__(self, bits: int) -> None:
         super().__init__()
@@ -181,43 +216,43 @@ class _Weights(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         if self.bits == 1:
-            levels: Tensor = _Signs.apply(weight)
+            levels: Tensor = _SignTimesMean.apply(weight)
             return levels
-        bent = weight.tanh()
-        most = bent.abs().max()
-        most = most + (most == 0)  # a layer of zeros stays finite
-        return 2 * _levels(bent / (2 * most) + 0.5, self.bits) - 1
+        squashed = weight.tanh()
+        largest = squashed.abs().max()
+        largest = torch.where(largest <= _NEGLIGIBLE, 1.0, largest)
+        return 2 * _round_to_levels(squashed / (2 * largest) + 0.5, self.bits) - 1
 
     def extra_repr(self) -> str:
         return f"bits={self.bits}"
 
 
 @dataclass(frozen=True)
-class _Inputs:
-    """Before a layer: its input on the levels of `bits` bits; the clip has no gradient at its ends."""
+class _InputQuantizer:
+    """Forward pre-hook that quantizes a layer's input; the clip has no gradient at its ends."""
 
     bits: int
 
     def __call__(self, layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        return _levels(F.hardtanh(inputs[0], 0.0, 1.0), self.bits), *inputs[1:]
+        return _round_to_levels(F.hardtanh(inputs[0], 0.0, 1.0), self.bits), *inputs[1:]
 
 
-def _levels(values: Tensor, bits: int) -> Tensor:
-    """Q of numbers in [0, 1]."""
-    levels: Tensor = _Levels.apply(values, 2**bits - 1)
+def _round_to_levels(values: Tensor, bits: int) -> Tensor:
+    """Apply Q to numbers in [0, 1]."""
+    levels: Tensor = _Round.apply(values, 2**bits - 1)
     return levels
 
 
-class _Levels(torch.autograd.Function):
-    """Rounding to `top` steps, which gradients pass; in one function, so that nothing is kept for them."""
+class _Round(torch.autograd.Function):
+    """Rounding to multiples of 1 / `steps` with a straight-through gradient, in one function that saves no tensor."""
 
     @staticmethod
-    def forward(values: Tensor, top: int) -> Tensor:
-        return values.mul(top).round_().div_(top)
+    def forward(values: Tensor, steps: int) -> Tensor:
+        return values.mul(steps).round_().div_(steps)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        """Nothing is kept."""
+        """Save nothing."""
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
@@ -225,8 +260,8 @@ class _Levels(torch.autograd.Function):
         return gradient, None
 
 
-class _Signs(torch.autograd.Function):
-    """The mean magnitude with each number's sign, which gradients pass."""
+class _SignTimesMean(torch.autograd.Function):
+    """The mean magnitude with each number's sign, with a straight-through gradient."""
 
     @staticmethod
     def forward(values: Tensor) -> Tensor:
@@ -235,7 +270,7 @@ class _Signs(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        """Nothing is kept."""
+        """Save nothing."""
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The one file of this room that knows Ray: a `Task` as a `ray.tune.Trainable` whose actor serves many trials."""
+"""A `Task` as a `ray.tune.Trainable` whose actor is reused for many trials; the only module here that imports Ray."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ STATE_FILE = "state.pt"
 
 @dataclass(frozen=True)
 class Worker:
-    """What a process that trains may use.
+    """Resources of a training process.
 
     Args:
-        cpus: threads of PyTorch, and of the processes that this one starts.
-        gpus: 0 keeps to the CPU, whatever the machine has; else the GPU that Ray shows this process.
-        search_path: where the user's own models and data sets are imported from.
+        cpus: Threads of PyTorch, and of the processes that this one starts.
+        gpus: Reserved GPUs; 0 to use the CPU even if the machine has a GPU.
+        search_path: Folders from which the user's own models and data sets are imported.
     """
 
     cpus: int
@@ -35,47 +35,52 @@ class Worker:
     search_path: tuple[str, ...] = ()
 
     def enter(self) -> torch.device:
-        """Make this process such a worker; returns the device to train on.
+        """Apply the settings to this process.
+
+        Returns:
+            The device to train on.
 
         Raises:
-            WorkError: a GPU was reserved, and PyTorch sees none.
+            WorkError: A GPU was reserved, and PyTorch finds none.
         """
         sys.path.extend(path for path in self.search_path if path not in sys.path)
-        os.environ["OMP_NUM_THREADS"] = str(self.cpus)  # Ray sets it too, unless its own environment had another
+        os.environ["OMP_NUM_THREADS"] = str(self.cpus)  # Ray sets it only if the environment has no value
         torch.set_num_threads(self.cpus)
         if not self.gpus:
             return torch.device("cpu")
         if not torch.cuda.is_available():
-            raise WorkError("a GPU was reserved for this trial, and PyTorch sees none; is a CUDA build installed?")
+            raise WorkError(
+                "a GPU was reserved for this trial, but PyTorch finds none; install a CUDA build of PyTorch"
+            )
         return torch.device("cuda")
 
 
 class RoleTrial(tune.Trainable):
-    """One member of a population, or one full training.
+    """One population member or one final training.
 
-    `config["member"]` holds `seed` and either `genome` (a scheduler moves the agent) or `schedule` (it is replayed),
-    both as plain JSON data; perhaps `shown`, an augmentation that comes before the agent's; perhaps `before`, whose
-    `checkpoint` is the folder of the state to go on from; and perhaps `save_every`, the epochs from one checkpoint to
-    the next. The task comes through `tune.with_parameters`, so once per node.
+    `config["member"]` contains `seed` and either `genome` (updated by a scheduler) or `schedule` (replayed), as plain
+    JSON data. Optional keys: `shown`, an augmentation that precedes the agent's; `before`, whose `checkpoint` is the
+    folder of a state to continue from; `save_every`, epochs between two checkpoints. The task comes through
+    `tune.with_parameters`, so it is sent once per node.
     """
 
     def setup(  # type: ignore[override]  # `with_parameters` adds the arguments after `config`
         self, config: dict[str, Any], task: Task, worker: Worker
     ) -> None:
-        """Fix the threads, and put the data on the device where it stays for every trial of this actor."""
+        """Set the threads, and move the data to the device for all trials of this actor."""
         self._device = worker.enter()
         self._task = task.to(self._device)
         self._learner: Learner | None = None
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Serve another trial from here on; what it needs is built when it is first needed."""
+        """Switch to another trial, whose learner is built when it is first needed."""
         self.config = new_config
         self._fresh = True
         return True
 
     def step(self) -> dict[str, Any]:
-        """One epoch."""
+        """Train one epoch."""
         if self._fresh or self._learner is None:
             self._learner = self._build()
         epoch_result: dict[str, Any] = dict(self._task.train_epoch(self._learner))
@@ -83,14 +88,14 @@ class RoleTrial(tune.Trainable):
         return epoch_result | {"epoch": epoch, SHOULD_CHECKPOINT: bool(every) and epoch % every == 0}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Write the learner's state: tensors, numbers and names, readable with `weights_only=True`."""
+        """Write the learner's state; `torch.load` reads it with `weights_only=True`."""
         if self._learner is None or self._fresh:
             self._learner = self._build()
         torch.save(self._learner.state_dict(), Path(checkpoint_dir) / STATE_FILE)
 
     def load_checkpoint(self, checkpoint: Any) -> None:
-        """Go on from a checkpoint, this member's or the one it copies; the genome is this member's own."""
-        if self._learner is None or self._task.under(self._mover()).bits != self._bits:
+        """Continue from this member's checkpoint or from one that it copies, with this member's own genome."""
+        if self._learner is None or self._task.with_bits_of(self._source()).bits != self._bits:
             self._learner = self._new()
         self._resume(self._learner, checkpoint)
         self._fresh = False
@@ -103,21 +108,21 @@ class RoleTrial(tune.Trainable):
         return learner
 
     def _new(self) -> Learner:
-        self._bits = self._task.under(self._mover()).bits
+        self._bits = self._task.with_bits_of(self._source()).bits
         member = self.config["member"]
-        shown = augmentation(member["shown"]) if member.get("shown") else None
-        return self._task.learner(self._mover(), seed=member["seed"], device=self._device, shown=shown)
+        baseline = augmentation(member["shown"]) if member.get("shown") else None
+        return self._task.learner(self._source(), seed=member["seed"], device=self._device, baseline=baseline)
 
     def _resume(self, learner: Learner, checkpoint: Any) -> None:
         learner.load_state_dict(read_state(checkpoint))
-        learner.agent.move(self._mover())
+        learner.agent.move(self._source())
 
-    def _mover(self) -> Genome | Schedule:
+    def _source(self) -> Genome | Schedule:
         member = self.config["member"]
         return Schedule.from_json(member["schedule"]) if "schedule" in member else Genome.from_json(member["genome"])
 
 
 def read_state(folder: Path | str) -> dict[str, Any]:
-    """The learner's state in a checkpoint's folder; nothing is unpickled but tensors, numbers and names."""
+    """Read the learner's state from a checkpoint folder; only tensors, numbers and names are unpickled."""
     state: dict[str, Any] = torch.load(Path(folder) / STATE_FILE, map_location="cpu", weights_only=True)
     return state

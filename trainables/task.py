@@ -1,4 +1,4 @@
-"""What one role is trained on, as plain data that can travel, and the learner that is made from it."""
+"""One role's training as plain data that can be pickled, and the learner built from it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from spaces.augmentations import Augmentation
 from spaces.schedule.agent import Agent
 from trainables.data import DataSet, Images
 from trainables.distillation.objective import Distill
-from trainables.distillation.student import Student, start_from
+from trainables.distillation.student import Student, copy_matching_weights
 from trainables.models import build_model
-from trainables.quantization import Bits, exported, quantize, size_in_bits
-from trainables.shared_memory import Sent, all_received, all_sent
+from trainables.quantization import Bits, exported_state, quantize, size_in_bits
+from trainables.shared_memory import Shareable, all_from_shareable, all_to_shareable
 from trainables.training.frozen_teacher import FrozenTeacher, Renormalize, Statistics
 from trainables.training.learner import Learner, Teacher
 from trainables.training.recipe import Recipe
@@ -26,14 +26,21 @@ from trainables.training.recipe import Recipe
 
 @dataclass(frozen=True)
 class TrainedTeacher:
-    """A teacher to learn from.
+    """The weights of a trained teacher, and what is needed to use them.
 
     Args:
-        model: a name that `build_model` knows.
-        weights: of the model.
-        schedule: that it was trained on, if known.
-        classes: of its own task; None: the student's.
-        statistics: mean and deviation that its images were normalized by; None: the student's.
+        model: Model name, see `build_model`.
+        weights: Tensors by name.
+        schedule: Schedule that it was trained with, if known.
+        classes: Number of its classes; None for the student's.
+        statistics: Mean and standard deviation that its images were normalized by; None for the student's.
+
+    Example:
+        >>> from trainables.data import load
+        >>> model = build_model("mlp", classes=10, channels=1, size=8, seed=0)
+        >>> teacher = TrainedTeacher("mlp", model.state_dict()).freeze(load("digits"))
+        >>> tuple(teacher(torch.zeros(2, 1, 8, 8)).shape)
+        (2, 10)
     """
 
     model: str
@@ -43,42 +50,53 @@ class TrainedTeacher:
     statistics: Statistics | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled so that its weights are read where they lie, see `trainables.shared_memory`."""
-        return _arrived, (self.model, all_sent(self.weights), self.schedule, self.classes, self.statistics)
+        """Pickle the weights so that other processes read them in place, see `trainables.shared_memory`."""
+        weights = all_to_shareable(self.weights)
+        return _unpickle_teacher, (self.model, weights, self.schedule, self.classes, self.statistics)
 
-    def frozen(self, data: DataSet) -> FrozenTeacher:
-        """The teacher at work on images that are normalized as those of `data`; on the CPU it shares `weights`."""
+    def freeze(self, data: DataSet) -> FrozenTeacher:
+        """Build the frozen teacher for images normalized like those of `data`; on the CPU it shares `weights`."""
         classes = data.classes if self.classes is None else self.classes
         model = build_model(self.model, seed=0, classes=classes, channels=data.channels, size=data.size)
-        own = model.state_dict()
-        weights = {name: value.to(own[name]) if name in own else value for name, value in self.weights.items()}
+        state = model.state_dict()
+        weights = {name: value.to(state[name]) if name in state else value for name, value in self.weights.items()}
         model.load_state_dict(weights, assign=True)
-        given = (data.mean, data.std)
-        if self.statistics is not None and self.statistics != given:
-            model.register_forward_pre_hook(Renormalize(given, self.statistics))
+        statistics = (data.mean, data.std)
+        if self.statistics is not None and self.statistics != statistics:
+            model.register_forward_pre_hook(Renormalize(source=statistics, target=self.statistics))
         return FrozenTeacher(model, classes)
 
 
-def _arrived(model: str, weights: dict[str, Sent], *rest: Any) -> TrainedTeacher:
-    return TrainedTeacher(model, all_received(weights), *rest)
+def _unpickle_teacher(model: str, weights: dict[str, Shareable], *rest: Any) -> TrainedTeacher:
+    return TrainedTeacher(model, all_from_shareable(weights), *rest)
 
 
 @dataclass(frozen=True)
 class Task:
-    """One role's training.
+    """The training of one role.
 
     Args:
         role: `teacher` or `student`.
-        model: a name that `build_model` knows.
-        data: trained on `data.train`.
-        recipe: how.
-        epochs: length of the training.
-        validation: what is scored, or None where nothing is held out.
-        validate_every: epochs from one score to the next; the last epoch is always scored.
-        teacher: for a student; None: it learns without.
-        distill: for a student.
-        weights: learned weights that genomes refer to, by their hash; for a student.
-        bits: of a student's weights and activations, where its genome does not choose others.
+        model: Model name, see `build_model`.
+        data: Data set, whose `train` images are used.
+        recipe: Training settings.
+        epochs: Length of the training.
+        validation: Images to validate on; None for no validation.
+        validate_every: Epochs between two validations; the last epoch is always validated.
+        teacher: Teacher of a student; None for a student without one.
+        distill: Distillation settings of a student.
+        weights: Learned weights that a student's genomes refer to, by their hash.
+        bits: Bits of a student's weights and activations, unless its genome chooses others.
+
+    Example:
+        >>> from spaces import Genome
+        >>> from trainables.data import load
+        >>> data = load("digits", train=100, validation=50)
+        >>> task = Task("teacher", "mlp", data, Recipe(batch_size=50), epochs=1, validation=data.validation)
+        >>> learner = task.learner(Genome(), seed=0)
+        >>> metrics = task.train_epoch(learner)
+        >>> "validation_accuracy" in metrics
+        True
     """
 
     role: Literal["teacher", "student"]
@@ -96,29 +114,29 @@ class Task:
 
     @property
     def image(self) -> ImageSpec:
-        """The images that a schedule found here is made for."""
+        """Images that a schedule found for this task is made for."""
         fill = tuple(round(255 * value) for value in self.data.mean)
         return ImageSpec(self.data.size, self.data.channels, fill)
 
     def to(self, device: torch.device | str) -> Task:
-        """The same task with the images that it trains on and is scored on, and no others, on `device`."""
+        """Return the task with its training and validation images, but no test images, on `device`."""
         validation = self.validation.to(device) if self.validation is not None else None
         return replace(self, data=replace(self.data, train=self.data.train.to(device)), validation=validation)
 
-    def under(self, source: Genome | Schedule) -> Task:
-        """The same task with the bits that `source` has chosen; what it says nothing of stays as it is.
+    def with_bits_of(self, source: Genome | Schedule) -> Task:
+        """Return the task with the bits that `source` chooses; without a choice they stay the same.
 
         Raises:
-            RequestError: they are no bits, the phases of a schedule differ in them, or the role has none to choose.
+            RequestError: A choice is invalid, the phases of a schedule choose different bits, or the role is teacher.
         """
-        phases = [phase.genome for phase in source.phases] if isinstance(source, Schedule) else [source]
-        chosen = phases[0].bits
-        if any(genome.bits != chosen for genome in phases):
-            rule = "all phases of a schedule choose the same bits, since a network keeps those that it has"
-            raise RequestError(rule, value=[dict(genome.bits) for genome in phases])
-        if chosen and self.role == "teacher":
-            raise RequestError("bits are chosen for a student, and a teacher has full precision", value=dict(chosen))
-        return replace(self, bits=self.bits.under(chosen)) if chosen else self
+        genomes = [phase.genome for phase in source.phases] if isinstance(source, Schedule) else [source]
+        choices = genomes[0].bits
+        if any(genome.bits != choices for genome in genomes):
+            rule = "all phases of a schedule must choose the same bits, since a network is quantized once"
+            raise RequestError(rule, value=[dict(genome.bits) for genome in genomes])
+        if choices and self.role == "teacher":
+            raise RequestError("a teacher must have full precision, so no genome chooses its bits", value=dict(choices))
+        return replace(self, bits=self.bits.override(choices)) if choices else self
 
     def learner(
         self,
@@ -126,29 +144,32 @@ class Task:
         *,
         seed: int,
         device: torch.device | str = "cpu",
-        shown: Augmentation | None = None,
+        baseline: Augmentation | None = None,
     ) -> Learner:
-        """A fresh learner whose agent is moved by `source`; initial weights and all draws follow from `seed`.
+        """Build a new learner.
 
-        What it is `shown` is augmented by that first: so baselines are trained, under a genome that does nothing. Its
-        network has the bits of `under(mover)`, from the start to the end.
+        Args:
+            source: Genome or schedule of its agent, whose bits its network has from the start.
+            seed: Seed of initial weights and of all draws.
+            device: Device of the network.
+            baseline: Augmentation that is applied before the agent's; None for none.
 
         Raises:
-            RequestError: as `under`.
+            RequestError: See `with_bits_of`.
         """
-        data, bits = self.data, self.under(source).bits
-        model = self._plain(seed)
-        common: dict[str, Any] = {"epochs": self.epochs, "seed": seed, "device": device, "shown": shown}
+        data, bits = self.data, self.with_bits_of(source).bits
+        model = self._full_precision_model(seed)
+        common: dict[str, Any] = {"epochs": self.epochs, "seed": seed, "device": device, "baseline": baseline}
         if self.role == "teacher":
             return Teacher(model, data, self.recipe, Agent(source), **common)
         if self.teacher is not None and self.distill.init == "teacher":
-            start_from(model, self.teacher.weights)
+            copy_matching_weights(model, self.teacher.weights)
         return Student(
             quantize(model, bits),
             data,
             self.recipe,
             Agent(source),
-            teacher=self.teacher.frozen(data) if self.teacher is not None else None,
+            teacher=self.teacher.freeze(data) if self.teacher is not None else None,
             distill=self.distill,
             teacher_schedule=self.teacher.schedule if self.teacher is not None else None,
             weights=self.weights,
@@ -157,33 +178,29 @@ class Task:
         )
 
     def network(self, weights: Mapping[str, Tensor] | None = None) -> nn.Module:
-        """A network of this task as it stands in a learner's state, its bits and all; None: freshly initialized."""
-        model = quantize(self._plain(seed=0), self.bits)
+        """Build the quantized network of this task, with a learner's weights or freshly initialized."""
+        model = quantize(self._full_precision_model(seed=0), self.bits)
         if weights is not None:
             model.load_state_dict(weights)
         return model
 
-    def exported(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """A learner's weights as anybody can load them: with the plain model's names, low-bit ones at their levels."""
-        return exported(self.network(weights))
+    def exported_weights(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return a learner's weights under the plain model's names, see `quantization.exported_state`."""
+        return exported_state(self.network(weights))
 
     def size_in_bits(self, source: Genome | Schedule) -> int:
-        """What the exported network takes under the bits that `source` has chosen; built once for each of them."""
-        task = self.under(source)
+        """Return the size of the exported network under the bits that `source` chooses; cached for each choice."""
+        task = self.with_bits_of(source)
         if task.bits not in self._sizes:
             self._sizes[task.bits] = size_in_bits(task.network())
         return self._sizes[task.bits]
 
-    def _plain(self, seed: int) -> nn.Module:
-        data = self.data
-        return build_model(self.model, seed=seed, classes=data.classes, channels=data.channels, size=data.size)
-
     def train_epoch(self, learner: Learner) -> dict[str, float]:
-        """One epoch of `learner`.
+        """Train one epoch, and validate if it is due.
 
         Returns:
-            What `Learner.step` gives; `policy/<Op>/strength`, each operation's expected magnitude in this epoch; and
-            where a score is due, `validation_accuracy`, `validation_loss` and `seconds/validate`.
+            The metrics of `Learner.step`; `policy/<Op>/strength`, each operation's expected magnitude in this epoch;
+            and, after a validation, `validation_accuracy`, `validation_loss` and `seconds/validate`.
         """
         strength = learner.agent.genome.policy.strength()
         metrics = learner.step() | {f"policy/{op}/strength": value for op, value in strength.items()}
@@ -195,9 +212,13 @@ class Task:
         metrics |= {f"validation_{name}": value for name, value in score.items()}
         return metrics | {"seconds/validate": time.perf_counter() - started}
 
+    def _full_precision_model(self, seed: int) -> nn.Module:
+        data = self.data
+        return build_model(self.model, seed=seed, classes=data.classes, channels=data.channels, size=data.size)
+
 
 def test_score(task: Task, weights: dict[str, Tensor], device: torch.device | str = "cpu") -> dict[str, float]:
-    """`accuracy` and `loss` on the test images of a network of this task with `weights`."""
+    """Return `accuracy` and `loss` of the task's network with `weights` on the test images."""
     learner = task.learner(Genome(), seed=0, device=device)
     learner.model.load_state_dict(weights)
     return learner.evaluate(task.data.test)

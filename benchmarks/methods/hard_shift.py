@@ -46,7 +46,7 @@ from spaces.policy.sampling import seeded
 from trainables import data as datasets
 from trainables.data import DataSet, TensorImages
 from trainables.distillation.student import Distill
-from trainables.hard.game import replayable
+from trainables.hard.game import replayable_phases
 from trainables.task import Task, TrainedTeacher
 from trainables.training.recipe import Recipe
 
@@ -256,7 +256,7 @@ def trained_student(
     }
     if arm == HARD:
         state = learner.state_dict()
-        phases = replayable(learner.agent.history, state["game"], task.weights)
+        phases = replayable_phases(learner.agent.history, state["game"], task.weights)
         found |= {"schedule": Schedule(phases, "student", task.image), "epochs": state["game"]["epochs"]}
     return found
 

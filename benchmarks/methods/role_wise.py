@@ -189,7 +189,7 @@ def trained_student(arm: str, found: SearchResult, student: int) -> dict[str, fl
     """The test accuracy of a repetition's student of that number, and the seconds of its training."""
     began = time.perf_counter()
     source, seed = found.schedules.get(arm, Genome()), member_seed(found.seed, "student", 1, student)
-    learner = found.task.learner(source, seed=seed, shown=TrivialAugment() if arm == TRIVIAL else None)
+    learner = found.task.learner(source, seed=seed, baseline=TrivialAugment() if arm == TRIVIAL else None)
     for _ in range(found.task.epochs):
         learner.step()
     return {

@@ -12,9 +12,9 @@ an arm's ratio is the median of paired ratios, epoch against epoch of the same r
 - `hard`, on digits: the second view and the game of `hard_affine` at its default rules, with which `kd_loss` is asked
   for twice as many images; each turn is two cycles of the game, augmentor phases and all, shared out over its epochs.
 - `naive`: the loop of benchmarks/training/naive_loop.py: float32, Pillow and a DataLoader, hooks on every layer.
-- `unfolded`, `contiguous`, `bfloat16`, `compiled`: as `plain`, but the teacher's batch normalizations not folded;
-  images and weights not in channels-last order; autocast; the teacher compiled by `torch.compile`, whose first epoch is
-  in `first_s`. Not every case has all of them: each costs minutes.
+- `contiguous`, `bfloat16`, `compiled`: as `plain`, but images and weights not in channels-last order; autocast; the
+  teacher compiled by `torch.compile`, whose first epoch is in `first_s`. Not every case has all of them: each costs
+  minutes.
 
 `plain` and `policy` are taken apart too (benchmarks/training/step_parts.py): rows with a `part` say what share of a step it has.
 The teacher's weights are random, which costs the same.
@@ -45,7 +45,6 @@ from trainables.data import DataSet, TensorImages
 from trainables.distillation.student import Distill, Student
 from trainables.models import build_model
 from trainables.task import Task, TrainedTeacher
-from trainables.training.folding import unfold
 from trainables.training.recipe import Recipe
 
 DIGITS, PAPERS = "digits, resnet8", "resnet20 <- resnet56"
@@ -55,7 +54,7 @@ LONG = 1_000_000
 """Epochs that the learning rate is laid over, so that it hardly moves while we measure."""
 
 USUAL = ("plain", "policy", "naive")
-VARIANTS = ("unfolded", "contiguous", "bfloat16", "compiled")
+VARIANTS = ("contiguous", "bfloat16", "compiled")
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ def cases(quick: bool, seed: int, gpu: bool) -> list[Case]:
     for threads, device in [(1, "cpu"), (2, "cpu")] + [(1, "cuda")] * gpu:
         first = (threads, device) == (1, "cpu")
         for name, task in digits.items():
-            arms = (*USUAL, "hard", "unfolded", "contiguous") if first else USUAL
+            arms = (*USUAL, "hard", "contiguous") if first else USUAL
             found.append(Case(name, task, arms, 31 if first else 15, 0.05, 40, threads, device))
         for name, task in shaped.items():
             arms = (*USUAL, "bfloat16") if device == "cuda" else USUAL
@@ -208,8 +207,6 @@ def learner(task: Task, arm: str, seed: int, device: str) -> Student:
     task = replace(task, recipe=replace(task.recipe, **recipes.get(arm, {})))
     found = cast(Student, task.learner(genomes.get(arm, Genome)(), seed=seed, device=device))
     assert found.teacher is not None
-    if arm == "unfolded":
-        unfold(found.teacher.model)
     if arm == "compiled":
         found.teacher.model.compile()
     return found

@@ -1,4 +1,4 @@
-"""What the tests of this room share: a toy data set, tasks on it, networks of a user's own."""
+"""Shared fixtures: a toy data set, tasks on it, and custom networks."""
 
 import sys
 from dataclasses import replace
@@ -32,7 +32,7 @@ RICH = Genome(
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
-    """Sums are always formed in the same order."""
+    """Use one thread, so that sums are always formed in the same order."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -41,12 +41,12 @@ def one_thread():
 
 @pytest.fixture(autouse=True)
 def known_stream():
-    """What a test draws without a generator does not depend on the tests before it."""
+    """Seed the default generator, so that no test depends on the draws of another."""
     torch.default_generator.manual_seed(20)
 
 
 def stripes(count, channels, seed):
-    """Class k is a bright band at the height of k, on noise: linearly separable."""
+    """Build images with a bright band on noise, whose height is the class: linearly separable."""
     draw = torch.Generator().manual_seed(seed)
     labels = torch.randperm(count, generator=draw) % CLASSES
     images = torch.randint(0, 90, (count, channels, SIZE, SIZE), generator=draw)
@@ -57,7 +57,7 @@ def stripes(count, channels, seed):
 
 @pytest.fixture
 def make_data():
-    """A data set of stripes; keyword arguments replace what it says."""
+    """Return a function that builds a data set of stripes; keyword arguments replace its fields."""
 
     def make(train=48, channels=1, **changes):
         parts = {part: stripes(count, channels, seed) for seed, (part, count) in enumerate(_counts(train).items())}
@@ -83,7 +83,7 @@ def _counts(train):
 
 @pytest.fixture
 def make_task(make_data):
-    """A task on stripes: a teacher's, or a student's with a teacher whose weights are random."""
+    """Return a function that builds a task on stripes; a student's teacher has random weights."""
 
     def make(role="teacher", data=None, **changes):
         data = data or make_data()
@@ -103,7 +103,7 @@ def rich():
 
 
 class Dropping(nn.Module):
-    """Batch normalization, dropout and a convolution: all that tells training from evaluation."""
+    """Batch normalization, dropout and a convolution: layers that differ between training and evaluation mode."""
 
     def __init__(self, classes, channels):
         super().__init__()
@@ -115,7 +115,7 @@ class Dropping(nn.Module):
 
 
 class Spy(nn.Module):
-    """Keeps every tensor it is given, and the mode it was in."""
+    """Records every input and the modes of its modules."""
 
     def __init__(self, classes, channels):
         super().__init__()
@@ -130,7 +130,7 @@ class Spy(nn.Module):
 
 @pytest.fixture
 def user_nets(monkeypatch):
-    """A user's module that can be imported; tests add to it."""
+    """Return an importable user module, to which tests add attributes."""
     module = ModuleType("roletune_user_nets")
     module.dropping, module.spy = Dropping, Spy
     monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -139,7 +139,7 @@ def user_nets(monkeypatch):
 
 @pytest.fixture
 def assert_same():
-    """Nested data are equal, tensors bit for bit."""
+    """Return a function that checks that nested data are equal, tensors bit for bit."""
 
     def check(one, other):
         if isinstance(one, torch.Tensor):
@@ -160,7 +160,7 @@ def assert_same():
 
 @pytest.fixture
 def through_file(tmp_path):
-    """A state as it comes back from a file that may hold nothing but tensors, numbers and names."""
+    """Return a function that saves a state and loads it with `weights_only=True`."""
 
     def round_trip(state):
         torch.save(state, tmp_path / "state.pt")
@@ -171,7 +171,7 @@ def through_file(tmp_path):
 
 @pytest.fixture
 def no_gpu_seeding(monkeypatch):
-    """Any attempt to seed the GPUs' global generators fails, which `torch.manual_seed` makes even without a GPU."""
+    """Fail on seeding the GPUs' global generators, which `torch.manual_seed` does even without a GPU."""
 
     def refuse(seed):
         raise AssertionError("the global generators of the GPUs were seeded")

@@ -1,4 +1,4 @@
-"""Weights in files: what goes in comes out, and nothing in a file is ever executed."""
+"""Weight files: round trips, and no code execution when a file is loaded."""
 
 import pickle
 import tempfile
@@ -99,7 +99,7 @@ def pickled(value, path):
 @pytest.mark.parametrize("name", ["teacher.pt", "teacher.bin", "teacher.safetensors"])
 def test_code_is_refused_and_not_executed(tmp_path, save, name):
     save({**network().state_dict(), "more": Code(tmp_path / "executed")}, tmp_path / name)
-    with pytest.raises(RequestError, match="holds no plain weights"):
+    with pytest.raises(RequestError, match="must contain plain weights"):
         load_weights(tmp_path / name)
     assert not (tmp_path / "executed").exists()
     pickle.loads(pickle.dumps(Code(tmp_path / "executed")))
@@ -117,13 +117,13 @@ def test_whole_networks_are_refused(tmp_path):
 @pytest.mark.parametrize("content", [[torch.zeros(2)], torch.zeros(2), {"model": {"w": torch.zeros(2)}}, {"epoch": 3}])
 def test_anything_but_names_to_tensors_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "teacher.pt")
-    with pytest.raises(RequestError, match=r"teacher.pt holds a state_dict, names to tensors, got '"):
+    with pytest.raises(RequestError, match=r"teacher.pt must contain a dict of names to tensors, got '"):
         load_weights(tmp_path / "teacher.pt")
 
 
 def test_no_file(tmp_path):
     for path in (tmp_path / "nothing.pt", tmp_path):
-        with pytest.raises(RequestError, match=r"no weights file at .*; check teacher\.weights"):
+        with pytest.raises(RequestError, match=r"the weights file must exist, got .*; check teacher\.weights"):
             load_weights(path)
 
 
@@ -133,7 +133,7 @@ def test_truncated_files(tmp_path, name, share):
     path = write(tmp_path / name, network().state_dict())
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(RequestError, match="holds no plain weights") as caught:
+    with pytest.raises(RequestError, match="must contain plain weights") as caught:
         load_weights(str(path))
     assert "\n" not in str(caught.value)
 
@@ -183,7 +183,7 @@ def test_differences_are_named(change, fault):
     change(weights)
     with pytest.raises(RequestError) as caught:
         check_weights(network(), weights, "teacher.weights (w.pt)")
-    assert str(caught.value) == f"teacher.weights (w.pt) does not fit the model: {fault}"
+    assert str(caught.value) == f"teacher.weights (w.pt) must have the names and shapes of the model: {fault}"
 
 
 def test_the_first_differences_are_listed_and_the_rest_counted():
@@ -193,4 +193,4 @@ def test_the_first_differences_are_listed_and_the_rest_counted():
     with pytest.raises(RequestError) as caught:
         check_weights(network(), weights, "w.pt")
     listed = "bn1.bias is missing; bn1.weight is missing; conv1.weight is missing; fc.bias is missing"
-    assert str(caught.value) == f"w.pt does not fit the model: {listed} (and 4 more)"
+    assert str(caught.value) == f"w.pt must have the names and shapes of the model: {listed} (and 4 more)"

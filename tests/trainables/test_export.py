@@ -1,11 +1,11 @@
-"""A network that needs to know nothing of its training answers as it did there, low-bit or not."""
+"""An exported classifier answers like the learner, quantized or not."""
 
 import pytest
 import torch
 
 from spaces import Genome
 from trainables import Recipe
-from trainables.export import portable
+from trainables.export import export_classifier
 from trainables.quantization import Bits
 
 
@@ -15,7 +15,7 @@ def test_it_answers_as_the_learner_did_on_bytes(make_task, bits):
     task = make_task("student", model="resnet8", bits=bits, recipe=recipe)
     learner = task.learner(Genome(), seed=1)
     learner.step()
-    network = portable(task, learner.state_dict()["model"])
+    network = export_classifier(task, learner.state_dict()["model"])
     images, _ = next(iter(task.data.test.batches(6)))
     learner.model.eval()
     unit = images.float() / 255
@@ -31,7 +31,7 @@ def test_it_answers_as_the_learner_did_on_bytes(make_task, bits):
 def test_it_travels_as_a_graph_that_takes_any_number_of_images(make_task, tmp_path):
     """What MLflow keeps of it: an exported program, loaded without a line of this project."""
     task = make_task("student", model="cnn", bits=Bits(2, 2))
-    network = portable(task, task.learner(Genome(), seed=1).state_dict()["model"])
+    network = export_classifier(task, task.learner(Genome(), seed=1).state_dict()["model"])
     images = torch.rand(5, task.data.channels, task.data.size, task.data.size)
     graph = torch.export.export(network, (images[:2],), dynamic_shapes=[{0: torch.export.Dim.AUTO}])
     torch.export.save(graph, tmp_path / "network.pt2")

@@ -1,4 +1,4 @@
-"""The trainable that Ray Tune drives, driven here by hand: no cluster is started."""
+"""The trainable that Ray Tune drives, called here without a cluster."""
 
 import json
 import sys
@@ -223,5 +223,5 @@ def test_without_a_reserved_gpu_it_keeps_to_the_cpu_and_a_reserved_one_must_be_t
     assert Worker(cpus=1, gpus=0).enter() == torch.device("cpu")
     assert Worker(cpus=1, gpus=0.25).enter() == torch.device("cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(WorkError, match="a GPU was reserved for this trial, and PyTorch sees none"):
+    with pytest.raises(WorkError, match="a GPU was reserved for this trial, but PyTorch finds none"):
         Worker(cpus=1, gpus=1).enter()

@@ -1,4 +1,4 @@
-"""What a worker is sent, it reads where it lies: tasks cross processes without a copy of images or weights."""
+"""Tasks cross process boundaries without a copy of images or weights."""
 
 import copy
 import pickle
@@ -11,7 +11,7 @@ import torch
 from trainables import TrainedTeacher
 from trainables.data import TensorImages
 from trainables.models import build_model
-from trainables.shared_memory import all_received, all_sent, received, sent
+from trainables.shared_memory import all_from_shareable, all_to_shareable, from_shareable, to_shareable
 
 
 def beside(value):
@@ -57,10 +57,10 @@ def test_a_frozen_teacher_reads_its_weights_where_they_lie(make_data):
     message, buffers = beside(TrainedTeacher("resnet8", weights))
     assert len(message) < sum(map(len, buffers)) / 20
     there = pickle.loads(message, buffers=buffers)
-    frozen = there.frozen(data)
+    frozen = there.freeze(data)
     assert all(lies_in(parameter, buffers) for parameter in frozen.parameters())
     assert all(parameter.dtype.is_floating_point and not parameter.requires_grad for parameter in frozen.parameters())
-    learns = frozen.peer()
+    learns = frozen.trainable_copy()
     assert not any(lies_in(parameter, buffers) for parameter in learns.parameters()), "who learns has memory of its own"
 
 
@@ -68,7 +68,7 @@ def test_a_teacher_from_another_precision_has_the_network_s(make_data):
     data = make_data()
     weights = build_model("resnet8", seed=3, classes=data.classes, channels=1, size=8).state_dict()
     half = {name: value.half() if value.dtype.is_floating_point else value for name, value in weights.items()}
-    frozen = TrainedTeacher("resnet8", half).frozen(data)
+    frozen = TrainedTeacher("resnet8", half).freeze(data)
     assert {parameter.dtype for parameter in frozen.parameters()} == {torch.float32}
 
 
@@ -111,9 +111,9 @@ def test_what_numpy_has_nothing_for_travels_as_it_is():
         "turned": torch.arange(6).view(2, 3).T,
         "none": torch.empty(0, 4),
     }
-    again = all_received(pickle.loads(pickle.dumps(all_sent(odd))))
+    again = all_from_shareable(pickle.loads(pickle.dumps(all_to_shareable(odd))))
     for name, value in odd.items():
         assert again[name].dtype == value.dtype and again[name].shape == value.shape
         assert torch.equal(again[name], value.detach())
     for value in (odd["bfloat16"], torch.eye(3).to_sparse(), torch.empty(3, device="meta")):
-        assert sent(value) is value and received(value) is value
+        assert to_shareable(value) is value and from_shareable(value) is value

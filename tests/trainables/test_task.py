@@ -1,4 +1,4 @@
-"""A task: when it scores, what it reports, and that it can travel."""
+"""A task: validation epochs, metrics, and pickling."""
 
 import math
 import pickle
@@ -158,35 +158,35 @@ def test_a_learner_has_the_bits_that_its_mover_has_chosen(make_task, kind, weigh
     learner = task.learner(genome if kind == "genome" else in_phases(genome, genome), seed=0)
     task.train_epoch(learner)
     state = learner.state_dict()
-    levels = len(task.under(genome).exported(state["model"])[INNER].unique())
+    levels = len(task.with_bits_of(genome).exported_weights(state["model"])[INNER].unique())
     assert levels <= 2**weights if weights < 32 else levels > 2**8
     given = replace(task, bits=Bits(weights, activations)).learner(Genome(), seed=0)
     task.train_epoch(given)
     assert_same(given.state_dict()["model"], state["model"])
-    score = score_on_test(task.under(genome), state["model"])
+    score = score_on_test(task.with_bits_of(genome), state["model"])
     assert score == learner.evaluate(task.data.test)
 
 
 def test_what_is_not_chosen_stays_as_the_task_has_it(make_task):
     task = make_task("student", bits=Bits(2, 4))
-    assert task.under(Genome()) is task
-    assert task.under(Genome(bits={"weights": 8})).bits == Bits(8, 4)
-    assert task.under(in_phases(Genome(), Genome())).bits == Bits(2, 4)
+    assert task.with_bits_of(Genome()) is task
+    assert task.with_bits_of(Genome(bits={"weights": 8})).bits == Bits(8, 4)
+    assert task.with_bits_of(in_phases(Genome(), Genome())).bits == Bits(2, 4)
 
 
-@pytest.mark.parametrize("use", ["under", "size_in_bits", "learner"])
+@pytest.mark.parametrize("use", ["with_bits_of", "size_in_bits", "learner"])
 def test_the_phases_of_a_schedule_have_the_same_bits(make_task, use):
     task, arguments = make_task("student"), {"seed": 0} if use == "learner" else {}
-    with pytest.raises(RequestError, match="all phases of a schedule choose the same bits"):
+    with pytest.raises(RequestError, match="all phases of a schedule must choose the same bits"):
         getattr(task, use)(in_phases(chosen(2, 2), chosen(2, 4)), **arguments)
-    with pytest.raises(RequestError, match="all phases of a schedule choose the same bits"):
+    with pytest.raises(RequestError, match="all phases of a schedule must choose the same bits"):
         getattr(task, use)(in_phases(Genome(), chosen(2, 4)), **arguments)
-    with pytest.raises(RequestError, match=r"bits.weights is one of 1, 2, 4, 8, 32, got 3"):
+    with pytest.raises(RequestError, match=r"bits.weights must be one of 1, 2, 4, 8, 32, got 3"):
         getattr(task, use)(chosen(3, 4), **arguments)
 
 
 def test_a_teacher_has_no_bits_to_choose(make_task):
-    with pytest.raises(RequestError, match=r"bits are chosen for a student.*got \{'weights': 2"):
+    with pytest.raises(RequestError, match=r"a teacher must have full precision.*got \{'weights': 2"):
         make_task("teacher").learner(chosen(2, 2), seed=0)
 
 
@@ -197,12 +197,12 @@ def test_a_student_keeps_its_bits(make_task):
     learner.set_genome(Genome(bits={"weights": 2}))
     task.train_epoch(learner)
     learner.set_genome(chosen(4, 4))
-    with pytest.raises(RequestError, match=r"keeps the bits that its network was built with, got \{'weights': 4"):
+    with pytest.raises(RequestError, match=r"bits must be those that the network was built with, got \{'weights': 4"):
         task.train_epoch(learner)
     other = task.learner(chosen(8, 4), seed=0)
     other.load_state_dict(learner.state_dict())
     other.agent.move(chosen(2, 4))
-    with pytest.raises(RequestError, match="keeps the bits that its network was built with"):
+    with pytest.raises(RequestError, match="bits must be those that the network was built with"):
         other.step()
 
 

@@ -1,4 +1,4 @@
-"""A data set as a sweep sees it: its three parts, and what there is to know about its images."""
+"""A data set in three parts, with what training and augmentation need to know about its images."""
 
 from __future__ import annotations
 
@@ -16,20 +16,28 @@ class DataSet:
     """Labeled images in three disjoint parts.
 
     Args:
-        name: as the sweep names it.
-        classes: K, at least 2; labels lie in 0 … K − 1.
-        channels: C, 1 (gray) or 3 (RGB).
-        size: side of the square images, px.
-        mean: (C,) of pixels in 0 … 1; images are normalized by it, and its color fills what has no pixels.
-        std: (C,) above 0.
-        crop: padding of the random crop of the base augmentation, px; 0 for none.
-        flip: whether the base augmentation flips, so whether a mirrored image still shows its class.
-        train: searched on.
-        validation: scored on while searching.
-        test: scored on at the very end.
+        name: Name in the sweep file.
+        classes: Number K of classes, >= 2; labels are in 0 … K − 1.
+        channels: Number of channels, 1 (gray) or 3 (RGB).
+        size: Side of the square images, px.
+        mean: Mean of each channel, for pixels in [0, 1]; images are normalized by it, and augmentations fill with it.
+        std: Standard deviation of each channel, > 0.
+        crop: Padding of the base augmentation's random crop, px; 0 for no crop.
+        flip: Flip images in the base augmentation; False if a mirrored image may not show its class.
+        train: Images to train on.
+        validation: Images to validate on during a search.
+        test: Images for the final test.
 
     Raises:
-        RequestError: one of these does not hold, or a part is empty.
+        RequestError: A value is out of its range, or a part is empty.
+
+    Example:
+        >>> from trainables.data import TensorImages
+        >>> images = TensorImages(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 0, 1]))
+        >>> data = DataSet("blank", 2, 1, 8, (0.5,), (0.25,), crop=1, flip=False,
+        ...                train=images, validation=images, test=images)
+        >>> len(data.full)
+        8
     """
 
     name: str
@@ -45,15 +53,15 @@ class DataSet:
     test: Images
 
     def __post_init__(self) -> None:
-        """Check the numbers and the labels; no image is looked at."""
+        """Check the numbers and the labels, but no pixels."""
         least = {"classes": 2, "size": 1, "crop": 0}
         for name, bound in least.items():
             if getattr(self, name) < bound:
-                raise RequestError(f"{name} of data set {self.name!r} is at least {bound}", value=getattr(self, name))
+                raise RequestError(f"{name} of data set {self.name!r} must be >= {bound}", value=getattr(self, name))
         if self.channels not in (1, 3):
-            raise RequestError(f"data set {self.name!r} has 1 or 3 channels", value=self.channels)
+            raise RequestError(f"channels of data set {self.name!r} must be 1 or 3", value=self.channels)
         if not len(self.mean) == len(self.std) == self.channels or min(self.std) <= 0:
-            rule = f"mean and std of data set {self.name!r} have {self.channels} numbers, std above 0"
+            rule = f"mean and std of data set {self.name!r} must have length {self.channels}, with std > 0"
             raise RequestError(rule, value=(self.mean, self.std))
         for part in ("train", "validation", "test"):
             self._check_labels(part)
@@ -61,18 +69,18 @@ class DataSet:
     def _check_labels(self, part: str) -> None:
         labels = getattr(self, part).labels
         if not len(labels):
-            raise RequestError(f"the {part} part of data set {self.name!r} has at least 1 image", value=0)
+            raise RequestError(f"the {part} part of data set {self.name!r} must have at least 1 image", value=0)
         lowest, highest = int(labels.min()), int(labels.max())
         if lowest < 0 or highest >= self.classes:
-            rule = f"{part} labels of data set {self.name!r} lie in 0 … {self.classes - 1}"
+            rule = f"{part} labels of data set {self.name!r} must be in 0 … {self.classes - 1}"
             raise RequestError(rule, value=f"{lowest} … {highest}")
 
     @property
     def full(self) -> Images:
-        """`train` and `validation` together, for the full training; made at each call, so keep it."""
+        """`train` and `validation` joined, for the final training; built at each access, so keep it."""
         return join(self.train, self.validation)
 
     def to(self, device: torch.device | str) -> DataSet:
-        """The same set, whose batches come on `device`; what does not stream moves there as a whole."""
+        """Return the data set with batches on `device`; parts in memory are moved there as a whole."""
         parts = {part: getattr(self, part).to(device) for part in ("train", "validation", "test")}
         return replace(self, **parts)

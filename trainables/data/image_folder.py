@@ -1,4 +1,4 @@
-"""Images in a folder of their own for each class, decoded as they are needed: the one set that streams."""
+"""Images on disk in one folder per class, decoded when a batch needs them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from spaces.core.errors import RequestError
 from trainables.data.images import batch_rows, check_labels
-from trainables.data.source import Pool, Reading
+from trainables.data.source import Pool, ReadOptions
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
-"""What is taken for an image, in small or capital letters; other files, and hidden ones, are left alone."""
+"""File name endings of images, in any case; other files and hidden ones are ignored."""
 
 DEFAULT_SIZE = 224
 
@@ -27,19 +27,19 @@ DEFAULT_SIZE = 224
 class FolderImages:
     """Images that stay on disk until a batch needs them.
 
-    An image is decoded to RGB, its shorter side brought to `size` (bilinear, antialiased), its center cut
-    out; one that is `size` × `size` already keeps its very pixels. Only this happens in the workers, and
-    which of them does it changes nothing.
+    An image is decoded to RGB, resized so that its shorter side has `size` px (bilinear, antialiased), and
+    center-cropped; an image of `size` × `size` px keeps its pixels. Only this runs in the worker processes, so their
+    number does not change the batches.
 
     Args:
-        files: N paths.
-        labels: (N,) int64, on the CPU.
-        size: side of the square images, px.
-        workers: processes that decode; 0 decodes in this one.
-        device: where the batches are put.
+        files: Paths of N images.
+        labels: Class labels, (N,) int64, on the CPU.
+        size: Side of the square images, px.
+        workers: Decoding processes; 0 decodes in the current one.
+        device: Device of the batches.
 
     Raises:
-        RequestError: the labels are not one for each file.
+        RequestError: There is not one label per file.
     """
 
     files: tuple[str, ...]
@@ -49,20 +49,20 @@ class FolderImages:
     device: torch.device = field(default=torch.device("cpu"))
 
     def __post_init__(self) -> None:
-        """Refuse labels that are not one for each file."""
+        """Check that there is one label per file."""
         check_labels(self.labels, len(self.files))
 
     def __len__(self) -> int:
-        """N."""
+        """Return the number of images."""
         return len(self.files)
 
     def batches(
         self, size: int, *, generator: torch.Generator | None = None, drop_last: bool = False
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """As `Images.batches`, with C = 3.
+        """Draw each image once, see `Images.batches`; C = 3.
 
         Raises:
-            RequestError: a file cannot be decoded; raised by the batch that it is in.
+            RequestError: A file cannot be decoded; raised by its batch.
         """
         rows = batch_rows(len(self), size, generator=generator, drop_last=drop_last)
         return self._draw(rows)
@@ -74,7 +74,7 @@ class FolderImages:
             sampler=[rows.tolist() for rows in batches],
             num_workers=self.workers,
             pin_memory=self.device.type == "cuda",
-            generator=torch.Generator(),  # else it would draw its workers' seeds from the global state
+            generator=torch.Generator(),  # the default draws the workers' seeds from the global state
         )
         for rows, images in zip(batches, loader, strict=True):
             if isinstance(images, RequestError):
@@ -83,21 +83,21 @@ class FolderImages:
             yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
 
     def subset(self, indices: Tensor) -> FolderImages:
-        """The images at `indices` (M,) int64, in that order."""
+        """Return the images at `indices` (M,) int64, in that order."""
         rows = indices.cpu()
         return replace(self, files=tuple(self.files[row] for row in rows.tolist()), labels=self.labels[rows])
 
     def to(self, device: torch.device | str) -> FolderImages:
-        """The same files, whose batches come on `device`."""
+        """Return the images with batches on `device`."""
         return replace(self, device=torch.device(device))
 
     def reads_like(self, other: FolderImages) -> bool:
-        """Whether files of `other` would give the same batches in this set."""
+        """Return True if the files of `other` would give the same batches in this set."""
         return (self.size, self.workers, self.device) == (other.size, other.workers, other.device)
 
 
 class _Decoder(Dataset["Tensor | RequestError"]):
-    """Rows of a batch → images (B, 3, size, size) uint8, or the error, which a worker cannot raise itself."""
+    """Rows of a batch → images (B, 3, size, size) uint8, or the error, which a worker process cannot raise."""
 
     def __init__(self, files: tuple[str, ...], size: int) -> None:
         self.files, self.size = files, size
@@ -110,10 +110,10 @@ class _Decoder(Dataset["Tensor | RequestError"]):
 
 
 def decode(file: str, size: int) -> Tensor:
-    """The image in `file` as (3, size, size) uint8: shorter side to `size`, then the center.
+    """Decode an image to (3, size, size) uint8: resize the shorter side to `size`, then crop the center.
 
     Raises:
-        RequestError: the file is missing, damaged, or no image.
+        RequestError: The file is missing, damaged, or no image.
     """
     try:
         with Image.open(file) as opened:
@@ -129,21 +129,21 @@ def decode(file: str, size: int) -> Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
-def read_folder(reading: Reading) -> Pool:
-    """The set in `train/CLASS/…`, `test/CLASS/…` and, if there is one, `validation/` or `val/` in the root.
+def read_folder(options: ReadOptions) -> Pool:
+    """Read `train/CLASS/…`, `test/CLASS/…` and, if present, `validation/` or `val/` below the root.
 
-    Classes are the folders of `train` in alphabetical order; images lie anywhere below them. `size` defaults
-    to 224.
+    Classes are the folders of `train` in alphabetical order; images may be anywhere below them. The default size is
+    224 px.
 
     Raises:
-        RequestError: a folder is missing or has no images, or the parts have different classes.
+        RequestError: A folder is missing or has no images, or the parts have different classes.
     """
-    root = reading.root.expanduser().absolute()
-    size = DEFAULT_SIZE if reading.size is None else reading.size
+    root = options.root.expanduser().absolute()
+    size = DEFAULT_SIZE if options.size is None else options.size
     if not isinstance(size, int) or size < 1:
-        raise RequestError("data.size is a whole number of pixels, at least 1", value=size)
+        raise RequestError("data.size must be an integer >= 1 (px)", value=size)
     classes = _classes(root / "train")
-    parts = {part: _scan(root / part, classes, size, reading.workers) for part in ("train", "test", *_held_out(root))}
+    parts = {part: _scan(root / part, classes, size, options.workers) for part in ("train", "test", *_held_out(root))}
     validation = next((images for part, images in parts.items() if part.startswith("val")), None)
     return Pool(parts["train"], parts["test"], classes=len(classes), size=size, validation=validation)
 
@@ -151,34 +151,34 @@ def read_folder(reading: Reading) -> Pool:
 def _held_out(root: Path) -> list[str]:
     found = [part for part in ("validation", "val") if (root / part).is_dir()]
     if len(found) > 1:
-        raise RequestError(f"only one of validation/ and val/ may lie in {root}", hint="remove or rename one")
+        raise RequestError(f"{root} must contain only one of validation/ and val/", hint="remove or rename one")
     return found
 
 
 def _classes(folder: Path) -> list[str]:
     if not folder.is_dir():
-        rule = f"data set 'imagefolder' has its images in {folder}/CLASS/, and there is no folder {folder}"
-        raise RequestError(rule, hint="make it, or set `data.root` to where train/ and test/ lie")
+        rule = f"the images of data set 'imagefolder' must be in {folder}/CLASS/, but {folder} does not exist"
+        raise RequestError(rule, hint="create it, or set `data.root` to the folder of train/ and test/")
     classes = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if len(classes) < 2:
-        raise RequestError(f"{folder} has a folder for each of at least 2 classes", value=classes)
+        raise RequestError(f"{folder} must have a folder for each of at least 2 classes", value=classes)
     return classes
 
 
 def _scan(folder: Path, classes: list[str], size: int, workers: int) -> FolderImages:
-    own = _classes(folder)
-    if own != classes:
-        lacking, extra = sorted(set(classes) - set(own)), sorted(set(own) - set(classes))
-        got = f"lacking: {', '.join(lacking) or 'none'}; extra: {', '.join(extra) or 'none'}"
-        raise RequestError(f"{folder} has the same classes as train/ beside it", value=got)
-    found = [_files(folder / name) for name in classes]
-    labels = [label for label, files in enumerate(found) for _ in files]
-    return FolderImages(tuple(file for files in found for file in files), torch.tensor(labels), size, workers)
+    found = _classes(folder)
+    if found != classes:
+        missing, extra = sorted(set(classes) - set(found)), sorted(set(found) - set(classes))
+        value = f"missing: {', '.join(missing) or 'none'}; extra: {', '.join(extra) or 'none'}"
+        raise RequestError(f"{folder} must have the same classes as train/", value=value)
+    by_class = [_files(folder / name) for name in classes]
+    labels = [label for label, files in enumerate(by_class) for _ in files]
+    return FolderImages(tuple(file for files in by_class for file in files), torch.tensor(labels), size, workers)
 
 
 def _files(folder: Path) -> list[str]:
     found = ((below, name) for below, _, names in os.walk(folder) for name in names)
     files = [f"{below}/{name}" for below, name in found if name.lower().endswith(SUFFIXES) and name[0] != "."]
     if not files:
-        raise RequestError(f"there is no image in {folder}", hint=f"known: {', '.join(SUFFIXES)}")
+        raise RequestError(f"{folder} must contain an image", hint=f"known: {', '.join(SUFFIXES)}")
     return sorted(files)

@@ -1,4 +1,4 @@
-"""From a name to a data set."""
+"""Loading of a data set by name."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from spaces.core.importing import accepted, import_dotted
 from trainables.data.dataset import DataSet
 from trainables.data.images import Images
 from trainables.data.registry import DATA
-from trainables.data.source import DataSource, Pool, Reading
-from trainables.data.splits import chosen, stratified
+from trainables.data.source import DataSource, Pool, ReadOptions
+from trainables.data.splits import stratified_split, stratified_subset
 
 
 def load(
@@ -25,54 +25,63 @@ def load(
     size: int | None = None,
     workers: int = 0,
 ) -> DataSet:
-    """Read the data set `name` and hold out what the search is scored on. The test part is left as it is.
+    """Read a data set, and hold out validation images from its training images; the test images stay the same.
 
     Args:
-        name: one of `DATA`; or, with a dot or a colon, a factory of the user's own, which is called with
-            those of the arguments below that it takes and gives a `DataSet`.
-        root: the folder that data sets lie in; for `imagefolder` the one with `train/` and `test/`.
-        train: how many images to train on while searching, the same number of each class; None: all that are
-            not held out. See `stratified`.
-        validation: how many to hold out, likewise; None: the rest if `train` is given, else a tenth. A set
-            with a validation part of its own holds out that part, or this many of it.
-        seed: of the choice, at least 0.
-        download: fetch what is missing. Nothing is fetched without it.
-        size: side of the images, px, where the set leaves it open.
-        workers: processes that decode, where the set streams.
+        name: Name from `DATA`; or a dotted name (`package.module:attribute`) of your own factory, which is called with
+            those of the arguments below that it accepts and returns a `DataSet`.
+        root: Folder of the data sets; for `imagefolder`, the folder with `train/` and `test/`.
+        train: Number of training images, balanced over the classes; None for all that are not held out. See
+            `stratified_split`.
+        validation: Number of images to hold out, likewise; None for the rest if `train` is given, else a tenth. A
+            source with its own validation images holds out those, or this many of them.
+        seed: Seed of the split, >= 0.
+        download: Download missing files; by default nothing is downloaded.
+        size: Side of the images, px, for data sets without a fixed size.
+        workers: Decoding processes of data sets that stream from disk.
 
     Raises:
-        RequestError: no such name; more images asked for than there are; files missing or damaged; another
-            size than the set's own; a factory that gives something else.
-        WorkError: fetching failed.
+        RequestError: The name is unknown; more images are requested than there are; files are missing or damaged; the
+            size differs from the data set's own; or a factory returns another type.
+        WorkError: The download failed.
+
+    Example:
+        >>> data = load("digits", train=100, validation=50)
+        >>> len(data.train), len(data.validation), len(data.test), data.classes
+        (100, 50, 597, 10)
+        >>> data.train.labels.bincount().tolist()
+        [10, 10, 10, 10, 10, 10, 10, 10, 10, 10]
     """
     if name in DATA:
         _check_options(DATA[name], size, workers)
-        pool = DATA[name].read(Reading(Path(root), download, size, workers))
+        pool = DATA[name].read(ReadOptions(Path(root), download, size, workers))
         return _assemble(DATA[name], pool, *_hold_out(pool, train, validation, seed))
     if not {".", ":"} & set(name):
         raise unknown("data set", name, DATA)
-    teacher_inputs = {"train": train, "validation": validation, "size": size}
-    how = {"root": root, "seed": seed, "download": download, "workers": workers}
-    return _from_factory(name, teacher_inputs, how)
+    requested = {"train": train, "validation": validation, "size": size}
+    optional = {"root": root, "seed": seed, "download": download, "workers": workers}
+    return _from_factory(name, requested, optional)
 
 
 def _check_options(source: DataSource, size: int | None, workers: int) -> None:
     if source.size is not None and size not in (None, source.size):
-        rule = f"images of data set {source.name!r} have {source.size} px"
-        raise RequestError(rule, value=f"data.size = {size}", hint="leave `data.size` out")
+        rule = f"data.size must be {source.size} for data set {source.name!r}"
+        raise RequestError(rule, value=size, hint="leave `data.size` out")
     if workers < 0:
-        raise RequestError("data.workers is at least 0", value=workers)
+        raise RequestError("data.workers must be >= 0", value=workers)
 
 
 def _hold_out(pool: Pool, train: int | None, validation: int | None, seed: int) -> tuple[Images, Images]:
-    """What is trained on and what is held out."""
+    """Return the training and the validation images."""
     if pool.validation is None:
         labels = pool.train.labels
-        kept, held = stratified(labels, classes=pool.classes, train=train, validation=validation, seed=seed)
-        return pool.train.subset(kept), pool.train.subset(held)
-    kept = chosen(pool.train.labels, classes=pool.classes, size=train, seed=seed, part="train")
-    held = chosen(pool.validation.labels, classes=pool.classes, size=validation, seed=seed, part="validation")
-    return pool.train.subset(kept), pool.validation.subset(held)
+        kept, held_out = stratified_split(labels, classes=pool.classes, train=train, validation=validation, seed=seed)
+        return pool.train.subset(kept), pool.train.subset(held_out)
+    kept = stratified_subset(pool.train.labels, classes=pool.classes, size=train, seed=seed, part="train")
+    held_out = stratified_subset(
+        pool.validation.labels, classes=pool.classes, size=validation, seed=seed, part="validation"
+    )
+    return pool.train.subset(kept), pool.validation.subset(held_out)
 
 
 def _assemble(source: DataSource, pool: Pool, train: Images, validation: Images) -> DataSet:
@@ -91,21 +100,20 @@ def _assemble(source: DataSource, pool: Pool, train: Images, validation: Images)
     )
 
 
-def _from_factory(name: str, teacher_inputs: dict[str, Any], how: dict[str, Any]) -> DataSet:
-    """Call the user's factory; what was `teacher_inputs` for and it does not take is refused, not forgotten."""
+def _from_factory(name: str, requested: dict[str, Any], optional: dict[str, Any]) -> DataSet:
+    """Call the user's factory; refuse a requested option that it does not accept."""
     factory = import_dotted(name)
-    options = accepted(factory, teacher_inputs | how)
-    for option, value in teacher_inputs.items():
+    options = accepted(factory, requested | optional)
+    for option, value in requested.items():
         if value is not None and option not in options:
-            raise RequestError(
-                f"the data set {name} takes no `{option}`", value=value, hint=f"leave `data.{option}` out"
-            )
+            rule = f"`data.{option}` must be left out, since the data set {name} does not accept it"
+            raise RequestError(rule, value=value)
     try:
-        found = factory(**options)
+        data = factory(**options)
     except RoletuneError:
         raise
     except Exception as error:
         raise RequestError(f"the data set factory {name} raised {type(error).__name__}: {error}") from error
-    if not isinstance(found, DataSet):
-        raise RequestError(f"the factory {name} gives a trainables.data.DataSet", value=type(found).__name__)
-    return found
+    if not isinstance(data, DataSet):
+        raise RequestError(f"the factory {name} must return a trainables.data.DataSet", value=type(data).__name__)
+    return data

@@ -1,6 +1,6 @@
-"""The data sets that come with roletune: what each is, and how it is read.
+"""The data sets that come with roletune.
 
-Means and deviations are the ones that the field normalizes by; those of the digits are of their own 1,200.
+Means and standard deviations are those in common use; those of the digits are computed from their 1,200 images.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DIGITS = DataSource(
     images=(digits.POOL, digits.TEST),
     mean=digits.MEAN,
     std=digits.STD,
-    crop=0,  # one pixel of eight is a strong shift already: it is left for the agents to choose
+    crop=0,  # one pixel of eight is a strong shift, left to the agents
     flip=False,
     read=digits.read_digits,
 )
@@ -99,7 +99,7 @@ CIFAR100 = DataSource(
 )
 FOLDER = DataSource(
     name="imagefolder",
-    about="a user's own images, a folder for each class; normalized as ImageNet, streamed from disk",
+    about="your own images, one folder per class; normalized as ImageNet, streamed from disk",
     home="",
     classes=None,
     channels=3,

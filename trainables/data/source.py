@@ -1,4 +1,4 @@
-"""What a source of images is, and what reading it gives, before anything is held out."""
+"""The description of a data source, the options for reading it, and the images that reading returns."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from trainables.data.images import Images
 
 
 @dataclass(frozen=True)
-class Reading:
-    """Where and how to read.
+class ReadOptions:
+    """Options for reading a data source.
 
     Args:
-        root: the folder that data sets lie in.
-        download: fetch what is missing.
-        size: side of the images, px, where the set leaves it open.
-        workers: processes that decode, where the set streams.
+        root: Folder of the data sets.
+        download: Download missing files.
+        size: Side of the images, px, for sources without a fixed size.
+        workers: Decoding processes of sources that stream from disk.
     """
 
     root: Path
@@ -28,14 +28,14 @@ class Reading:
 
 @dataclass(frozen=True)
 class Pool:
-    """What a source holds.
+    """The images of a data source before validation images are held out.
 
     Args:
-        train: what training and validation are chosen from.
-        test: never chosen from.
-        classes: how many.
-        size: side of the images, px.
-        validation: where the source has a part for it, which then is what is held out.
+        train: Images from which training and validation images are chosen.
+        test: Test images.
+        classes: Number of classes.
+        size: Side of the images, px.
+        validation: The source's own validation images, which are then held out; None if it has none.
     """
 
     train: Images
@@ -47,21 +47,21 @@ class Pool:
 
 @dataclass(frozen=True)
 class DataSource:
-    """A data set that a sweep can name.
+    """A data set that a sweep file can name.
 
     Args:
-        name: as the sweep names it.
-        about: one line for a table.
-        home: where it comes from.
-        classes: how many; None: as found.
-        channels: 1 (gray) or 3 (RGB).
-        size: side of the images, px; None: as asked for.
-        images: how many there are to train and validate on, and to test on; None: as found.
-        mean: per channel, of pixels in 0 … 1.
-        std: likewise.
-        crop: padding of the random crop, px; None: an eighth of the size.
-        flip: whether a mirrored image still shows its class.
-        read: reads it.
+        name: Name in the sweep file.
+        about: One-line description.
+        home: URL of its home page.
+        classes: Number of classes; None to count the folders.
+        channels: Number of channels, 1 (gray) or 3 (RGB).
+        size: Side of the images, px; None for `ReadOptions.size`.
+        images: Numbers of images to train and validate on, and to test on; None if unknown.
+        mean: Mean of each channel, for pixels in [0, 1].
+        std: Standard deviation of each channel.
+        crop: Padding of the random crop, px; None for an eighth of the size.
+        flip: True if a mirrored image still shows its class.
+        read: Function that reads the images.
     """
 
     name: str
@@ -75,4 +75,4 @@ class DataSource:
     std: tuple[float, ...]
     crop: int | None
     flip: bool
-    read: Callable[[Reading], Pool]
+    read: Callable[[ReadOptions], Pool]

@@ -1,7 +1,7 @@
-"""The sets whose files torchvision reads: MNIST, Fashion-MNIST, SVHN, CIFAR-10 and CIFAR-100.
+"""The data sets read by torchvision: MNIST, Fashion-MNIST, SVHN, CIFAR-10 and CIFAR-100.
 
-CIFAR's own files are Python pickles. torchvision unpickles them only after their MD5 sums have matched the
-published ones, and raises otherwise; this check is never bypassed here.
+CIFAR's files are Python pickles. torchvision unpickles them only if their MD5 sums match the published ones, and raises
+otherwise; this check is never bypassed here.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ import torch
 
 from spaces.core.errors import RequestError, RoletuneError, WorkError
 from trainables.data.images import TensorImages
-from trainables.data.source import Pool, Reading
+from trainables.data.source import Pool, ReadOptions
 
-FETCH = "fetch it with `data.download: true` (or `--set data.download=true`)"
+DOWNLOAD_HINT = "download it with `data.download: true` (or `--set data.download=true`)"
 
 
 @dataclass(frozen=True)
 class TorchvisionSet:
-    """A class of `torchvision.datasets`, and how its arrays lie.
+    """A class of `torchvision.datasets` and the layout of its arrays.
 
     Args:
-        name: as a sweep names it.
-        kind: the class.
-        folder: where its files lie below the root.
-        classes: how many.
-        size: side of the images, px.
-        layout: of the class's `data`: (N, H, W), (N, H, W, C) or (N, C, H, W).
+        name: Name in the sweep file.
+        kind: Name of the class.
+        folder: Folder of its files below the root.
+        classes: Number of classes.
+        size: Side of the images, px.
+        layout: Layout of the class's `data`: (N, H, W), (N, H, W, C) or (N, C, H, W).
     """
 
     name: str
@@ -40,25 +40,25 @@ class TorchvisionSet:
     size: int
     layout: Literal["NHW", "NHWC", "NCHW"]
 
-    def read(self, reading: Reading) -> Pool:
-        """Read both parts; fetch them first if they are missing and `reading.download` says so.
+    def read(self, options: ReadOptions) -> Pool:
+        """Read both parts, and download them first if they are missing and `options.download` is set.
 
         Raises:
-            RequestError: the files are missing or damaged.
-            WorkError: fetching them failed.
+            RequestError: The files are missing or damaged.
+            WorkError: The download failed.
         """
-        train, test = (self._part(reading, train) for train in (True, False))
+        train, test = (self._part(options, train) for train in (True, False))
         return Pool(train, test, classes=self.classes, size=self.size)
 
-    def _part(self, reading: Reading, train: bool) -> TensorImages:
-        from torchvision import datasets  # here, since it takes a second that not every set needs
+    def _part(self, options: ReadOptions, train: bool) -> TensorImages:
+        from torchvision import datasets  # imported here because it takes a second
 
-        root = reading.root.expanduser().absolute()
+        root = options.root.expanduser().absolute()
         part = {"split": "train" if train else "test"} if self.kind == "SVHN" else {"train": train}
         try:
-            return self._tensors(getattr(datasets, self.kind)(root, download=reading.download, **part))
-        except Exception as error:  # a damaged file makes its reader raise anything
-            raise self._failure(error, root / self.folder, reading.download) from error
+            return self._tensors(getattr(datasets, self.kind)(root, download=options.download, **part))
+        except Exception as error:  # a damaged file raises anything
+            raise self._failure(error, root / self.folder, options.download) from error
 
     def _tensors(self, opened: Any) -> TensorImages:
         data = np.asarray(opened.data)
@@ -71,8 +71,12 @@ class TorchvisionSet:
 
     def _failure(self, error: Exception, folder: Path, download: bool) -> RoletuneError:
         if isinstance(error, OSError | RuntimeError) and download:
-            return WorkError(f"data set {self.name!r} could not be fetched to {folder}: {' '.join(str(error).split())}")
+            return WorkError(
+                f"data set {self.name!r} could not be downloaded to {folder}: {' '.join(str(error).split())}"
+            )
         if isinstance(error, RuntimeError) and "not found" in str(error):
-            return RequestError(f"data set {self.name!r} was not found in {folder}, or is damaged", hint=FETCH)
-        rule = f"data set {self.name!r} in {folder} is damaged ({type(error).__name__}: {error})"
-        return RequestError(rule, hint=f"remove its files and {FETCH}")
+            return RequestError(
+                f"the files of data set {self.name!r} must be in {folder}, undamaged", hint=DOWNLOAD_HINT
+            )
+        rule = f"the files of data set {self.name!r} in {folder} must be undamaged ({type(error).__name__}: {error})"
+        return RequestError(rule, hint=f"remove its files and {DOWNLOAD_HINT}")

@@ -1,1 +1,1 @@
-"""The student in training, and the objective it learns by."""
+"""The student in training and its distillation objective."""

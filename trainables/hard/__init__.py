@@ -1,1 +1,1 @@
-"""HARD's game between a student and an augmentor, and the pretraining of its VAE."""
+"""HARD: the game between augmentor and student, and the pretraining of its VAE."""

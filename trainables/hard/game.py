@@ -1,7 +1,7 @@
-"""HARD's game: the student learns from the teacher on an augmentor's views, the augmentor from where they disagree.
+"""HARD's game between an augmentor and a student: the augmentor seeks views on which student and teacher disagree.
 
-Source: Hard Augmentations for Robust Distillation, Nix, Burg, Sinz 2023, https://arxiv.org/abs/2305.14890; the entropy
-term, the scale of the thresholds and the lengths of the phases are our reading.
+Source: Hard Augmentations for Robust Distillation (Nix, Burg & Sinz 2023, https://arxiv.org/abs/2305.14890). The
+entropy term, the scale of the thresholds and the lengths of the phases are our reading.
 """
 
 from __future__ import annotations
@@ -28,44 +28,67 @@ from trainables.training.frozen_teacher import FrozenTeacher
 from trainables.training.normalize import Normalize
 from trainables.training.optimizers import Adam
 
-SHARE = 4
-"""An augmentor's step sees one image in so many of a batch."""
+AUGMENTOR_SHARE = 4
+"""An augmentor step uses one image in this many of a batch."""
 
-LOOK = 10
-"""Student steps from one look at the running disagreement to the next: each look waits for the device."""
+READ_EVERY = 10
+"""Student steps between two reads of the running disagreement; each read waits for the device."""
 
-KEEP = 0.9
-"""How much of a running mean stays at each step."""
+DECAY = 0.9
+"""Share of a running mean that is kept at each step."""
 
-LEAST_SCALE = 1e-2
-"""ℓ is at least this: a student that starts as its teacher has nothing to disagree about."""
+MIN_SCALE = 1e-2
+"""Lower bound of the scale ℓ: a student that starts from its teacher's weights has no disagreement yet."""
 
-EXPLODED = 1e4
-"""A disagreement above so many times max(ℓ, 1) is none that anybody learns from."""
+DIVERGED = 1e4
+"""A disagreement above this many times max(ℓ, 1) counts as divergence."""
 
 SHOWN = 8
-"""Images in a picture of what the augmentor does."""
+"""Images in a picture of the augmentor's views."""
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-"""Of the drawn parameters, that are kept of every epoch."""
+"""Quantiles of the drawn parameters that are kept for every epoch."""
 
 
 class Game:
-    """One augmentor against one student, phase by phase.
+    """One augmentor against one student, in alternating phases.
 
-    After `warmup` student steps, whose clean distillation loss sets the scale ℓ, the augmentor has its turn until the
-    phase's running disagreement is above `high`·ℓ, then the student until it is below `low`·ℓ; each phase has a longest
-    length, the student's a shortest one as well.
+    After `warmup` student steps, whose mean clean distillation loss sets the scale ℓ, the augmentor trains until the
+    running disagreement exceeds `high`·ℓ, then the student until it falls below `low`·ℓ. Both phases have a maximum
+    length; the student's has a minimum length as well, a quarter of it.
 
     Args:
-        augment: which augmentor, and the rules.
-        channels: C of the images.
-        teacher: frozen; gradients pass through it to the augmentor.
-        student: never changed here.
-        normalize: from pixels to what both networks are given.
-        temperature: of the disagreement.
-        seed: of every draw, with the epoch.
-        device: where all of them live.
+        augment: The augmentor and the rules of the game.
+        channels: Number of channels of the images.
+        teacher: Frozen teacher; gradients pass through it to the augmentor.
+        student: Student; never changed here.
+        normalize: Normalization that both networks expect.
+        temperature: Temperature of the disagreement.
+        seed: Seed of all draws, together with the epoch.
+        device: Device of the images and of all networks.
+
+    Attributes:
+        phases: One record for each finished phase.
+        epochs: One record for each epoch: steps, disagreement, quantiles of the drawn parameters.
+        grids: Pictures of views, with both networks' answers.
+        snapshots: The augmentor's weights after each epoch.
+
+    Example:
+        >>> from spaces.augmentations import HardAffine
+        >>> from trainables.data import load
+        >>> from trainables.models import build_model
+        >>> student, teacher = (build_model("mlp", classes=10, channels=1, size=8, seed=seed) for seed in (0, 1))
+        >>> data = load("digits", train=20, validation=10)
+        >>> images, _ = next(data.train.batches(8))
+        >>> cpu = torch.device("cpu")
+        >>> game = Game(HardAffine(), channels=1, teacher=FrozenTeacher(teacher), student=student,
+        ...             normalize=Normalize(data, cpu), temperature=4.0, seed=0, device=cpu)
+        >>> game.begin_epoch(0, game.augment, seed=0)
+        >>> tuple(game.view(images).images.shape)
+        (8, 1, 8, 8)
+        >>> game.record_student_step(torch.tensor(1.0), torch.tensor(2.0))
+        >>> game.end_epoch(None)["hard/student_steps"]
+        1.0
     """
 
     def __init__(
@@ -80,7 +103,7 @@ class Game:
         seed: int,
         device: torch.device,
     ) -> None:
-        """Put an augmentor at its start."""
+        """Build the augmentor at its initial weights."""
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seeded(seed, 0, 7).initial_seed())
             self.augmentor: Augmentor = augment.augmentor(channels).to(device)
@@ -98,33 +121,33 @@ class Game:
         self.grids: list[dict[str, Any]] = []
         self.snapshots: dict[int, dict[str, Tensor]] = {}
 
-    def plays(self, augment: Hard) -> bool:
-        """Whether `augment` has this very augmentor, if perhaps other rules."""
+    def fits(self, augment: Hard) -> bool:
+        """Return True if `augment` has the same augmentor, whatever its rules."""
         return self.augment.structure == augment.structure
 
     # One epoch ------------------------------------------------------------------------------------------------------
 
     def begin_epoch(self, epoch: int, augment: Hard, seed: int) -> None:
-        """Go on by the rules of `augment`; all draws of the epoch follow from `seed` and its number."""
+        """Begin an epoch by the rules of `augment`; all its draws follow from `seed` and its number."""
         self.augment, self._epoch = augment, epoch
         for group in self._optimizer.param_groups:
             group["lr"] = augment.lr
         del self._memory[: max(0, len(self._memory) - augment.memory)]
         self._generator = seeded(seed, epoch, 6)
         self._sums: dict[str, float] = {}
-        self._judged: list[float] = []
+        self._disagreements: list[float] = []
         self._drawn: Drawn | None = None
         self._before = (self.student_steps, self.augmentor_steps, len(self.phases))
 
-    def turn(self, images: Tensor) -> None:
-        """Before a student's step on these uint8 images: the augmentor's phase, where it is due, on parts of them."""
+    def train_augmentor(self, images: Tensor) -> None:
+        """Run the augmentor's phase, if it is due, on parts of a batch of uint8 images, before the student's step."""
         if self._phase != "augmentor":
             return
         training = self._student.training
         self._student.eval()
         try:
             with torch.enable_grad(), torch.autocast(images.device.type, enabled=False):
-                while not self._augmentor_is_done():
+                while not self._augmentor_phase_is_over():
                     self._augmentor_step(images)
         finally:
             self._student.train(training)
@@ -133,16 +156,16 @@ class Game:
         self._end_phase("student")
 
     def view(self, images: Tensor) -> View:
-        """The student's view of uint8 images; with a memory, half of them by an earlier augmentor."""
+        """Return the student's view of uint8 images; with a memory, half of it is made by an earlier augmentor."""
         fill = self._normalize.fill
-        if not self._memory or len(images) < 4:  # each half may be mixed, which takes two
-            return made(self._watched(self.augmentor), images, fill, self._generator)
+        if not self._memory or len(images) < 4:  # each half may be mixed, which takes two images
+            return made(self._recording(self.augmentor), images, fill, self._generator)
         half = len(images) // 2
         place = int(torch.randint(len(self._memory), (), generator=self._generator))
-        earlier = _Earlier(self.augmentor, self._memory[place])
+        earlier = _EarlierAugmentor(self.augmentor, self._memory[place])
         views = (
             made(earlier, images[:half], fill, self._generator),
-            made(self._watched(self.augmentor), images[half:], fill, self._generator),
+            made(self._recording(self.augmentor), images[half:], fill, self._generator),
         )
         shift = (0, half)
         return View(
@@ -152,33 +175,38 @@ class Game:
             torch.cat([view.weight for view in views]),
         )
 
-    def compute_losses(self, clean: Tensor, disagreement: Tensor) -> None:
-        """After a student's step: its distillation loss on the clean images, and on their views."""
+    def record_student_step(self, clean: Tensor, disagreement: Tensor) -> None:
+        """Record a student's step, and end the phase if its condition is met.
+
+        Args:
+            clean: Distillation loss on the unaugmented images, a scalar.
+            disagreement: Distillation loss on their views, a scalar.
+        """
         self.student_steps += 1
         self._length += 1
         self._unread.append((clean.detach(), disagreement.detach()))
         warm = self.student_steps == self.augment.warmup
-        if self.student_steps % LOOK == 0 or warm:
-            self._look()
+        if self.student_steps % READ_EVERY == 0 or warm:
+            self._read_losses()
         if math.isnan(self._scale) and self.student_steps >= self.augment.warmup:
-            self._look()
-            self._scale = max(self._clean, LEAST_SCALE)
+            self._read_losses()
+            self._scale = max(self._clean, MIN_SCALE)
             self._end_phase("augmentor")
-        elif not math.isnan(self._scale) and self._student_is_done():
+        elif not math.isnan(self._scale) and self._student_phase_is_over():
             self._end_phase("augmentor")
 
-    def end_epoch(self, shown: Tensor | None) -> dict[str, float]:
-        """Keep what there is to look at, and the augmentor as it stands.
+    def end_epoch(self, examples: Tensor | None) -> dict[str, float]:
+        """Record the epoch, and a snapshot of the augmentor.
 
         Args:
-            shown: uint8 images for a picture, (n, C, H, W); None: none is due.
+            examples: Images for a picture, (n, C, H, W) uint8; None for no picture.
 
         Returns:
             `hard/student_steps`, `hard/augmentor_steps` and `hard/phases` of this epoch; `hard/disagreement` (L_st, the
-            mean over its student steps); and of its augmentor steps, where there were any, the means `hard/sought`
-            (L_st), `hard/teacher_shift` (L_tt) and `hard/entropy` (nats).
+            mean over its student steps); and, of its augmentor steps, if any, the means `hard/sought` (L_st),
+            `hard/teacher_shift` (L_tt) and `hard/entropy` (nats).
         """
-        self._look()
+        self._read_losses()
         student, augmentor, phases = self._before
         steps = self.augmentor_steps - augmentor
         counts = {
@@ -186,33 +214,33 @@ class Game:
             "augmentor_steps": steps,
             "phases": len(self.phases) - phases,
         }
-        seen = fmean(self._judged) if self._judged else math.nan
-        figures = {"disagreement": seen, **{name: value / steps for name, value in self._sums.items()}}
+        disagreement = fmean(self._disagreements) if self._disagreements else math.nan
+        figures = {"disagreement": disagreement, **{name: value / steps for name, value in self._sums.items()}}
         drawn = self._drawn.parameters.float() if self._drawn is not None else torch.zeros(1, len(self.augmentor.names))
         levels = torch.tensor(QUANTILES, device=drawn.device)
         self.epochs.append(
             {"epoch": self._epoch, **counts, **figures, "quantiles": drawn.quantile(levels, dim=0).T.tolist()}
         )
         self.snapshots[self._epoch] = {name: value.cpu() for name, value in self.augmentor.learnable().items()}
-        if shown is not None:
-            self.grids.append(self._picture(shown))
+        if examples is not None:
+            self.grids.append(self._picture(examples))
         return {f"hard/{name}": float(value) for name, value in (counts | figures).items()}
 
-    # The augmentor's turn -------------------------------------------------------------------------------------------
+    # The augmentor's phase -----------------------------------------------------------------------------------------
 
     def _augmentor_step(self, images: Tensor) -> None:
         rules = self.augment
-        rows = torch.randperm(len(images), generator=self._generator)[: max(2, len(images) // SHARE)]
+        rows = torch.randperm(len(images), generator=self._generator)[: max(2, len(images) // AUGMENTOR_SHARE)]
         clean = images[rows.to(images.device)].float() / 255
         drawn = self.augmentor(clean, self._color, self._generator)
         with torch.no_grad():
             before = self._teacher(self._normalize(255 * clean))
-        seen = self._normalize(255 * drawn.images)
-        answers = self._teacher.through(seen)
-        sought = divergence(self._student(seen), answers, self._temperature)
+        views = self._normalize(255 * drawn.images)
+        answers = self._teacher.forward_with_grad(views)
+        disagreement = divergence(self._student(views), answers, self._temperature)
         shift = divergence(answers, before, self._temperature)
-        loss = (rules.lambda_t * shift - rules.lambda_s * sought) / self._scale - rules.lambda_h * drawn.entropy
-        # Not `backward`, which would leave gradients in the student.
+        loss = (rules.lambda_t * shift - rules.lambda_s * disagreement) / self._scale - rules.lambda_h * drawn.entropy
+        # `backward` would leave gradients in the student.
         for value, gradient in zip(
             self._learnable, torch.autograd.grad(loss, self._learnable, allow_unused=True), strict=True
         ):
@@ -220,25 +248,24 @@ class Game:
         self._optimizer.step()
         self.augmentor_steps += 1
         self._length += 1
-        read = torch.stack((sought, shift, drawn.entropy)).tolist()
-        figures = dict(zip(("sought", "teacher_shift", "entropy"), read, strict=True))
-        for name, figure in figures.items():
-            self._sums[name] = self._sums.get(name, 0.0) + figure
-        self._take(figures["sought"])
+        values = torch.stack((disagreement, shift, drawn.entropy)).tolist()
+        for name, value in zip(("sought", "teacher_shift", "entropy"), values, strict=True):
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        self._update_running_mean(values[0])
 
-    def _augmentor_is_done(self) -> bool:
+    def _augmentor_phase_is_over(self) -> bool:
         if self._length >= self.augment.augmentor_steps:
             return True
         return self._running > self.augment.high * self._scale
 
-    def _student_is_done(self) -> bool:
+    def _student_phase_is_over(self) -> bool:
         longest = self.augment.student_steps
         if self._length >= longest:
             return True
         return 4 * self._length >= longest and self._running < self.augment.low * self._scale
 
     def _end_phase(self, following: str) -> None:
-        self._look()
+        self._read_losses()
         self.phases.append(
             {
                 "phase": self._phase,
@@ -247,64 +274,66 @@ class Game:
                 "disagreement": self._running,
             }
         )
-        # The student trains in one mode and is played against in the other, so each phase has a mean of its own.
+        # The student is in training mode in one phase and in evaluation mode in the other: their means do not compare.
         self._phase, self._length, self._running = following, 0, math.nan
 
     # Running means --------------------------------------------------------------------------------------------------
 
-    def _look(self) -> None:
-        """Take in the losses since the last look, in one transfer from the device."""
+    def _read_losses(self) -> None:
+        """Read the losses since the last read, in one transfer from the device."""
         if not self._unread:
             return
         for clean, disagreement in torch.stack([torch.stack(pair) for pair in self._unread]).tolist():
-            self._clean = clean if math.isnan(self._clean) else KEEP * self._clean + (1 - KEEP) * clean
-            self._judged.append(disagreement)
-            self._take(disagreement)
+            self._clean = clean if math.isnan(self._clean) else DECAY * self._clean + (1 - DECAY) * clean
+            self._disagreements.append(disagreement)
+            self._update_running_mean(disagreement)
         self._unread = []
 
-    def _take(self, disagreement: float) -> None:
-        limit = EXPLODED * max(1.0, 0.0 if math.isnan(self._scale) else self._scale)
+    def _update_running_mean(self, disagreement: float) -> None:
+        limit = DIVERGED * max(1.0, 0.0 if math.isnan(self._scale) else self._scale)
         if not disagreement < limit:
-            what = "is not a number" if math.isnan(disagreement) else f"exploded to {disagreement:.3g}"
-            hint = "a smaller lr or lambda_s, or a larger lambda_t, may help"
-            raise WorkError(f"{self.augment.label}: the disagreement {what} in epoch {self._epoch}; {hint}")
+            fault = "is NaN" if math.isnan(disagreement) else f"diverged to {disagreement:.3g}"
+            hint = "try a smaller lr or lambda_s, or a larger lambda_t"
+            raise WorkError(f"{self.augment.label}: the disagreement {fault} in epoch {self._epoch}; {hint}")
         running = self._running
-        self._running = disagreement if math.isnan(running) else KEEP * running + (1 - KEEP) * disagreement
+        self._running = disagreement if math.isnan(running) else DECAY * running + (1 - DECAY) * disagreement
 
-    # To look at -----------------------------------------------------------------------------------------------------
+    # Pictures ------------------------------------------------------------------------------------------------------
 
-    def _watched(self, augmentor: Augmentor) -> Callable[..., Drawn]:
-        def watched(*args: Any) -> Drawn:
+    def _recording(self, augmentor: Augmentor) -> Callable[..., Drawn]:
+        """Wrap `augmentor` so that its last draw is kept."""
+
+        def record(*args: Any) -> Drawn:
             self._drawn = augmentor(*args)
             return self._drawn
 
-        return watched
+        return record
 
     @torch.no_grad()
     def _picture(self, images: Tensor) -> dict[str, Any]:
-        """What both say of some images and of their views."""
+        """Return images, their views, and both networks' answers to them."""
         view = made(self.augmentor, images, self._normalize.fill, self._generator)
         training = self._student.training
         self._student.eval()
         try:
-            before, after = (self._teacher(self._normalize(shown)) for shown in (images, view.images))
+            before, after = (self._teacher(self._normalize(pixels)) for pixels in (images, view.images))
             student = self._student(self._normalize(view.images))
         finally:
             self._student.train(training)
-        said = {"teacher_before": before, "teacher": after, "student": student}
+        answers = {"teacher_before": before, "teacher": after, "student": student}
         pairs = zip(student.split(1), after.split(1), strict=True)
-        apart = torch.stack([divergence(one, other, self._temperature) for one, other in pairs])
+        disagreement = torch.stack([divergence(one, other, self._temperature) for one, other in pairs])
         content: dict[str, Any] = {"epoch": self._epoch, "images": images.cpu(), "views": view.images.cpu()}
-        for name, logits in said.items():
+        for name, logits in answers.items():
             probability, label = logits.float().softmax(dim=1).max(dim=1)
             content[name] = {"label": label.tolist(), "probability": probability.tolist()}
-        return content | {"disagreement": apart.tolist()}
+        return content | {"disagreement": disagreement.tolist()}
 
     # State ----------------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that `load_state_dict` needs at the end of an epoch: tensors, numbers and names only."""
-        self._look()
+        """Return everything that `load_state_dict` needs at the end of an epoch: tensors, numbers and names only."""
+        self._read_losses()
         return {
             "augment": self.augment.to_json(),
             "augmentor": self.augmentor.learnable(),
@@ -324,7 +353,7 @@ class Game:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state`, which is of a game with the same augmentor."""
+        """Continue from `state`, the state of a game with the same augmentor."""
         fit(self.augmentor, state["augmentor"], "the augmentor's weights")
         self._optimizer.load_state_dict(state["optimizer"])
         self._memory = [{name: value.to(self._device) for name, value in part.items()} for part in state["memory"]]
@@ -335,8 +364,8 @@ class Game:
         self.snapshots = dict(state["snapshots"])
 
 
-class _Earlier:
-    """An augmentor as it once was."""
+class _EarlierAugmentor:
+    """An augmentor with earlier weights."""
 
     def __init__(self, augmentor: Augmentor, weights: dict[str, Tensor]) -> None:
         self._augmentor, self._weights = augmentor, weights
@@ -346,23 +375,28 @@ class _Earlier:
         return drawn
 
 
-def played(state: Mapping[str, Any], weights: Mapping[str, Mapping[str, Tensor]]) -> Hard:
-    """Which augmentor, and which rules, the game in `state` had last."""
+def augmentation_of(state: Mapping[str, Any], weights: Mapping[str, Mapping[str, Tensor]]) -> Hard:
+    """Return the hard augmentation, with its augmentor and rules, that the game in `state` had last.
+
+    Args:
+        state: State of a game.
+        weights: Learned weights that the augmentation may refer to, by their hash.
+    """
     found = with_tensors(augmentation(state["augment"]), weights)
     if not isinstance(found, Hard):
-        raise RequestError("a game's state names a hard augmentation", value=found.kind)
+        raise RequestError("the state of a game must name a hard augmentation", value=found.kind)
     return found
 
 
-def replayable(
+def replayable_phases(
     phases: Sequence[Phase], state: Mapping[str, Any] | None, weights: Mapping[str, Mapping[str, Tensor]]
 ) -> tuple[Phase, ...]:
-    """`phases` as anybody can replay them: where a game was played, the augmentor as it stood after each epoch.
+    """Return `phases` with each learning augmentor replaced by its weights after each epoch.
 
     Args:
-        phases: from the training's first epoch on.
-        state: of the game at the end; None: there was none.
-        weights: ready-made ones that the genomes refer to, by their hash.
+        phases: Phases from the first epoch of the training on.
+        state: State of the game at the end; None if there was none.
+        weights: Learned weights that the genomes refer to, by their hash.
     """
     replayed: list[Phase] = []
     for epoch, genome in enumerate(phase.genome for phase in phases for _ in range(phase.epochs)):

@@ -1,4 +1,4 @@
-"""The VAE that `hard_vae` moves the posterior of: trained once on a sweep's own training images."""
+"""Training of the VAE whose posterior `hard_vae` shifts, once for a sweep's training images."""
 
 from __future__ import annotations
 
@@ -24,20 +24,38 @@ from trainables.training.optimizers import Adam
 
 BATCH, RATE = 128, 2e-3
 KL_WEIGHT = 0.1
-"""Of the divergence from the prior, against squared errors in units of `NOISE`: sharp rather than smooth."""
+"""Weight of the KL divergence from the prior; below 1 for sharp rather than smooth reconstructions."""
 NOISE = 0.1
-"""Deviation of a pixel, on the scale 0 … 1, that counts as one nat and a half."""
+"""Standard deviation of a reconstructed pixel in [0, 1]."""
 
 
 def train_vae(
     images: Images, choice: HardVae, *, channels: int, seed: int = 0, device: torch.device | str = "cpu"
 ) -> Vae:
-    """A VAE with the settings of `choice`, after `choice.vae_steps` steps of Adam; all draws follow from `seed`.
+    """Train a VAE with the settings of `choice`; all draws follow from `seed`.
 
-    The loss is ‖x - x̂‖² / (2·0.1²) + 0.1·KL(q ‖ N(0, 1)), summed over pixels and latents.
+    The loss is ‖x − x̂‖² / (2 · 0.1²) + 0.1 · KL(q ‖ N(0, 1)), summed over pixels and latents, minimized by
+    `choice.vae_steps` steps of Adam.
+
+    Args:
+        images: Training images.
+        choice: Width, latents and steps of the VAE.
+        channels: Number of channels of the images.
+        seed: Seed of weights and draws.
+        device: Device of the training.
+
+    Returns:
+        The VAE, frozen and in evaluation mode.
 
     Raises:
-        WorkError: the loss is no longer finite.
+        WorkError: The loss is not finite.
+
+    Example:
+        >>> from trainables.data import load
+        >>> images = load("digits", train=20, validation=10).train
+        >>> vae = train_vae(images, HardVae(latent=2, width=4, vae_steps=2), channels=1)
+        >>> vae.training
+        False
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seeded(seed, 0, 8).initial_seed())
@@ -55,7 +73,7 @@ def train_vae(
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 100.0)
         optimizer.step()
     if not math.isfinite(final := float(loss.detach())):
-        raise WorkError(f"the VAE's loss is {final} after {choice.vae_steps} steps")
+        raise WorkError(f"the VAE's loss is not finite after {choice.vae_steps} steps, got {final}")
     return vae.eval().requires_grad_(False)
 
 
@@ -67,20 +85,20 @@ def with_vae(
     cache: Path | None = None,
     device: torch.device | str = "cpu",
 ) -> Augmentation:
-    """`choice` with the trained VAE that it needs; what needs none is returned as it is.
+    """Return `choice` with the trained VAE that it needs; other augmentations are returned unchanged.
 
     Args:
-        choice: perhaps a `hard_vae`, or a chain with one.
-        images: trained on.
-        channels: C.
-        cache: folder of trained VAEs, named by the hash of images and settings; None: always trained anew.
-        device: trained on.
+        choice: Augmentation, perhaps a `hard_vae` or a chain with one.
+        images: Training images of the VAE.
+        channels: Number of channels of the images.
+        cache: Folder of trained VAEs, named by the hash of images and settings; None to train without a cache.
+        device: Device of the training.
     """
     if isinstance(choice, HardChain):
         parts: Any = tuple(
             with_vae(part, images, channels=channels, cache=cache, device=device) for part in choice.parts
         )
-        return replace(choice, parts=parts)  # a hard one for each hard one
+        return replace(choice, parts=parts)
     if not isinstance(choice, HardVae) or choice.vae is not None:
         return choice
     name = vae_file(choice, images)
@@ -93,13 +111,13 @@ def with_vae(
 
 
 def vae_files(choice: Augmentation, images: Images) -> tuple[str, ...]:
-    """What the files of the VAEs are called that `choice` has yet to be given."""
+    """Return the file names of the VAEs that `choice` needs and does not have yet."""
     parts = choice.parts if isinstance(choice, HardChain) else (choice,)
     return tuple(vae_file(part, images) for part in parts if isinstance(part, HardVae) and part.vae is None)
 
 
 def vae_file(choice: HardVae, images: Images) -> str:
-    """What the VAE's file is called: after the images that it was trained on, and its settings."""
+    """Return the file name of a VAE, from the hash of its training images and settings."""
     digest = hashlib.sha256(
         repr((choice.latent, choice.width, choice.vae_steps, BATCH, RATE, KL_WEIGHT, NOISE)).encode()
     )
@@ -112,14 +130,14 @@ def vae_file(choice: HardVae, images: Images) -> str:
 def _loss(vae: Vae, images: Tensor, generator: torch.Generator) -> Tensor:
     mean, log_deviation = vae.encode(images)
     noise = torch.randn(mean.shape, generator=generator).to(mean.device)
-    made = vae.decode(mean + log_deviation.exp() * noise, *images.shape[-2:])
+    reconstruction = vae.decode(mean + log_deviation.exp() * noise, *images.shape[-2:])
     divergence = 0.5 * (mean**2 + (2 * log_deviation).exp() - 1) - log_deviation
-    error = F.mse_loss(made, images, reduction="sum") / (2 * NOISE**2)
+    error = F.mse_loss(reconstruction, images, reduction="sum") / (2 * NOISE**2)
     return (error + KL_WEIGHT * divergence.sum()) / len(images)
 
 
 def weights_of(choices: tuple[Augmentation, ...]) -> Mapping[str, Mapping[str, Tensor]]:
-    """The VAEs that `choices` hold, by their hash."""
+    """Return the weights of the VAEs in `choices`, by their hash."""
     found: dict[str, Mapping[str, Tensor]] = {}
     for choice in choices:
         for part in choice.parts if isinstance(choice, HardChain) else (choice,):

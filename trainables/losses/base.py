@@ -1,4 +1,4 @@
-"""What a distillation loss is: a choice by name, with options, built for two networks, that then judges batches."""
+"""The interface of distillation losses: options as plain data, built for two networks, then evaluated on batches."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class DistillBatch:
-    """One batch as both networks answered it. Letters: B images, C classes, K classes of the teacher's.
+    """One batch with the answers of both networks. B images, C classes of the student, K classes of the teacher.
 
     Args:
-        images: as the student saw them, normalized, (B, channels, H, W).
-        labels: (B,) int64.
-        rows: (B,) int64: which images of the training set these are.
-        temperature: T > 0, for losses that soften logits.
-        student: logits, (B, C).
-        teacher: logits, (B, K), without a gradient; None: there is no teacher.
-        student_features: what the student's layers gave, by name; the first dimension is B.
-        teacher_features: what the teacher's layers gave, by name, without a gradient.
+        images: Images as the student saw them, normalized, (B, channels, H, W).
+        labels: Class labels, (B,) int64.
+        rows: Indices of the images in the training set, (B,) int64.
+        temperature: Temperature T > 0 of losses on logits.
+        student: Student's logits, (B, C).
+        teacher: Teacher's logits, (B, K), without a gradient; None without a teacher.
+        student_features: Outputs of the student's layers by name, the batch dimension first.
+        teacher_features: Outputs of the teacher's layers by name, without a gradient.
     """
 
     images: Tensor
@@ -36,16 +36,16 @@ class DistillBatch:
 
 
 @dataclass(frozen=True)
-class Pair:
-    """The two networks that a loss is built for.
+class NetworkPair:
+    """The student and the teacher that a loss is built for.
 
     Args:
-        classes: C, of the data.
-        images: in the training set.
-        student: layer → shape (without the batch) of the student's features, in the order of the network.
-        teacher: the same of the teacher; empty: there is none.
-        teacher_classes: K; None: there is no teacher.
-        peer: gives a copy of the teacher's network that learns; None: there is no teacher.
+        classes: Number C of classes of the data.
+        images: Number of training images.
+        student: Layer name → shape without the batch of the student's features, in network order.
+        teacher: The same for the teacher; empty without a teacher.
+        teacher_classes: Number K of the teacher's classes; None without a teacher.
+        peer: Function that returns a trainable copy of the teacher; None without a teacher.
     """
 
     classes: int
@@ -57,50 +57,51 @@ class Pair:
 
 
 class Criterion(nn.Module, ABC):
-    """A loss at work. Its parameters, if it has any, learn beside the student, and nobody keeps them afterwards."""
+    """A loss built for two networks. Its parameters, if any, learn beside the student and are not exported."""
 
     @abstractmethod
-    def forward(self, seen: DistillBatch) -> dict[str, Tensor]:
-        """Judge a batch.
+    def forward(self, batch: DistillBatch) -> dict[str, Tensor]:
+        """Compute the loss of a batch.
 
         Returns:
-            `loss`: what the student minimizes, a scalar; other named parts to report; `own`, where the loss has
-            parameters with an aim of their own: what these minimize, with no gradient into the student.
+            `loss`, the scalar that the student minimizes; further named parts to report; and, if the loss has
+            parameters with an objective of their own, `auxiliary_loss`, the scalar that these minimize, without a
+            gradient into the student.
         """
 
     def report(self) -> dict[str, float]:
-        """What there is to say at the end of an epoch, of its last batch."""
+        """Return metrics of the last batch, called at the end of an epoch."""
         return {}
 
 
 @dataclass(frozen=True)
 class Loss(ABC):
-    """A distillation loss by name, with its options: plain data.
+    """A distillation loss by name, with its options as plain data.
 
     Attributes:
-        kind: its name in the catalog.
-        needs: what it cannot do without: `teacher`, `classes` (that the teacher's are the student's own), `features`
-            (what layers of the student, and of a teacher, gave).
+        kind: Name in the registry.
+        needs: Requirements: `teacher`; `classes`, a teacher with the student's classes; `features`, outputs of layers
+            of the student and, if there is one, the teacher.
     """
 
     kind: ClassVar[str]
     needs: ClassVar[frozenset[str]]
 
     @abstractmethod
-    def build(self, pair: Pair) -> Criterion:
-        """Make it ready for two networks.
+    def build(self, pair: NetworkPair) -> Criterion:
+        """Build the loss for two networks.
 
         Raises:
-            RequestError: they do not fit each other under this loss.
+            RequestError: The networks do not fit each other under this loss.
         """
 
-    def layers(self, pair: Pair) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """The layers that it looks at, of the student and of the teacher."""
+    def layers(self, pair: NetworkPair) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return the names of the student's and the teacher's layers whose outputs the loss needs."""
         del pair
         return (), ()
 
     def to_json(self) -> dict[str, Any]:
-        """Its options that differ from the defaults, as plain data."""
-        usual = type(self)()
-        changed = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {name: value for name, value in changed.items() if value != getattr(usual, name)}
+        """Return the options that differ from their defaults, as plain data."""
+        defaults = type(self)()
+        options = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value for name, value in options.items() if value != getattr(defaults, name)}

@@ -1,4 +1,4 @@
-"""What the losses of the catalog refuse, and how they read their options."""
+"""Validation of the losses' options and of the networks that they are built for."""
 
 from __future__ import annotations
 
@@ -10,71 +10,70 @@ import torch
 from torch import Tensor
 
 from spaces.core.errors import RequestError
-from trainables.losses.base import Loss, Pair
+from trainables.losses.base import Loss, NetworkPair
 from trainables.training.recipe import check_range
 
 
-def number(loss: Loss, name: str, holds: Callable[[float], bool], rule: str) -> None:
-    """Hold the option `name` of `loss` to `rule`, and keep it as a float: of equal values there is one form.
+def check_number(loss: Loss, name: str, holds: Callable[[float], bool], rule: str) -> None:
+    """Check the option `name` of `loss`, and store it as a float so that equal options compare equal.
 
     Raises:
-        RequestError: it is no finite number, or `holds` it not.
+        RequestError: The option is not a finite number, or `holds` is false for it.
     """
     value = getattr(loss, name)
-    check_range(f"{loss.kind}'s {name}", value, holds, rule)
+    check_range(f"{name} of {loss.kind}", value, holds, rule)
     object.__setattr__(loss, name, float(value) + 0.0)
 
 
-def whole(loss: Loss, name: str) -> None:
-    """Hold the option `name` of `loss` to a whole number, 1 or more.
+def check_positive_integer(loss: Loss, name: str) -> None:
+    """Check that the option `name` of `loss` is an integer >= 1.
 
     Raises:
-        RequestError: it is none.
+        RequestError: It is not.
     """
     value = getattr(loss, name)
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise RequestError(f"{loss.kind}'s {name} is a whole number, 1 or more", value=value)
+        raise RequestError(f"{name} of {loss.kind} must be an integer >= 1", value=value)
 
 
-def layer_names(loss: Loss, name: str) -> None:
-    """Keep the option `name` of `loss`, a layer's name or a list of them, as a tuple.
+def check_layer_names(loss: Loss, name: str) -> None:
+    """Check the option `name` of `loss`, a layer name or a list of them, and store it as a tuple.
 
     Raises:
-        RequestError: it is neither, or names a layer twice.
+        RequestError: It is neither, or a layer is named twice.
     """
     value: Any = getattr(loss, name)
-    named = (value,) if isinstance(value, str) else value
-    if not isinstance(named, list | tuple) or not all(isinstance(layer, str) and layer for layer in named):
-        raise RequestError(f"{loss.kind}'s {name} is a layer's name, or a list of them", value=value)
-    if len(set(named)) < len(named):
-        raise RequestError(f"{loss.kind}'s {name} names every layer once", value=value)
-    object.__setattr__(loss, name, tuple(named))
+    names = (value,) if isinstance(value, str) else value
+    if not isinstance(names, list | tuple) or not all(isinstance(layer, str) and layer for layer in names):
+        raise RequestError(f"{name} of {loss.kind} must be a layer name or a list of layer names", value=value)
+    if len(set(names)) < len(names):
+        raise RequestError(f"{name} of {loss.kind} must name each layer once", value=value)
+    object.__setattr__(loss, name, tuple(names))
 
 
-def need_teacher(loss: Loss, pair: Pair) -> int:
-    """The teacher's classes.
+def require_teacher(loss: Loss, pair: NetworkPair) -> int:
+    """Return the number of the teacher's classes.
 
     Raises:
-        RequestError: there is no teacher.
+        RequestError: There is no teacher.
     """
     if pair.teacher_classes is None:
-        raise RequestError(f"{loss.kind} needs a teacher", hint="name one, or take `spectral`, which needs none")
+        raise RequestError(f"the loss {loss.kind} needs a teacher", hint="set teacher, or use `spectral`")
     return pair.teacher_classes
 
 
-def need_classes(loss: Loss, pair: Pair) -> None:
-    """Both networks answer with the same classes.
+def require_same_classes(loss: Loss, pair: NetworkPair) -> None:
+    """Check that teacher and student have the same number of classes.
 
     Raises:
-        RequestError: they do not, or there is no teacher.
+        RequestError: They do not, or there is no teacher.
     """
-    classes = need_teacher(loss, pair)
+    classes = require_teacher(loss, pair)
     if classes != pair.classes:
-        rule = f"{loss.kind} compares logits over the {pair.classes} classes of the data"
-        hint = "take a loss on features, such as hint with projection: inverted"
-        raise RequestError(rule, value=f"a teacher of {classes}", hint=hint)
+        rule = f"the loss {loss.kind} compares logits, so the teacher must have {pair.classes} classes"
+        raise RequestError(rule, value=classes, hint="use a loss on features, such as hint with projection: inverted")
 
 
-def without_autocast(where: Tensor) -> AbstractContextManager[Any]:
-    """A context in which nothing on the device of `where` is cast down."""
-    return torch.autocast(where.device.type, enabled=False)
+def without_autocast(tensor: Tensor) -> AbstractContextManager[Any]:
+    """Return a context that disables autocast on the device of `tensor`."""
+    return torch.autocast(tensor.device.type, enabled=False)

@@ -5,10 +5,15 @@ from __future__ import annotations
 from torch import nn
 
 
-def cnn(*, classes: int, channels: int, size: int, width: int = 16) -> nn.Module:  # noqa: ARG001 - one interface for all
-    """Three 3×3 convolutions of `width`, 2·`width`, 4·`width` channels, global pooling, one linear layer.
+def cnn(*, classes: int, channels: int, size: int, width: int = 16) -> nn.Module:  # noqa: ARG001 - the common signature
+    """Build three 3×3 convolutions of `width`, 2·`width` and 4·`width` channels, global pooling and one linear layer.
 
-    (B, channels, size, size) → (B, classes); any size ≥ 4.
+    (B, channels, size, size) → (B, classes), for any size >= 4.
+
+    Example:
+        >>> import torch
+        >>> tuple(cnn(classes=3, channels=1, size=8)(torch.zeros(2, 1, 8, 8)).shape)
+        (2, 3)
     """
     return nn.Sequential(
         *_block(channels, width, stride=1),

@@ -1,4 +1,4 @@
-"""What the convolutional networks are built of."""
+"""Building blocks of the convolutional networks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 def convolution(
     inputs: int, outputs: int, kernel: int = 1, *, stride: int = 1, groups: int = 1, relu: bool = True
 ) -> tuple[nn.Module, ...]:
-    """A convolution that keeps H and W but for its stride, batch normalization and, with `relu`, the activation."""
+    """Return a convolution with `same` padding, batch normalization and, with `relu`, a ReLU."""
     layers: tuple[nn.Module, ...] = (
         nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
         nn.BatchNorm2d(outputs),
@@ -18,11 +18,11 @@ def convolution(
     return (*layers, nn.ReLU(inplace=True)) if relu else layers
 
 
-def start_as_he(network: nn.Module) -> None:
-    """Draw the weights of every convolution as He et al. do (https://arxiv.org/abs/1502.01852); biases are zero.
+def init_he(network: nn.Module) -> None:
+    """Draw the weights of every convolution by He initialization (https://arxiv.org/abs/1502.01852); zero its biases.
 
-    Their deviation is √(2 / n), n the number of outputs that one input goes into: in a convolution of groups, those of
-    its own group only.
+    The standard deviation is √(2 / n), where n is the number of outputs that one input enters; in a grouped
+    convolution, of its own group only.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d):

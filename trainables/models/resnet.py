@@ -1,7 +1,7 @@
 """The CIFAR residual networks (He et al. 2015, https://arxiv.org/abs/1512.03385, section 4.2).
 
-Widths and the 1×1 shortcuts are those that the distillation literature uses (CRD, Tian et al. 2020,
-https://arxiv.org/abs/1910.10699), so resnet8 … resnet110 have 16-16-32-64 channels and the `x4` forms 32-64-128-256.
+Widths and 1×1 shortcuts follow the distillation literature (CRD, Tian et al. 2020, https://arxiv.org/abs/1910.10699):
+resnet8 … resnet110 have 16-16-32-64 channels, and the `x4` variants 32-64-128-256.
 """
 
 from __future__ import annotations
@@ -9,17 +9,17 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainables.models.layers import start_as_he
+from trainables.models.layers import init_he
 
 NARROW = (16, 16, 32, 64)
 WIDE = (32, 64, 128, 256)
 
 
 class Block(nn.Module):
-    """Two 3×3 convolutions and a shortcut, which is a 1×1 convolution where the shape changes."""
+    """Two 3×3 convolutions and a shortcut, which is a 1×1 convolution if the shape changes."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        """(B, inputs, H, W) → (B, outputs, H / stride, W / stride)."""
+        """Build the block, (B, inputs, H, W) → (B, outputs, H / stride, W / stride)."""
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(outputs)
@@ -32,7 +32,7 @@ class Block(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        """One residual step."""
+        """Apply the block."""
         out = F.relu(self.bn1(self.conv1(x)), inplace=True)
         out = self.bn2(self.conv2(out))
         return F.relu(out + self.shortcut(x), inplace=True)
@@ -42,14 +42,14 @@ class ResNet(nn.Module):
     """A CIFAR residual network of depth 6n + 2.
 
     Args:
-        depth: 8, 14, 20, …
-        widths: channels of the first convolution and of the three stages.
-        classes: length of the output.
-        channels: of the input.
+        depth: Depth: 8, 14, 20, …
+        widths: Channels of the first convolution and of the three stages.
+        classes: Number of classes.
+        channels: Number of channels of the images.
     """
 
     def __init__(self, depth: int, widths: tuple[int, int, int, int], *, classes: int, channels: int) -> None:
-        """Build the stages, initialized as He et al. do."""
+        """Build the stages with He initialization."""
         super().__init__()
         blocks = (depth - 2) // 6
         self.conv1 = nn.Conv2d(channels, widths[0], 3, padding=1, bias=False)
@@ -58,10 +58,10 @@ class ResNet(nn.Module):
         self.layer2 = _stage(widths[1], widths[2], blocks, stride=2)
         self.layer3 = _stage(widths[2], widths[3], blocks, stride=2)
         self.fc = nn.Linear(widths[3], classes)
-        start_as_he(self)
+        init_he(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, channels, H, W) → (B, classes); any H, W ≥ 4."""
+        """Return logits: (B, channels, H, W) → (B, classes), for any H, W >= 4."""
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         x = self.layer3(self.layer2(self.layer1(x)))
         logits: Tensor = self.fc(x.mean(dim=(2, 3)))

@@ -1,7 +1,7 @@
 """ResNet-50 for small images: the bottlenecks of He et al. 2015 (https://arxiv.org/abs/1512.03385, table 1).
 
-As in the distillation literature (CRD, https://arxiv.org/abs/1910.10699) the stem is one 3×3 convolution of stride 1
-without pooling, and a block's stride lies in its 3×3 convolution.
+As in the distillation literature (CRD, https://arxiv.org/abs/1910.10699), the stem is one 3×3 convolution of stride 1
+without pooling, and a block's stride is in its 3×3 convolution.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainables.models.layers import convolution, start_as_he
+from trainables.models.layers import convolution, init_he
 
 EXPANSION = 4
 
 
 class Bottleneck(nn.Module):
-    """1×1, 3×3 and 1×1 convolution, and a shortcut, which is a 1×1 convolution where the shape changes."""
+    """A 1×1, a 3×3 and a 1×1 convolution, and a shortcut, which is a 1×1 convolution if the shape changes."""
 
     def __init__(self, inputs: int, width: int, stride: int) -> None:
-        """(B, inputs, H, W) → (B, 4 · width, H / stride, W / stride)."""
+        """Build the block, (B, inputs, H, W) → (B, 4 · width, H / stride, W / stride)."""
         super().__init__()
         outputs = EXPANSION * width
         self.body = nn.Sequential(
@@ -31,20 +31,20 @@ class Bottleneck(nn.Module):
             self.shortcut = nn.Sequential(*convolution(inputs, outputs, stride=stride, relu=False))
 
     def forward(self, x: Tensor) -> Tensor:
-        """One residual step."""
+        """Apply the block."""
         return F.relu(self.body(x) + self.shortcut(x), inplace=True)
 
 
 class ResNet50(nn.Module):
-    """Stages of 3, 4, 6 and 3 bottlenecks of 64, 128, 256 and 512 channels; the last three halve the image.
+    """Stages of 3, 4, 6 and 3 bottlenecks of 64, 128, 256 and 512 channels; the last three halve the resolution.
 
     Args:
-        classes: length of the output.
-        channels: of the input.
+        classes: Number of classes.
+        channels: Number of channels of the images.
     """
 
     def __init__(self, *, classes: int, channels: int) -> None:
-        """Build the stages, initialized as He et al. do."""
+        """Build the stages with He initialization."""
         super().__init__()
         self.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
@@ -53,10 +53,10 @@ class ResNet50(nn.Module):
         self.layer3 = _stage(512, 256, 6, stride=2)
         self.layer4 = _stage(1024, 512, 3, stride=2)
         self.fc = nn.Linear(2048, classes)
-        start_as_he(self)
+        init_he(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, channels, H, W) → (B, classes); any H, W ≥ 4."""
+        """Return logits: (B, channels, H, W) → (B, classes), for any H, W >= 4."""
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         logits: Tensor = self.fc(x.mean(dim=(2, 3)))

@@ -1,6 +1,7 @@
 """A small vision transformer (Dosovitskiy et al. 2021, https://arxiv.org/abs/2010.11929) for small images.
 
-Its layers are plain `nn.Linear`s, so whatever changes weights (a quantization, say) finds all of them.
+Its layers are plain `nn.Linear`s, so code that replaces or parametrizes weights, such as quantization, finds all of
+them.
 """
 
 from __future__ import annotations
@@ -13,19 +14,23 @@ from spaces.core.errors import RequestError
 
 
 def vit(*, classes: int, channels: int, size: int) -> nn.Module:
-    """A ViT of 2.7 M parameters: patches of 4×4 px, or of 2×2 px where images are smaller than 16 px.
+    """Build a ViT of 2.7 M parameters with patches of 4×4 px, or of 2×2 px for images smaller than 16 px.
 
     Raises:
-        RequestError: `size` is not a multiple of the patch.
+        RequestError: `size` is not a multiple of the patch size.
+
+    Example:
+        >>> tuple(vit(classes=3, channels=1, size=8)(torch.zeros(2, 1, 8, 8)).shape)
+        (2, 3)
     """
     return ViT(size, 4 if size >= 16 else 2, classes=classes, channels=channels)
 
 
 class Block(nn.Module):
-    """Attention and a two-layer perceptron, each normalized before and added to what came in."""
+    """Attention and a two-layer perceptron, each with layer normalization before and a residual connection."""
 
     def __init__(self, width: int, heads: int) -> None:
-        """(B, N, width) → the same shape."""
+        """Build the block, (B, N, width) → the same shape."""
         super().__init__()
         self.heads = heads
         self.norm1 = nn.LayerNorm(width)
@@ -35,7 +40,7 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Two residual steps."""
+        """Apply the block."""
         query, key, value = self.qkv(self.norm1(x)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         attended = F.scaled_dot_product_attention(query, key, value)
         x = x + self.proj(attended.transpose(1, 2).flatten(2))
@@ -47,13 +52,13 @@ class ViT(nn.Module):
     """A vision transformer without a class token: the mean over the patches is normalized and classified.
 
     Args:
-        size: height and width of the images, a multiple of `patch`.
-        patch: height and width of a patch; row by row, they are the N = (size / patch)² tokens.
-        width: length of a token.
-        depth: number of blocks.
-        heads: number of attention heads.
-        classes: length of the output.
-        channels: of the input.
+        size: Side of the images, px, a multiple of `patch`.
+        patch: Side of a patch, px; the N = (size / patch)² tokens are in row order.
+        width: Length of a token.
+        depth: Number of blocks.
+        heads: Number of attention heads.
+        classes: Number of classes.
+        channels: Number of channels of the images.
     """
 
     def __init__(
@@ -67,12 +72,12 @@ class ViT(nn.Module):
         classes: int,
         channels: int,
     ) -> None:
-        """Build the blocks; linear weights and positions start from a normal distribution of deviation 0.02."""
+        """Build the blocks, with linear weights and positions drawn from a normal distribution of deviation 0.02."""
         super().__init__()
         if size % patch:
             hint = f"set data.size: {max(patch, round(size / patch) * patch)}, or choose another model"
             raise RequestError(
-                f"vit takes images whose size is a multiple of its patch, {patch} px", value=size, hint=hint
+                f"the size of images for vit must be a multiple of its patch, {patch} px", value=size, hint=hint
             )
         self.patches = nn.Conv2d(channels, width, patch, stride=patch)
         self.positions = nn.Parameter(torch.empty(1, (size // patch) ** 2, width))
@@ -86,7 +91,7 @@ class ViT(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, channels, size, size) → (B, classes)."""
+        """Return logits: (B, channels, size, size) → (B, classes)."""
         tokens = self.patches(x).flatten(2).transpose(1, 2) + self.positions
         logits: Tensor = self.fc(self.norm(self.blocks(tokens).mean(dim=1)))
         return logits

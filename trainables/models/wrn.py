@@ -1,6 +1,6 @@
 """Wide residual networks (Zagoruyko & Komodakis 2016, https://arxiv.org/abs/1605.07146), without dropout.
 
-Their blocks are pre-activated: batch normalization and ReLU come before each convolution.
+Their blocks are pre-activated: batch normalization and ReLU precede each convolution.
 """
 
 from __future__ import annotations
@@ -8,14 +8,14 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainables.models.layers import start_as_he
+from trainables.models.layers import init_he
 
 
 class PreactBlock(nn.Module):
     """Two pre-activated 3×3 convolutions and a shortcut, a 1×1 convolution of the activation if the shape changes."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        """(B, inputs, H, W) → (B, outputs, H / stride, W / stride)."""
+        """Build the block, (B, inputs, H, W) → (B, outputs, H / stride, W / stride)."""
         super().__init__()
         self.bn1 = nn.BatchNorm2d(inputs)
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
@@ -26,24 +26,24 @@ class PreactBlock(nn.Module):
             self.shortcut = nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """One residual step."""
+        """Apply the block."""
         active = F.relu(self.bn1(x), inplace=True)
         residue: Tensor = self.conv2(F.relu(self.bn2(self.conv1(active)), inplace=True))
         return residue + (x if self.shortcut is None else self.shortcut(active))
 
 
 class WideResNet(nn.Module):
-    """A wide residual network of depth 6n + 4: groups of 16, 32 and 64 times `widen` channels.
+    """A wide residual network of depth 6n + 4, with groups of 16, 32 and 64 times `widen` channels.
 
     Args:
-        depth: 10, 16, 22, 28, 40, …
-        widen: factor of the three groups' channels.
-        classes: length of the output.
-        channels: of the input.
+        depth: Depth: 10, 16, 22, 28, 40, …
+        widen: Width factor of the three groups.
+        classes: Number of classes.
+        channels: Number of channels of the images.
     """
 
     def __init__(self, depth: int, widen: int, *, classes: int, channels: int) -> None:
-        """Build the groups, initialized as He et al. do."""
+        """Build the groups with He initialization."""
         super().__init__()
         blocks = (depth - 4) // 6
         self.conv1 = nn.Conv2d(channels, 16, 3, padding=1, bias=False)
@@ -53,10 +53,10 @@ class WideResNet(nn.Module):
         self.bn = nn.BatchNorm2d(64 * widen)
         self.relu = nn.ReLU(inplace=True)
         self.fc = nn.Linear(64 * widen, classes)
-        start_as_he(self)
+        init_he(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, channels, H, W) → (B, classes); any H, W ≥ 4."""
+        """Return logits: (B, channels, H, W) → (B, classes), for any H, W >= 4."""
         x = self.layer3(self.layer2(self.layer1(self.conv1(x))))
         logits: Tensor = self.fc(self.relu(self.bn(x)).mean(dim=(2, 3)))
         return logits

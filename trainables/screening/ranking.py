@@ -1,7 +1,7 @@
-"""Rank augmentations by T. stddev with the teacher alone, before any student is trained.
+"""Ranking of augmentations by T. stddev with the teacher alone, before any student is trained.
 
-Source: Wang et al. 2022 (NeurIPS), https://arxiv.org/abs/2012.02909. Images are drawn with replacement, so that a small
-set's spread is not made smaller by drawing without (the authors' sets are large, and their code draws without).
+Source: Wang et al. 2022 (NeurIPS), https://arxiv.org/abs/2012.02909. Images are drawn with replacement, so that drawing
+without it does not shrink the spread of a small set (the authors' sets are large, and their code draws without).
 """
 
 from __future__ import annotations
@@ -25,32 +25,39 @@ from trainables.training.memory_format import on_device
 from trainables.training.normalize import Normalize
 
 BATCH = 64
-"""Images a batch, as in the authors' code."""
+"""Images per batch, as in the authors' code."""
 
-KNOWS = 0.05
-"""A teacher whose agreement is less above chance than this knows nothing that an augmentation could spoil."""
+MIN_AGREEMENT = 0.05
+"""Least agreement above chance, without augmentation, of a teacher whose ratios mean anything."""
 
 REPLICATES = 400
-LEAST_MEANS = 20
-"""Fewer means give no interval to stop by."""
+MIN_MEANS = 20
+"""Fewest means after which screening may stop early."""
 
 ROUNDING = 1e-7
-"""A spread below it is that of rounding: answers that are all the same have one of 1e-9 or so."""
+"""A spread below this is rounding: identical answers have one of about 1e-9."""
 
 
 @dataclass(frozen=True)
 class Precision:
-    """How long to look.
+    """Sample size and stopping rule of a screening.
 
     Args:
-        images: drawn for a mean, with replacement; None: 5 batches of 64, or as many of them as half of the set has.
-        means: at most.
-        half_width: stop when half of every ratio's 95 % interval is below this share of it.
-        guard: an augmentation is uninformative when the teacher's agreement, above chance, is below this share of
-            what it is without augmentation.
+        images: Images per mean, drawn with replacement; None for 5 batches of 64, or as many as half of the set has.
+        means: Most means, >= 2.
+        half_width: Stop when half of every ratio's 95 % interval is below this share of the ratio, in [0, 1].
+        guard: An augmentation is uninformative if the teacher's agreement above chance is below this share of its value
+            without augmentation, in [0, 1].
+
+    Raises:
+        RequestError: A value is out of its range.
+
+    Example:
+        >>> Precision(means=50).half_width
+        0.02
     """
 
-    __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012 - what a sweep file may not say; plain data
+    __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012 - pydantic reads it from the class
 
     images: int | None = None
     means: int = 300
@@ -58,33 +65,33 @@ class Precision:
     guard: float = 0.5
 
     def __post_init__(self) -> None:
-        """Refuse what measures nothing."""
+        """Check the ranges."""
         if self.images is not None and self.images < 1:
-            raise RequestError("a mean takes one image or more", value=self.images)
+            raise RequestError("images must be >= 1", value=self.images)
         if self.means < 2:
-            raise RequestError("a spread takes two means or more", value=self.means)
+            raise RequestError("means must be >= 2", value=self.means)
         for name in ("half_width", "guard"):
             if not 0 <= getattr(self, name) <= 1:
-                raise RequestError(f"{name} lies in [0, 1]", value=getattr(self, name))
+                raise RequestError(f"{name} must be in [0, 1]", value=getattr(self, name))
 
 
 @dataclass(frozen=True)
 class Row:
-    """One augmentation as the teacher sees it.
+    """The result for one augmentation.
 
     Args:
-        label: its name, with what differs from the defaults.
-        augment: as plain data.
-        t_stddev: lower is better.
-        low: of its 95 % interval.
-        high: of its 95 % interval.
-        ratio: over identity's; below 1 is better than nothing.
-        ratio_low: of the ratio's 95 % interval, paired.
-        ratio_high: of the ratio's 95 % interval, paired.
-        agreement: share of images whose top-1 answer is the label, or either label of a mix.
-        entropy: mean of the teacher's answers, nats.
-        informative: False: the teacher no longer knows what it sees, or never did, and the ratio means nothing.
-        seconds: spent on this one.
+        label: Name, with the options that differ from their defaults.
+        augment: The augmentation as plain data.
+        t_stddev: T. stddev; lower is better.
+        low: Lower bound of its 95 % interval.
+        high: Upper bound of its 95 % interval.
+        ratio: T. stddev over that of identity; below 1 is better than no augmentation.
+        ratio_low: Lower bound of the ratio's paired 95 % interval.
+        ratio_high: Upper bound of the ratio's paired 95 % interval.
+        agreement: Share of images whose top-1 answer is the label, or either label of a mix.
+        entropy: Mean entropy of the teacher's answers, nats.
+        informative: False if the teacher no longer recognizes the images, or never did, so the ratio has no meaning.
+        seconds: Time spent on this augmentation.
     """
 
     label: str
@@ -103,13 +110,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Screening:
-    """The ranking, and what it rests on.
+    """A ranking of augmentations.
 
     Args:
-        rows: the informative ones, best first, then the others.
-        images: drawn for a mean; a mean is over twice as many answers.
-        means: taken.
-        stopped_early: whether every interval was narrow enough before all means were taken.
+        rows: Informative augmentations, best first, then the others.
+        images: Images drawn per mean; each gives two answers, with and without the augmentation.
+        means: Number of means taken.
+        stopped_early: True if every interval was narrow enough before all means were taken.
     """
 
     rows: tuple[Row, ...]
@@ -118,23 +125,23 @@ class Screening:
     stopped_early: bool
 
 
-class _Contestant:
-    """What is known so far of one augmentation."""
+class _Candidate:
+    """Running totals of one augmentation."""
 
     def __init__(self, augment: Augmentation, rows: int, seed: int, index: int) -> None:
         self.augment = augment
         self.generator = seeded(seed, index, 1)
         self.metric = TStddev(rows, seed=seed, replicates=REPLICATES)  # one seed for all: the ratios are paired
-        self.right = self.uncertainty = self.chance = 0.0
-        self.shown, self.seconds = 0, 0.0
+        self.correct = self.entropy_sum = self.chance = 0.0
+        self.images, self.seconds = 0, 0.0
 
-    def see(self, view: View, base: Tensor, logits: Tensor, labels: Tensor, classes: int) -> None:
+    def add(self, view: View, base: Tensor, logits: Tensor, labels: Tensor, classes: int) -> None:
         self.metric.add(torch.cat((base, logits.float().softmax(dim=1))))
-        self.right += float(view.agrees(logits.argmax(dim=1), labels).sum())
-        self.uncertainty += float(entropy(logits).sum())
+        self.correct += float(view.agrees(logits.argmax(dim=1), labels).sum())
+        self.entropy_sum += float(entropy(logits).sum())
         both = (labels[view.first] != labels[view.second]) & (view.weight < 1)
         self.chance += float((1 + both.float()).sum()) / classes
-        self.shown += len(labels)
+        self.images += len(labels)
 
 
 def screen(
@@ -149,22 +156,32 @@ def screen(
     channels_last: bool | None = None,
     on_mean: Callable[[int, int], None] = lambda done, most: None,
 ) -> Screening:
-    """Show the teacher the same images under every augmentation, side by side, and rank these.
+    """Rank augmentations by T. stddev on the same images.
 
     Args:
-        teacher: frozen; it is asked in evaluation mode.
-        data: says what there is to know of the images.
-        images: that are drawn from, usually those the teacher was trained on.
-        augmentations: what is ranked; identity is added where it is missing.
-        precision: how long to look.
-        seed: of every draw.
-        device: where the teacher is asked.
-        channels_last: as in `Recipe`.
-        on_mean: is told, after each mean, how many there are and how many there will be at most.
+        teacher: Frozen teacher.
+        data: Data set that describes the images.
+        images: Images to draw from, usually the teacher's training images.
+        augmentations: Augmentations to rank; identity is added if missing.
+        precision: Sample size and stopping rule.
+        seed: Seed of all draws.
+        device: Device of the teacher.
+        channels_last: Memory format, as in `Recipe`.
+        on_mean: Called after each mean with the number of means taken and the most there will be.
 
     Raises:
-        RequestError: more images a mean than there are, an augmentation that asks a student, or a teacher whose
-            classes are not the data's.
+        RequestError: A mean takes more images than there are, an augmentation needs a student, or the teacher has other
+            classes than the data.
+
+    Example:
+        >>> from spaces.augmentations import CutMix
+        >>> from trainables.data import load
+        >>> from trainables.models import build_model
+        >>> data = load("digits", train=60, validation=20)
+        >>> teacher = FrozenTeacher(build_model("mlp", classes=10, channels=1, size=8, seed=0))
+        >>> result = screen(teacher, data, data.train, [CutMix()], precision=Precision(images=20, means=3))
+        >>> sorted(row.label for row in result.rows), result.means
+        (['cutmix', 'identity'], 3)
     """
     precision = precision or Precision()
     augmentations = tuple(dict.fromkeys((Identity(), *augmentations)))
@@ -174,11 +191,11 @@ def screen(
     normalize = Normalize(data, device, channels_last=channels_last)
 
     @torch.no_grad()
-    def answers(shown: Tensor) -> Tensor:
-        logits: Tensor = teacher(normalize(shown))
+    def answers(pixels: Tensor) -> Tensor:
+        logits: Tensor = teacher(normalize(pixels))
         return logits
 
-    contestants = [_Contestant(augment, 2 * sum(sizes), seed, index) for index, augment in enumerate(augmentations)]
+    candidates = [_Candidate(augment, 2 * sum(sizes), seed, index) for index, augment in enumerate(augmentations)]
     generator, base = seeded(seed, 0), BaseAugmentation(data.crop, data.flip)
     done, stopped = 0, False
     while done < precision.means and not stopped:
@@ -188,80 +205,80 @@ def screen(
             raw, labels = base(raw.to(device), normalize.fill, generator), labels.to(device)
             logits = answers(raw)
             if logits.shape[1] != data.classes:
-                rule = f"the teacher answers with the data's {data.classes} classes"
-                raise RequestError(rule, value=logits.shape[1], hint="give the teacher that was trained on this data")
+                rule = f"the teacher must have the data's {data.classes} classes"
+                raise RequestError(rule, value=logits.shape[1], hint="use the teacher that was trained on this data")
             plain = logits.float().softmax(dim=1)
-            for contestant in contestants:
+            for candidate in candidates:
                 started = time.perf_counter()
-                view = contestant.augment(raw, normalize.fill, contestant.generator, answers)
-                known = logits if view.images is raw else view.logits
-                seen = answers(view.images) if known is None else known
-                contestant.see(view, plain, seen, labels, data.classes)
-                contestant.seconds += time.perf_counter() - started
+                view = candidate.augment(raw, normalize.fill, candidate.generator, answers)
+                view_logits = logits if view.images is raw else view.logits
+                view_logits = answers(view.images) if view_logits is None else view_logits
+                candidate.add(view, plain, view_logits, labels, data.classes)
+                candidate.seconds += time.perf_counter() - started
         done += 1
         on_mean(done, precision.means)
-        enough = done >= LEAST_MEANS and done % 10 == 0 and done < precision.means
+        enough = done >= MIN_MEANS and done % 10 == 0 and done < precision.means
         stopped = enough and all(
             row.ratio_high - row.ratio_low <= 2 * precision.half_width * row.ratio
-            for row in _rows(contestants, precision.guard)
+            for row in _rows(candidates, precision.guard)
         )
-    ranked = sorted(_rows(contestants, precision.guard), key=lambda row: (not row.informative, row.ratio))
+    ranked = sorted(_rows(candidates, precision.guard), key=lambda row: (not row.informative, row.ratio))
     return Screening(tuple(ranked), sum(sizes), done, stopped)
 
 
 def check_request(augmentations: Sequence[Augmentation], precision: Precision, total: int) -> None:
-    """Refuse what can be known to fail before there is a teacher.
+    """Check a screening before there is a teacher.
 
     Raises:
-        RequestError: an augmentation asks a student or cannot be imported, or a mean takes more than `total` images.
+        RequestError: An augmentation needs a student or cannot be imported, or a mean takes more than `total` images.
     """
     for augment in augmentations:
         resolve(augment)
         if augment.learns:
-            rule = "there is no student to learn against while augmentations are screened"
-            hint = "screen what it has learned: --policy with the policy file of a search"
+            rule = "a screened augmentation must not learn against a student"
+            hint = "screen a learned one: --policy with the policy file of a search"
             raise RequestError(rule, value=augment.label, hint=hint)
         if augment.asks == "student":
-            rule = "there is no student to ask while augmentations are screened"
-            raise RequestError(rule, value=augment.label, hint="screen it with pick_by: teacher")
+            rule = "a screened augmentation must not ask a student"
+            raise RequestError(rule, value=augment.label, hint="set pick_by: teacher")
     if precision.images is not None and precision.images > total:
-        raise RequestError(f"a mean takes at most the {total} images that there are", value=precision.images)
+        raise RequestError(f"images must be at most {total}, the images of the set", value=precision.images)
 
 
 def _batches(images: int | None, total: int) -> list[int]:
-    """The sizes of a mean's batches: as near to each other as the images that were asked for allow."""
+    """Return the sizes of a mean's batches, as equal as possible."""
     if images is None:
-        wanted = min(BATCHES * BATCH, max(2, total // 2))
-        return [BATCH] * (wanted // BATCH) or [wanted]
+        size = min(BATCHES * BATCH, max(2, total // 2))
+        return [BATCH] * (size // BATCH) or [size]
     count = math.ceil(images / BATCH)
     return [images // count + (place < images % count) for place in range(count)]
 
 
-def _rows(contestants: Sequence[_Contestant], guard: float) -> list[Row]:
-    identity = contestants[0]
+def _rows(candidates: Sequence[_Candidate], guard: float) -> list[Row]:
+    identity = candidates[0]
     reference = identity.metric.replicates()
-    certain = (identity.right - identity.chance) / identity.shown
+    baseline = (identity.correct - identity.chance) / identity.images
     rows = []
-    for contestant in contestants:
-        values = contestant.metric.replicates()
+    for candidate in candidates:
+        values = candidate.metric.replicates()
         ratios = values / reference if float(reference[0]) > ROUNDING else torch.full_like(values, math.nan)
         low, high = percentiles(values[1:], 0.95)
         ratio_low, ratio_high = percentiles(ratios[1:], 0.95)
-        above = (contestant.right - contestant.chance) / contestant.shown
+        above = (candidate.correct - candidate.chance) / candidate.images
         rows.append(
             Row(
-                label=contestant.augment.label,
-                augment=contestant.augment.to_json(),
+                label=candidate.augment.label,
+                augment=candidate.augment.to_json(),
                 t_stddev=float(values[0]),
                 low=low,
                 high=high,
                 ratio=float(ratios[0]),
                 ratio_low=ratio_low,
                 ratio_high=ratio_high,
-                agreement=contestant.right / contestant.shown,
-                entropy=contestant.uncertainty / contestant.shown,
-                informative=certain > KNOWS and above >= guard * certain,
-                seconds=contestant.seconds,
+                agreement=candidate.correct / candidate.images,
+                entropy=candidate.entropy_sum / candidate.images,
+                informative=baseline > MIN_AGREEMENT and above >= guard * baseline,
+                seconds=candidate.seconds,
             )
         )
     return rows

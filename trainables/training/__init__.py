@@ -1,1 +1,1 @@
-"""One network in training: learner, batches, recipe, frozen teacher."""
+"""Training of one network: learner, recipe, batches, random streams, normalization, memory format, frozen teacher."""

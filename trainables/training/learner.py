@@ -1,9 +1,10 @@
-"""One network in training, epoch by epoch: what the teacher and the student have in common."""
+"""The training of one network, epoch by epoch: what teacher and student have in common."""
 
 from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -13,32 +14,49 @@ from torch import Tensor, nn
 
 from spaces import BaseAugmentation, Genome, RequestError, Transform
 from spaces.augmentations import Augmentation
+from spaces.policy.sampling import seeded
 from spaces.schedule.agent import Agent
 from trainables.data import DataSet, Images
-from trainables.training.batch import Batch, Epoch, Views, objective, private_randomness
+from trainables.data.images import batch_rows
+from trainables.training.batch import Batch, EpochMetrics
 from trainables.training.frozen_teacher import FrozenTeacher
 from trainables.training.memory_format import on_device
 from trainables.training.normalize import Normalize
 from trainables.training.recipe import Recipe, restore_optimizer
+from trainables.training.rng import epoch_rng
 
 _STATE_VERSION = 1
 
 
 class Learner(ABC):
-    """A role's network, its optimizer and its agent; one `step` is one epoch.
+    """A role's network with its optimizer and its augmentation agent; one `step` is one epoch.
 
-    All randomness of an epoch follows from `seed` and the epoch's number. Both stand in the state, so an interrupted
-    training and an uninterrupted one agree bit for bit on the CPU, and the global random state is never touched.
+    All randomness of an epoch follows from `seed` and the epoch's number. Both are part of the state, so a resumed
+    training and an uninterrupted one agree bit for bit on the CPU. The global random state is never touched.
 
     Args:
-        model: the network to train; (B, C, H, W) float → logits (B, classes).
-        data: its `train` images are trained on; they should lie on `device` already if they fit there.
-        recipe: how.
-        agent: says which genome is in force.
-        epochs: length of the whole training, which the learning rate's schedule is laid over.
-        seed: of the order of the images and of every draw of the augmentation.
-        device: where the network lives.
-        shown: an augmentation of the catalog that comes before the agent's; None: none does.
+        model: Network to train, (B, C, H, W) float → logits (B, K).
+        data: Data set whose `train` images are used; put them on `device` beforehand if they fit.
+        recipe: Optimizer, learning rate and precision.
+        agent: Agent that gives the genome in force.
+        epochs: Length of the whole training, over which the learning rate schedule is laid.
+        seed: Seed of the image order and of all augmentation draws.
+        device: Device of the network.
+        baseline: Augmentation that is applied before the agent's, as baselines use it; None for none.
+
+    Example:
+        >>> from spaces import Genome
+        >>> from spaces.schedule.agent import Agent
+        >>> from trainables.data import load
+        >>> from trainables.models import build_model
+        >>> data = load("digits", train=100, validation=50)
+        >>> model = build_model("mlp", classes=10, channels=1, size=8, seed=0)
+        >>> teacher = Teacher(model, data, Recipe(batch_size=50), Agent(Genome()), epochs=1, seed=0)
+        >>> metrics = teacher.step()
+        >>> teacher.epoch, sorted(metrics)[:3]
+        (1, ['images_per_s', 'learning_rate', 'loss'])
+        >>> sorted(teacher.evaluate(data.validation))
+        ['accuracy', 'loss']
     """
 
     role: str
@@ -54,9 +72,9 @@ class Learner(ABC):
         epochs: int,
         seed: int,
         device: torch.device | str = "cpu",
-        shown: Augmentation | None = None,
+        baseline: Augmentation | None = None,
     ) -> None:
-        """Move the network to its device and make the optimizer."""
+        """Move the network to its device and build the optimizer."""
         self.device = torch.device(device)
         shape = (data.channels, data.size, data.size)
         self.model, channels_last = on_device(model, self.device, recipe.channels_last, shape)
@@ -66,40 +84,11 @@ class Learner(ABC):
         self._base = BaseAugmentation(data.crop, data.flip)
         self.normalize = Normalize(data, self.device, channels_last=channels_last)
         self.fill = self.normalize.fill
-        self._shown = shown
-
-    @abstractmethod
-    def losses(self, images: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """The named parts of the loss: `look`, the network's answer, `compute_losses`.
-
-        `loss` is the one that is minimized, `logits` the network's answer; `own`, where there is one, is minimized
-        beside it by what is not the network's.
-
-        Args:
-            images: what this role sees of the batch: augmented and normalized, (B, C, H, W) float.
-            batch: the same images as they are.
-        """
-
-    def teacher_inputs(self, images: Tensor, batch: Batch) -> Tensor:
-        """What the teacher, where there is one, is shown of a batch that the network sees as `images`."""
-        del batch
-        return images
-
-    def look(self, images: Tensor, batch: Batch, answers: Tensor | None = None) -> Views:
-        """All that comes before the network's answer, with the teacher's `answers` to what it is `teacher_inputs`."""
-        return Views(images, batch, answers)
-
-    @abstractmethod
-    def compute_losses(self, look: Views, logits: Tensor) -> dict[str, Tensor]:
-        """As `losses`, from the network's answer to what `look` has shown it."""
-
-    def alone(self) -> str | None:
-        """Why the next epoch cannot be one of a `trainables.stacked.Stack`; None: nothing speaks against it."""
-        return None
+        self._baseline = baseline
 
     @property
     def epoch(self) -> int:
-        """How many epochs were trained so far."""
+        """Number of epochs trained so far."""
         return self.agent.epoch
 
     def set_genome(self, genome: Genome) -> None:
@@ -110,58 +99,87 @@ class Learner(ABC):
         """Train one epoch.
 
         Returns:
-            `loss` and its named parts (means over the epoch), `train_accuracy` in 0…1 (on augmented images),
-            `learning_rate` (of the last update), `images_per_s`, and the seconds spent, as `seconds/train` and of
-            these `seconds/augment`.
+            `loss` and its named parts (means over the epoch), `train_accuracy` in [0, 1] (on augmented images),
+            `learning_rate` (of the last update), `images_per_s`, and the seconds spent: `seconds/train`, of which
+            `seconds/augment`.
 
         Raises:
-            WorkError: the loss is no longer finite.
+            WorkError: The loss is not finite.
         """
-        start = time.perf_counter()
-        epoch = Epoch(self)
-        with private_randomness(self.seed, epoch.number, self.device):
-            for images, batch in epoch:
+        start, epoch, totals = time.perf_counter(), self.epoch, EpochMetrics()
+        self.begin_epoch(epoch)
+        self.model.train()
+        with epoch_rng(self.seed, epoch, self.device):
+            for images, batch, learning_rate in self._batches(epoch):
                 with self.autocast():
-                    parts = self.losses(images, batch)
-                self.zero_grad()
-                objective(parts).backward()
-                epoch.update(parts, batch)
-        return epoch.end(start)
+                    losses = self.losses(images, batch)
+                self._update(losses, learning_rate)
+                totals.add(losses, batch.labels)
+        metrics = totals.means(epoch) | self.end_epoch()
+        self.agent.advance()
+        seconds = time.perf_counter() - start
+        return metrics | {
+            "learning_rate": learning_rate,
+            "images_per_s": totals.images / seconds,
+            "seconds/train": seconds,
+            "seconds/augment": self.augment_seconds,
+        }
 
     def begin_epoch(self, epoch: int) -> None:
-        """Prepare the epoch's augmentation."""
+        """Prepare the augmentation of `epoch`."""
         self._augment = Transform(self.agent.genome.policy, fill=self.fill, seed=(self.seed, epoch, 1))
         self.augment_seconds = 0.0
 
+    @abstractmethod
+    def losses(self, images: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Compute the losses of one batch.
+
+        Args:
+            images: Augmented and normalized images, (B, C, H, W) float.
+            batch: The same images before augmentation.
+
+        Returns:
+            `loss`, the scalar to minimize; `logits`, (B, K); further named parts to report; and, where other modules
+            learn beside the network, `auxiliary_loss`, the scalar that these minimize.
+        """
+
     def end_epoch(self) -> dict[str, float]:
-        """What else there is to report of the epoch."""
+        """Return further metrics of the epoch."""
         return {}
 
     def view(self, raw: Tensor, generator: torch.Generator) -> Tensor:
-        """What this role sees of uint8 images: its agent's augmentation, then the data set's own."""
+        """Augment uint8 images by the agent's genome and then by the data set's base augmentation."""
         start = time.perf_counter()
-        if self._shown is not None:
-            raw = self._shown(raw, self.fill, generator).images
+        if self._baseline is not None:
+            raw = self._baseline(raw, self.fill, generator).images
         images = self._base(self._augment(raw), self.fill, generator)
         self.augment_seconds += time.perf_counter() - start
         return images
 
     @torch.no_grad()
     def evaluate(self, images: Images, batch_size: int = 512) -> dict[str, float]:
-        """`accuracy` in 0…1 and `loss` (cross-entropy, nats) on `images`, in evaluation mode, without augmentation."""
+        """Evaluate the network without augmentation.
+
+        Args:
+            images: Labeled images.
+            batch_size: Images per forward pass.
+
+        Returns:
+            `accuracy` in [0, 1] and `loss`, the mean cross-entropy in nats.
+        """
         self.model.eval()
-        right = torch.zeros((), device=self.device)
+        correct = torch.zeros((), device=self.device)
         loss = torch.zeros((), device=self.device)
         for batch, labels in images.batches(batch_size):
             labels = labels.to(self.device)
             with self.autocast():
                 logits = self.model(self.normalize(batch)).float()
-            right += (logits.argmax(1) == labels).sum()
+            correct += (logits.argmax(1) == labels).sum()
             loss += F.cross_entropy(logits, labels, reduction="sum")
-        return {"accuracy": float(right) / len(images), "loss": float(loss) / len(images)}
+        return {"accuracy": float(correct) / len(images), "loss": float(loss) / len(images)}
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that `load_state_dict` needs to go on: tensors, numbers and names only."""
+        """Return everything that `load_state_dict` needs: tensors, numbers and names only."""
         return {
             "version": _STATE_VERSION,
             "role": self.role,
@@ -172,55 +190,75 @@ class Learner(ABC):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state`, which may be another member's.
+        """Continue from `state`, which may be another population member's.
 
         Raises:
-            RequestError: the state is another role's or another version's.
+            RequestError: The state belongs to another role or another version.
         """
         if (state.get("version"), state.get("role")) != (_STATE_VERSION, self.role):
-            got = f"version {state.get('version')}, role {state.get('role')}"
-            raise RequestError(f"this is a version {_STATE_VERSION} {self.role}'s checkpoint", value=got)
+            value = f"version {state.get('version')}, role {state.get('role')}"
+            raise RequestError(f"the checkpoint must be of version {_STATE_VERSION} and role {self.role}", value=value)
         self.seed = state["seed"]
         self.model.load_state_dict(state["model"])
         restore_optimizer(self.optimizer, state["optimizer"])
         self.agent.load_state_dict(state["history"])
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
-        """The network's, and of whatever else learns in a step."""
+        """Return the optimizers of the network and of everything else that learns."""
         return [self.optimizer]
 
-    def zero_grad(self) -> None:
-        """Drop all gradients."""
-        for optimizer in self.optimizers():
-            optimizer.zero_grad(set_to_none=True)
-
-    def optimizer_step(self, rate: float) -> None:
-        """One step of the optimizers along the gradients that are there."""
-        for optimizer in self.optimizers():
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            if self.recipe.clip is not None:
-                learning = (parameter for group in optimizer.param_groups for parameter in group["params"])
-                nn.utils.clip_grad_norm_(learning, self.recipe.clip)
-            optimizer.step()
-
     def autocast(self) -> AbstractContextManager[Any]:
-        """The recipe's precision, for a forward pass."""
+        """Return a context with the recipe's precision, for a forward pass."""
         if self.recipe.precision == "bfloat16":
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
         return nullcontext()
 
+    def _batches(self, epoch: int) -> Iterator[tuple[Tensor, Batch, float]]:
+        """Yield augmented images, the raw batch and the learning rate of each update."""
+        size, total = self.recipe.batch_size, len(self.data.train)
+        steps = max(1, total // size)
+        generator = seeded(self.seed, epoch)
+        rows = batch_rows(total, size, generator=seeded(self.seed, epoch), drop_last=total >= size)
+        batches = self.data.train.batches(size, generator=generator, drop_last=total >= size)
+        for index, (raw, labels) in enumerate(batches):
+            learning_rate = self.recipe.lr_at(epoch + (index + 0.5) / steps, self.epochs)
+            images = self.normalize(self.view(raw, generator))
+            yield images, Batch(raw, labels.to(self.device), rows[index]), learning_rate
+
+    def _update(self, losses: dict[str, Tensor], learning_rate: float) -> None:
+        """Take one step of every optimizer."""
+        for optimizer in self.optimizers():
+            optimizer.zero_grad(set_to_none=True)
+        total = losses["loss"]
+        if "auxiliary_loss" in losses:
+            total = total + losses["auxiliary_loss"]
+        total.backward()
+        for optimizer in self.optimizers():
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate
+            if self.recipe.clip is not None:
+                parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
+                nn.utils.clip_grad_norm_(parameters, self.recipe.clip)
+            optimizer.step()
+
 
 class Teacher(Learner):
-    """The teacher in training: cross-entropy with the labels."""
+    """The teacher in training: cross-entropy with the labels.
+
+    Example:
+        >>> from spaces import Genome
+        >>> from trainables import Recipe, Task
+        >>> from trainables.data import load
+        >>> task = Task("teacher", "mlp", load("digits", train=100, validation=50), Recipe(batch_size=50), epochs=2)
+        >>> teacher = task.learner(Genome(), seed=0)
+        >>> type(teacher).__name__, teacher.step()["loss"] > 0
+        ('Teacher', True)
+    """
 
     role = "teacher"
 
     def losses(self, images: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """`loss`: cross-entropy, with the recipe's label smoothing."""
-        return self.compute_losses(self.look(images, batch), self.model(images))
-
-    def compute_losses(self, look: Views, logits: Tensor) -> dict[str, Tensor]:
-        """As `losses`."""
-        loss = F.cross_entropy(logits.float(), look.batch.labels, label_smoothing=self.recipe.label_smoothing)
+        """Return `loss`, the cross-entropy with the recipe's label smoothing, and `logits`."""
+        logits = self.model(images)
+        loss = F.cross_entropy(logits.float(), batch.labels, label_smoothing=self.recipe.label_smoothing)
         return {"loss": loss, "logits": logits}

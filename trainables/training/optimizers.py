@@ -1,8 +1,7 @@
-"""PyTorch's optimizers without PyTorch's compiler, which costs each process a second and 150 MB when it is loaded.
+"""PyTorch's optimizers without the import of PyTorch's compiler, which costs a process one second and 150 MB.
 
-An optimizer loads the compiler to tell it, should it ever look here, that it should look away: in `step`, and in four
-other methods. No optimizer is compiled here, so the methods are taken without what was wrapped around them for that.
-What they compute is the same to the bit.
+An optimizer imports the compiler to exclude `step` and four other methods from compilation. No optimizer is compiled
+here, so the methods are taken without that wrapper. Their results are equal bit for bit.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ O = TypeVar("O", bound=Optimizer)  # noqa: E741 - an optimizer's type, in one si
 
 
 def _eager(kind: type[O]) -> type[O]:
-    """`kind` as it is beneath its wrappers; where a release of PyTorch has none, just `kind`."""
+    """Return `kind` with its methods unwrapped; without a wrapper (other PyTorch releases) they stay the same."""
     names = ("state_dict", "load_state_dict", "zero_grad", "add_param_group")
     bare: dict[str, Any] = {name: inspect.unwrap(getattr(kind, name)) for name in names}
     return type(kind.__name__, (kind,), bare | {"step": torch.no_grad()(inspect.unwrap(kind.step))})

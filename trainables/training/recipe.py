@@ -1,4 +1,4 @@
-"""How a network is trained: optimizer, learning rate, precision. The same for the search and for the full training."""
+"""Training settings: optimizer, learning rate and precision, the same for the search and the final training."""
 
 from __future__ import annotations
 
@@ -17,18 +17,27 @@ from spaces.core.errors import unknown
 from trainables.training.optimizers import SGD, AdamW
 
 FUSED = ("cpu", "cuda")
-"""Devices with fused optimizers."""
+"""Device types for which PyTorch has fused optimizers."""
 
 
 def check_range(name: str, value: Any, holds: Callable[[Any], bool], rule: str) -> None:
-    """Refuse `value` unless it is a finite number for which the rule `holds`.
+    """Check that `value` is a finite number for which `holds` is true.
+
+    Args:
+        name: Name of the setting, for the error message.
+        value: Value of the setting.
+        holds: Condition on the value.
+        rule: The condition in words, completing "must be".
 
     Raises:
-        RequestError: with the rule and the value.
+        RequestError: The value is not finite, or the condition does not hold.
+
+    Example:
+        >>> check_range("lr", 0.1, lambda lr: lr > 0, "> 0")
     """
     try:
         finite = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-    except OverflowError:  # a whole number that no float can hold
+    except OverflowError:  # an integer that no float can hold
         finite = False
     if not finite:
         raise RequestError(f"{name} must be a finite number", value=value)
@@ -37,10 +46,10 @@ def check_range(name: str, value: Any, holds: Callable[[Any], bool], rule: str) 
 
 
 def check_choices(settings: object) -> None:
-    """Refuse a name in the dataclass `settings` that its field's `Literal` does not list.
+    """Check every field of the dataclass `settings` that is annotated as a `Literal`.
 
     Raises:
-        RequestError: with the name and those that are known.
+        RequestError: A value is not one of its field's choices.
     """
     for field, hint in get_type_hints(type(settings)).items():
         value = getattr(settings, field)
@@ -50,26 +59,37 @@ def check_choices(settings: object) -> None:
 
 @dataclass(frozen=True)
 class Recipe:
-    """The settings of one training.
+    """Settings of one training.
 
     Args:
-        optimizer: `sgd` (with Nesterov momentum) or `adam` (with decoupled weight decay, so AdamW).
-        lr: the learning rate at its highest.
-        lr_schedule: `cosine` falls to 0 over the training (Loshchilov & Hutter 2017, https://arxiv.org/abs/1608.03983);
-            `constant` stays.
-        warmup: epochs over which the rate rises linearly from 0, ≥ 0.
-        momentum: of SGD, in [0, 1).
-        weight_decay: ≥ 0, on all parameters.
-        batch_size: images a step, ≥ 2.
-        clip: the largest gradient norm, or None for no clipping.
-        label_smoothing: in [0, 1), of the labels' cross-entropy only.
+        optimizer: `sgd` (with Nesterov momentum) or `adam` (AdamW: with decoupled weight decay).
+        lr: Highest learning rate, > 0.
+        lr_schedule: `cosine`, which decays to 0 over the training (SGDR, Loshchilov & Hutter 2017,
+            https://arxiv.org/abs/1608.03983), or `constant`.
+        warmup: Epochs over which the learning rate rises linearly from 0, >= 0.
+        momentum: Momentum of SGD, in [0, 1).
+        weight_decay: Weight decay of all parameters, >= 0.
+        batch_size: Images per update, >= 2.
+        clip: Largest gradient norm, > 0; None for no clipping.
+        label_smoothing: Label smoothing of the cross-entropy with the labels, in [0, 1).
         precision: `float32`, or `bfloat16` for autocast.
-        channels_last: keep images and convolution weights in channels-last order; None: of networks with 2-d
-            convolutions that take it. Whatever is your own and sees maps in this order (a loss on features) takes
-            `Tensor.reshape` for `Tensor.view`.
+        channels_last: Use the channels-last memory format; None to use it for networks with 2-d convolutions that
+            accept it. Custom code that receives feature maps must then use `Tensor.reshape`, not `Tensor.view`.
+
+    Raises:
+        RequestError: A value is out of its range.
+
+    Example:
+        >>> recipe = Recipe(lr=0.1, warmup=2)
+        >>> [round(recipe.lr_at(epoch, epochs=10), 3) for epoch in (0, 1, 2, 10)]
+        [0.0, 0.049, 0.09, 0.0]
+        >>> Recipe(lr=0)
+        Traceback (most recent call last):
+        ...
+        spaces.core.errors.RequestError: lr must be > 0, got 0
     """
 
-    __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012 - what a sweep file may not say; plain data
+    __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012 - pydantic reads it from the class
 
     optimizer: Literal["sgd", "adam"] = "sgd"
     lr: float = 0.1
@@ -84,23 +104,23 @@ class Recipe:
     channels_last: bool | None = None
 
     def __post_init__(self) -> None:
-        """Refuse values that cannot train."""
+        """Check the ranges."""
         check_choices(self)
-        check_range("lr", self.lr, lambda lr: lr > 0, "above 0")
-        check_range("warmup", self.warmup, lambda epochs: epochs >= 0, "0 or more")
+        check_range("lr", self.lr, lambda lr: lr > 0, "> 0")
+        check_range("warmup", self.warmup, lambda epochs: epochs >= 0, ">= 0")
         check_range("momentum", self.momentum, lambda share: 0 <= share < 1, "in [0, 1)")
-        check_range("weight_decay", self.weight_decay, lambda decay: decay >= 0, "0 or more")
+        check_range("weight_decay", self.weight_decay, lambda decay: decay >= 0, ">= 0")
         whole = isinstance(self.batch_size, Integral)
-        rule = "a whole number, 2 or more, for batch normalization"
+        rule = "an integer >= 2, which batch normalization needs"
         check_range("batch_size", self.batch_size, lambda size: whole and size >= 2, rule)
         if self.clip is not None:
-            check_range("clip", self.clip, lambda norm: norm > 0, "above 0, or null")
+            check_range("clip", self.clip, lambda norm: norm > 0, "> 0, or null")
         check_range("label_smoothing", self.label_smoothing, lambda share: 0 <= share < 1, "in [0, 1)")
 
     def make_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        """An optimizer over the model's trainable parameters."""
+        """Build the optimizer of the trainable parameters of `model`."""
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        # One kernel for all parameters. It looks at no strides: see `restore_optimizer`.
+        # One kernel for all parameters; it ignores strides, see `restore_optimizer`.
         fused = all(parameter.is_floating_point() and parameter.device.type in FUSED for parameter in parameters)
         if self.optimizer == "adam":
             return AdamW(parameters, lr=self.lr, weight_decay=self.weight_decay, fused=fused)
@@ -114,9 +134,13 @@ class Recipe:
         )
 
     def lr_at(self, epoch: float, epochs: int) -> float:
-        """The learning rate at `epoch`, a point in [0, epochs] that need not be whole.
+        """Return the learning rate at a point of the training.
 
-        It follows from the position alone, so a resumed training has nothing to restore.
+        It depends on the position alone, so a resumed training has no scheduler state to restore.
+
+        Args:
+            epoch: Position in [0, epochs], not necessarily an integer.
+            epochs: Length of the training.
         """
         scale = min(1.0, epoch / self.warmup) if self.warmup else 1.0
         if self.lr_schedule == "cosine":
@@ -125,10 +149,10 @@ class Recipe:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    """Go on from `state`, of which copies are kept, each laid out in memory as its parameter is.
+    """Load a copy of `state` into `optimizer`, each tensor in the memory format of its parameter.
 
-    The fused optimizers go through parameter, gradient and momentum number by number, in whatever order these lie; a
-    state that comes from a network of another layout would be taken for another one, without a word (torch 2.15).
+    The fused optimizers read parameter, gradient and momentum in memory order and ignore strides (torch 2.15), so a
+    momentum in another memory format would silently be applied to the wrong weights.
     """
     optimizer.load_state_dict(deepcopy(dict(state)))
     for parameter, kept in optimizer.state.items():

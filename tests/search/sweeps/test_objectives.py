@@ -88,9 +88,9 @@ def test_members_that_copy_each_other_have_the_same_bits(kind):
 @pytest.mark.parametrize(
     ("bits", "rule"),
     [
-        ({"weights": [2, 3]}, "bits.weights is one of 1, 2, 4, 8, 32, got 3"),
-        ({"weights": [2, 4], "activations": [32, "full"]}, "bits.activations is one of 1, 2, 4, 8, 32, got 'full'"),
-        ({"weights": [2.0, 4]}, "bits.weights is one of 1, 2, 4, 8, 32, got 2.0"),
+        ({"weights": [2, 3]}, "bits.weights must be one of 1, 2, 4, 8, 32, got 3"),
+        ({"weights": [2, 4], "activations": [32, "full"]}, "bits.activations must be one of 1, 2, 4, 8, 32, got 'full'"),
+        ({"weights": [2.0, 4]}, "bits.weights must be one of 1, 2, 4, 8, 32, got 2.0"),
         (
             {"weights": {"low": 1, "high": 8}},
             "space.bits.weights must be a list of 1, 2, 4, 8 and 32; a range holds others",

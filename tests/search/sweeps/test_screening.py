@@ -270,7 +270,7 @@ def test_what_can_be_known_to_fail_is_refused_before_a_teacher_is_trained(tmp_pa
     asks = ["identity", {"kind": "cutmixpick", "pick_by": "student"}]
     color = Schedule((Phase(2, Genome()),), "student", ImageSpec(8, 3, (0, 0, 0)))
     for config, policies, rule in (
-        (sweep(asks), [], "no student to ask"),
+        (sweep(asks), [], "must not ask a student"),
         (sweep(screen={"precision": {"images": 121}}), [], "at most the 120 images"),
         (sweep(), [color], "must be for images of 1 channels, got 3"),
     ):

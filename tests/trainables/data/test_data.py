@@ -1,4 +1,4 @@
-"""Every data set, from files in their true formats: one contract, and what is particular to each."""
+"""Every data set, read from files in their original formats: one contract, and each one's particulars."""
 
 import gzip
 import pickle
@@ -200,7 +200,7 @@ def test_cifar_that_is_not_the_published_one_is_never_unpickled(name, tmp_path, 
     with monkeypatch.context() as patch:
         write(name, tmp_path, patch)  # the sums are checked again from here on
     monkeypatch.setattr(pickle, "load", lambda *args, **kwargs: pytest.fail("unpickled"))
-    with pytest.raises(RequestError, match=r"not found in .* or is damaged"):
+    with pytest.raises(RequestError, match=r"must be in .*, undamaged"):
         load(name, root=tmp_path)
 
 
@@ -209,7 +209,7 @@ def test_damaged_files(name, tmp_path, monkeypatch):
     write(name, tmp_path, monkeypatch)
     file = tmp_path / ("MNIST/raw/train-images-idx3-ubyte" if name == "mnist" else "train_32x32.mat")
     file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(RequestError, match=f"'{name}' in .* is damaged .*remove its files"):
+    with pytest.raises(RequestError, match=f"'{name}' in .* must be undamaged .*remove its files"):
         load(name, root=tmp_path)
 
 
@@ -217,7 +217,7 @@ def test_mnist_with_fewer_labels_than_images(tmp_path):
     write_mnist(tmp_path / "MNIST/raw")
     file = tmp_path / "MNIST/raw/train-labels-idx1-ubyte"
     file.write_bytes(struct.pack(">BBBBI", 0, 0, 8, 1, 30) + file.read_bytes()[8:38])
-    with pytest.raises(RequestError, match=r"is damaged .*labels must be"):
+    with pytest.raises(RequestError, match=r"must be undamaged .*labels must be"):
         load("mnist", root=tmp_path)
 
 
@@ -234,7 +234,7 @@ def test_nothing_is_fetched_unless_asked(name, tmp_path, monkeypatch):
     with pytest.raises(RequestError):
         load(name, root=tmp_path)
     assert not calls
-    with pytest.raises(WorkError, match=f"'{name}' could not be fetched to .*: no route to host"):
+    with pytest.raises(WorkError, match=f"'{name}' could not be downloaded to .*: no route to host"):
         load(name, root=tmp_path, download=True)
     assert calls == [name]
 
@@ -286,25 +286,25 @@ def test_folder_with_validation_part_of_its_own(tmp_path):
     assert len(load("imagefolder", root=tmp_path, size=16).train) == 13
     assert all("/val/" in file for file in reduced.validation.files)
     assert load("imagefolder", root=tmp_path).size == 224
-    with pytest.raises(RequestError, match=r"data\.validation is at most 6"):
+    with pytest.raises(RequestError, match=r"data\.validation must be at most 6"):
         load("imagefolder", root=tmp_path, validation=7)
 
 
 def test_folder_errors(tmp_path):
-    with pytest.raises(RequestError, match=r"no folder .*/train; .*data\.root"):
+    with pytest.raises(RequestError, match=r"must be in .*/train/CLASS/.*does not exist; .*data\.root"):
         load("imagefolder", root=tmp_path)
     write_folder(tmp_path, parts=(("train", 6),))
-    with pytest.raises(RequestError, match=r"no folder .*/test"):
+    with pytest.raises(RequestError, match=r"test does not exist"):
         load("imagefolder", root=tmp_path)
     write_folder(tmp_path, parts=(("test", 2),), classes=("ant", "cat"))
-    with pytest.raises(RequestError, match=r"test has the same classes as train.*lacking: bee; extra: cat"):
+    with pytest.raises(RequestError, match=r"test must have the same classes as train.*missing: bee; extra: cat"):
         load("imagefolder", root=tmp_path)
     (tmp_path / "test/cat").rename(tmp_path / "test/bee")
-    with pytest.raises(RequestError, match=r"data\.size is a whole number"):
+    with pytest.raises(RequestError, match=r"data\.size must be an integer >= 1"):
         load("imagefolder", root=tmp_path, size=0)
     for file in (tmp_path / "test/bee").iterdir():
         file.rename(file.with_suffix(".txt"))
-    with pytest.raises(RequestError, match=r"no image in .*/test/bee"):
+    with pytest.raises(RequestError, match=r"test/bee must contain an image"):
         load("imagefolder", root=tmp_path)
     write_folder(tmp_path, parts=(("val", 1), ("validation", 1)))
     with pytest.raises(RequestError, match="only one of validation/ and val/"):
@@ -316,18 +316,18 @@ def test_folder_errors(tmp_path):
     [
         ({"name": "digit"}, "unknown data set 'digit'; did you mean 'digits'?"),
         ({"name": "CIFAR10"}, "did you mean 'cifar10'?"),
-        ({"train": 1000, "validation": 300}, "come out of 1200"),
-        ({"train": 1195}, "at least 10 for each"),
-        ({"train": 0}, "data.train is a whole number of images, at least 1, got 0"),
-        ({"validation": -3}, "data.validation is a whole number of images, at least 1, got -3"),
+        ({"train": 1000, "validation": 300}, "at most 1200 images"),
+        ({"train": 1195}, "each at least 10"),
+        ({"train": 0}, "data.train must be an integer >= 1, got 0"),
+        ({"validation": -3}, "data.validation must be an integer >= 1, got -3"),
         ({"train": 40.5}, "got 40.5"),
-        ({"validation": 9}, "data.validation is at least 10, the number of classes, got 9"),
+        ({"validation": 9}, "data.validation must be at least 10, the number of classes, got 9"),
         (
             {"size": 28},
-            "images of data set 'digits' have 8 px, got 'data.size = 28'; leave `data.size` out",
+            "data.size must be 8 for data set 'digits', got 28; leave `data.size` out",
         ),
-        ({"workers": -1}, "data.workers is at least 0"),
-        ({"seed": -1}, "at least 0, got -1"),
+        ({"workers": -1}, "data.workers must be >= 0"),
+        ({"seed": -1}, "must be >= 0, got -1"),
     ],
 )
 def test_wrong_requests(options, message):
@@ -375,11 +375,11 @@ def test_factory_takes_what_it_has_arguments_for(package, tmp_path):
 @pytest.mark.parametrize(
     ("factory", "options", "message"),
     [
-        ("few", {"train": 20}, "takes no `train`, got 20; leave `data.train` out"),
-        ("wrong", {}, "gives a trainables.data.DataSet, got 'int'"),
+        ("few", {"train": 20}, "`data.train` must be left out, since the data set"),
+        ("wrong", {}, "must return a trainables.data.DataSet, got 'int'"),
         ("failing", {}, "failing raised KeyError: 'labels'"),
         ("needy", {}, "missing 1 required positional argument: 'path'"),
-        ("damaged", {}, "train labels of data set 'digits' lie in 0 … 8, got '0 … 9'"),
+        ("damaged", {}, "train labels of data set 'digits' must be in 0 … 8, got '0 … 9'"),
         ("seen", {}, "a factory says which arguments it takes"),
     ],
 )
@@ -392,11 +392,11 @@ def test_factories_at_fault(package, factory, options, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"classes": 1}, "classes of data set 'digits' is at least 2"),
+        ({"classes": 1}, "classes of data set 'digits' must be >= 2"),
         ({"crop": -1}, "crop"),
-        ({"channels": 2}, "1 or 3 channels"),
-        ({"std": (0.0,)}, "std above 0"),
-        ({"mean": (0.1, 0.2)}, "have 1 numbers"),
+        ({"channels": 2}, "must be 1 or 3"),
+        ({"std": (0.0,)}, "with std > 0"),
+        ({"mean": (0.1, 0.2)}, "must have length 1"),
         (
             {"test": TensorImages(torch.zeros(0, 1, 8, 8, dtype=torch.uint8), torch.zeros(0).long())},
             "at least 1 image",

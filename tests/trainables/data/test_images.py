@@ -1,4 +1,4 @@
-"""Batches: one contract for images in memory, on disk, and of two kinds together."""
+"""Batches: one contract for images in memory, on disk, and for two joined kinds."""
 
 import pickle
 
@@ -125,7 +125,7 @@ def test_pickling_and_moving(images):
 
 
 def test_no_batch_without_images(images):
-    with pytest.raises(RequestError, match="at least 1 image, got 0"):
+    with pytest.raises(RequestError, match="batch size must be >= 1, got 0"):
         images.batches(0)
     assert not list(images.subset(torch.tensor([], dtype=torch.int64)).batches(4))
 

@@ -1,4 +1,4 @@
-"""The losses at work in a student: how they are weighed, what travels, what is exported, what is refused."""
+"""The losses of a student: their weights, their state, the export without them, and refused requests."""
 
 import copy
 from dataclasses import replace
@@ -37,20 +37,20 @@ def other_task(data, classes=4, seed=5, **changes):
 
 
 def test_a_genome_chooses_the_loss_and_its_numbers_and_nothing_else():
-    chosen = Distill(view="distinct").under({"loss": SUM, "temperature": 2, "alpha": 0.5})
+    chosen = Distill(view="distinct").override({"loss": SUM, "temperature": 2, "alpha": 0.5})
     assert (chosen.loss, chosen.temperature, chosen.alpha, chosen.view) == (SUM, 2, 0.5, "distinct")
-    assert Distill().under({}) == Distill()
+    assert Distill().override({}) == Distill()
     with pytest.raises(RequestError, match="unknown setting of distill that a genome chooses 'view'"):
-        Distill().under({"view": "distinct"})
-    with pytest.raises(RequestError, match="temperature must be above 0, got 0"):
-        Distill().under({"temperature": 0})
+        Distill().override({"view": "distinct"})
+    with pytest.raises(RequestError, match="temperature must be > 0, got 0"):
+        Distill().override({"temperature": 0})
 
 
 @pytest.mark.parametrize(
     ("loss", "rule"),
     [
         ("kdd", "did you mean 'kd'"),
-        ({"kd": 0}, "above 0"),
+        ({"kd": 0}, "> 0"),
         ({"hint": {"weight": 1, "projektion": "student"}}, "did you mean 'projection'"),
         ({"hint": {"weight": 1, "projection": "teacher"}}, "teacher"),
         ({}, "loss"),
@@ -91,6 +91,15 @@ def test_the_second_view_is_distilled_by_kd_whatever_the_loss(make_task):
     view = kd_loss(logits[16:], learner.teacher(images[16:]), 2.0)
     torch.testing.assert_close(parts["view_loss"], view)
     assert float(view.detach()) > 0 and "dkd_loss" in parts and "kd_loss" not in parts
+
+
+def test_a_genome_of_an_old_policy_file_names_its_losses_as_then(make_task, assert_same):
+    weights = []
+    for loss in ({"relational": {"normalisation": "l2"}}, {"rkd": {"normalization": "l2"}}):
+        learner = make_task("student").learner(Genome(distill={"loss": loss}), seed=0)
+        assert "rkd_loss" in learner.step()
+        weights.append(learner.model.state_dict())
+    assert_same(*weights)
 
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
@@ -155,7 +164,7 @@ def test_nothing_but_the_network_is_exported(make_task):
     task = make_task("student", distill=Distill(loss=SUM | {"mutual": 1}))
     learner = task.learner(Genome(), seed=0)
     learner.step()
-    weights = task.exported(learner.state_dict()["model"])
+    weights = task.exported_weights(learner.state_dict()["model"])
     plain = build_model("cnn", seed=0, classes=3, channels=1, size=8)
     assert weights.keys() == plain.state_dict().keys()
     plain.load_state_dict(weights)
@@ -212,14 +221,14 @@ def test_a_teacher_of_other_classes_teaches_by_its_features(make_task, make_data
 def test_a_teacher_of_other_classes_has_no_logits_to_compare(make_task, make_data, loss):
     data = make_data()
     task = make_task("student", data=data, teacher=other_task(data), distill=Distill(loss=loss))
-    with pytest.raises(RequestError, match=f"{loss} compares logits over the 3 classes of the data"):
+    with pytest.raises(RequestError, match=f"{loss} compares logits, so the teacher must have 3 classes"):
         task.learner(Genome(), seed=0).step()
 
 
 def test_a_second_view_needs_a_teacher_of_the_students_classes(make_task, make_data):
     data = make_data()
     task = make_task("student", data=data, teacher=other_task(data), distill=Distill(loss={"hint": SUM["hint"]}))
-    with pytest.raises(RequestError, match=r"a second view .* needs a teacher of the student's own classes, got 4"):
+    with pytest.raises(RequestError, match=r"a second view .* needs a teacher, which must have 3 classes, got 4"):
         task.learner(Genome(augment=augmentation("cutmix")), seed=0).step()
 
 
@@ -241,12 +250,12 @@ def test_a_teacher_sees_images_as_it_was_trained_on_them(make_task, make_data):
     own = ((0.4,), (0.3,))
     taught = other_task(data, classes=3, statistics=own)
     images = data.train.images.float() / 255
-    teacher, plain = taught.frozen(data), replace(taught, statistics=None).frozen(data)
+    teacher, plain = taught.freeze(data), replace(taught, statistics=None).freeze(data)
     given = (images - data.mean[0]) / data.std[0]
     torch.testing.assert_close(teacher(given), plain((images - 0.4) / 0.3), rtol=1e-4, atol=1e-5)
     assert not torch.allclose(teacher(given), plain(given))
-    torch.testing.assert_close(teacher.peer().eval()(given), teacher(given))
-    assert replace(taught, statistics=(data.mean, data.std)).frozen(data).model._forward_pre_hooks == {}
+    torch.testing.assert_close(teacher.trainable_copy().eval()(given), teacher(given))
+    assert replace(taught, statistics=(data.mean, data.std)).freeze(data).model._forward_pre_hooks == {}
 
 
 def test_renormalizing_is_the_identity_between_equals():
@@ -259,7 +268,7 @@ def test_train_on_a_whole_that_holds_it_leaves_the_teacher_in_evaluation_mode():
     teacher = FrozenTeacher(build_model("resnet8", seed=0, classes=3, channels=1, size=8))
     whole = nn.ModuleList([teacher]).train()
     assert whole.training and not any(module.training for module in teacher.modules())
-    peer = teacher.peer()
+    peer = teacher.trainable_copy()
     assert peer.training and all(parameter.requires_grad for parameter in peer.parameters())
     assert not any(parameter.requires_grad for parameter in teacher.parameters())
 
@@ -274,7 +283,7 @@ def test_a_low_bit_student_is_trained_scored_and_exported_at_its_levels(make_tas
     for _ in range(2):
         learner.step()
     state = learner.state_dict()["model"]
-    weights = task.exported(state)
+    weights = task.exported_weights(state)
     if bits.weights < 32:
         for name in ("layer1.0.conv1.weight", "layer3.0.conv2.weight"):
             assert len(weights[name].unique()) <= 2**bits.weights

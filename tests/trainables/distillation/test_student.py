@@ -1,4 +1,4 @@
-"""The student: the parts of its loss, what each role sees, and a teacher that is never touched."""
+"""The student: the parts of its loss, the views of both roles, and a teacher that never changes."""
 
 import copy
 from dataclasses import replace
@@ -13,7 +13,7 @@ from spaces.augmentations import CATALOG, TrivialAugment, augmentation
 from spaces.policy.sampling import seeded
 from trainables import Distill, FrozenTeacher, Recipe, Student, TrainedTeacher
 from trainables.data import TensorImages
-from trainables.distillation.student import start_from
+from trainables.distillation.student import copy_matching_weights
 from trainables.losses import kd_loss
 from trainables.models import build_model
 from trainables.training.learner import Batch
@@ -183,13 +183,13 @@ def test_start_from_copies_what_fits():
     weights = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 4)).state_dict()
     student = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 5), nn.Linear(5, 1))
     before = copy.deepcopy(student.state_dict())
-    assert start_from(student, weights) == 2
+    assert copy_matching_weights(student, weights) == 2
     after = student.state_dict()
     assert {name for name in after if not torch.equal(after[name], before[name])} == {"0.weight", "0.bias"}
     assert torch.equal(after["0.weight"], weights["0.weight"])
     student[0].weight.data.zero_()
     assert weights["0.weight"].any()
-    assert start_from(student, {}) == 0
+    assert copy_matching_weights(student, {}) == 0
 
 
 def test_init_teacher_with_the_same_network(make_task, assert_same):
@@ -305,7 +305,7 @@ def test_to_pick_by_the_student_leaves_its_statistics_alone(make_task):
     learner.begin_epoch(0)
     learner.model.train()
     before = copy.deepcopy(learner.model.state_dict())
-    learner._ask_student(torch.randint(0, 256, (8, 1, 8, 8), dtype=torch.uint8))
+    learner._student_logits(torch.randint(0, 256, (8, 1, 8, 8), dtype=torch.uint8))
     assert learner.model.training
     assert all(torch.equal(value, before[name]) for name, value in learner.model.state_dict().items())
 
@@ -333,7 +333,7 @@ def test_a_teacher_with_a_view_of_its_own_says_nothing_of_the_students(make_task
 
 
 def test_what_is_shown_comes_before_the_policy_and_is_the_same_for_both_roles(make_task):
-    plain, shown = (make_task("student").learner(INVERT, seed=0, shown=each) for each in (None, TrivialAugment()))
+    plain, shown = (make_task("student").learner(INVERT, seed=0, baseline=each) for each in (None, TrivialAugment()))
     seen = watch(shown)
     assert "view_loss" not in shown.step()
     assert seen["student"] and all(map(torch.equal, seen["student"], seen["teacher"]))

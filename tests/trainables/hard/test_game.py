@@ -1,4 +1,4 @@
-"""HARD's game: who changes what, when the phases switch, what is kept, and that it goes on from a file bit for bit."""
+"""HARD's game: updates of both players, phase changes, records, and a bit-exact continuation from a file."""
 
 import copy
 import math
@@ -16,7 +16,17 @@ from spaces.augmentations.hard import learned_parts
 from spaces.core.weights import Learned
 from spaces.policy.sampling import seeded
 from trainables import FrozenTeacher
-from trainables.hard.game import EXPLODED, KEEP, LEAST_SCALE, LOOK, SHARE, SHOWN, Game, played, replayable
+from trainables.hard.game import (
+    AUGMENTOR_SHARE,
+    DECAY,
+    DIVERGED,
+    MIN_SCALE,
+    READ_EVERY,
+    SHOWN,
+    Game,
+    augmentation_of,
+    replayable_phases,
+)
 from trainables.models import build_model
 from trainables.training.normalize import Normalize
 
@@ -88,14 +98,14 @@ def make_game(make_data):
     return make
 
 
-def compute_losses(game, disagreement, clean=1.0, times=1):
+def student_steps(game, disagreement, clean=1.0, times=1):
     for _ in range(times):
-        game.compute_losses(torch.tensor(clean), torch.tensor(disagreement))
+        game.record_student_step(torch.tensor(clean), torch.tensor(disagreement))
 
 
 def warm(game, clean=1.0):
     """Past the warm-up: the next turn is the augmentor's, and ℓ is `clean`."""
-    compute_losses(game, clean, clean, times=game.augment.warmup)
+    student_steps(game, clean, clean, times=game.augment.warmup)
     return game
 
 
@@ -132,7 +142,7 @@ def test_a_turn_leaves_teacher_and_student_alone(make_game, pixels, user_nets, a
     gradients = [value.grad.clone() for value in student.parameters()]
     ready = {name: value.clone() for name, value in game.augmentor.state_dict().items() if "vae" in name}
     started, images, stream = game.augmentor.learnable(), pixels.clone(), torch.get_rng_state()
-    game.turn(pixels)
+    game.train_augmentor(pixels)
     assert game.augmentor_steps == 4
     after = game.augmentor.learnable()
     assert all(not torch.equal(after[name], started[name]) for name in after if "network" not in name)
@@ -161,8 +171,8 @@ def test_a_turn_that_fails_leaves_the_student_in_its_mode(make_game, pixels):
     for value in game._student.parameters():
         value.data.fill_(math.nan)
     game._student.train()
-    with pytest.raises(WorkError, match="the disagreement is not a number"):
-        game.turn(pixels)
+    with pytest.raises(WorkError, match="the disagreement is NaN"):
+        game.train_augmentor(pixels)
     assert game._student.training
 
 
@@ -205,11 +215,11 @@ def by_whom(game):
 def test_a_step_goes_down_the_loss_by_hand(make_game, pixels, teacher, rules):
     """Adam's first moment after its first step is a tenth of the gradient; ℓ is 2."""
     game = warm(make_game(hard("affine", augmentor_steps=1, high=1000, **rules), teacher=teacher), clean=2.0)
-    rows = torch.randperm(len(pixels), generator=seeded(0, 0, 6))[: len(pixels) // SHARE]
+    rows = torch.randperm(len(pixels), generator=seeded(0, 0, 6))[: len(pixels) // AUGMENTOR_SHARE]
     augmentor, loss, parts = by_hand(game, pixels, rows)
     expected = torch.autograd.grad(loss, list(augmentor.parameters()))
     before = list(augmentor.parameters())
-    game.turn(pixels)
+    game.train_augmentor(pixels)
     for value, old, gradient in zip(game.augmentor.parameters(), before, expected, strict=True):
         found = 10 * game._optimizer.state[value]["exp_avg"]
         torch.testing.assert_close(found, gradient, rtol=1e-3, atol=1e-6)
@@ -225,7 +235,7 @@ def test_a_step_sees_a_quarter_of_a_batch(make_game, make_data, batch, seen):
     game = warm(make_game(hard(high=1000)))
     counts = []
     game._student.register_forward_hook(lambda module, given, answer: counts.append(len(given[0])))
-    game.turn(make_data().train.images[:batch])
+    game.train_augmentor(make_data().train.images[:batch])
     assert counts == [seen] * 3
 
 
@@ -262,8 +272,8 @@ def turned(make_game, blocks):
         measured = []
         for epoch in range(steps):
             game.begin_epoch(epoch, game.augment, 0)
-            game.turn(blocks)
-            compute_losses(game, 1.0)
+            game.train_augmentor(blocks)
+            student_steps(game, 1.0)
             measured.append(game.end_epoch(None))
         assert game.augmentor_steps == steps
         game.view(blocks)
@@ -374,16 +384,16 @@ def test_the_memory_keeps_the_latest(make_game, pixels):
     game = warm(make_game(hard(memory=2, high=1000)))
     kept = []
     for _ in range(4):
-        game.turn(pixels)
+        game.train_augmentor(pixels)
         kept.append(game.augmentor.learnable())
-        compute_losses(game, 1.5, times=4)
+        student_steps(game, 1.5, times=4)
     assert len(game._memory) == 2
     for found, expected in zip(game._memory, kept[-2:], strict=True):
         assert all(torch.equal(found[name], expected[name]) for name in expected)
     game.begin_epoch(1, replace(game.augment, memory=1), 0)
     assert len(game._memory) == 1 and torch.equal(game._memory[0]["drawn.scale"], kept[-1]["drawn.scale"])
     game.begin_epoch(2, replace(game.augment, memory=0), 0)
-    game.turn(pixels)
+    game.train_augmentor(pixels)
     assert game._memory == []
 
 
@@ -404,7 +414,7 @@ def scripted(make_game, monkeypatch):
         def step(images):
             game.augmentor_steps += 1
             game._length += 1
-            game._take(next(script))
+            game._update_running_mean(next(script))
 
         monkeypatch.setattr(game, "_augmentor_step", step)
         return game
@@ -415,8 +425,8 @@ def scripted(make_game, monkeypatch):
 def play(game, steps, student, clean=1.0):
     """So many steps as the student takes them; `student` gives the disagreement of each, counted from 1."""
     for step in range(1, steps + 1):
-        game.turn(IMAGES)
-        compute_losses(game, student(step), clean)
+        game.train_augmentor(IMAGES)
+        student_steps(game, student(step), clean)
     return [(entry["phase"], entry["student_steps"], entry["augmentor_steps"]) for entry in game.phases]
 
 
@@ -428,22 +438,22 @@ def test_the_warm_up_sets_the_scale(scripted):
     """ℓ is the running mean of the clean loss, and so of the warm-up's end; no augmentor has a turn before."""
     game, losses, expected = scripted(forever(1.0), warmup=7), [8.0, 1.0, 3.0, 2.0, 0.5, 4.0, 1.0], None
     for step, loss in enumerate(losses, 1):
-        game.turn(IMAGES)
+        game.train_augmentor(IMAGES)
         assert game.augmentor_steps == 0 and game.phases == []
-        expected = loss if expected is None else KEEP * expected + (1 - KEEP) * loss
-        compute_losses(game, 5.0, loss)
+        expected = loss if expected is None else DECAY * expected + (1 - DECAY) * loss
+        student_steps(game, 5.0, loss)
         assert math.isnan(game.state_dict()["scale"]) == (step < 7)
     assert game.state_dict()["scale"] == pytest.approx(expected)
     assert play(game, 1, lambda step: 5.0)[0] == ("student", 7, 0)
     assert game.augmentor_steps > 0
-    compute_losses(game, 5.0, 100.0, times=20)
+    student_steps(game, 5.0, 100.0, times=20)
     assert game.state_dict()["scale"] == pytest.approx(expected), "it stays"
 
 
 def test_a_student_that_starts_as_its_teacher_has_a_scale_all_the_same(scripted):
     game = scripted(forever(1.0), warmup=3)
-    compute_losses(game, 0.0, 0.0, times=3)
-    assert game.state_dict()["scale"] == LEAST_SCALE
+    student_steps(game, 0.0, 0.0, times=3)
+    assert game.state_dict()["scale"] == MIN_SCALE
 
 
 @pytest.mark.parametrize("steps", [1, 8, 30])
@@ -470,24 +480,24 @@ def test_an_augmentor_has_a_step_at_least(scripted):
 
 
 @pytest.mark.parametrize("high_for", [5, 15, 23, 31])
-def test_a_students_phase_ends_at_a_look(scripted, high_for):
-    """2 for a while, then 0: below 1 from the seventh 0 on, and the next step whose number `LOOK` divides sees it.
+def test_a_students_phase_ends_at_a_read(scripted, high_for):
+    """2 for a while, then 0: below 1 from the seventh 0 on, which the next multiple of `READ_EVERY` steps notices.
 
     The first of them that is late enough: a quarter of the longest phase, 20 steps, has to be over.
     """
     game = scripted(forever(100.0), student_steps=80)
     below = 10 + high_for + 7
     ended = play(game, 89, lambda step: 2.0 if step <= 10 + high_for else 0.0)
-    assert LOOK == 10
-    assert ended[2] == ("student", max(30, LOOK * math.ceil(below / LOOK)), 1)
+    assert READ_EVERY == 10
+    assert ended[2] == ("student", max(30, READ_EVERY * math.ceil(below / READ_EVERY)), 1)
 
 
 def test_between_looks_nobody_waits_for_the_device(scripted, monkeypatch):
     """With a look at each step, the phase ends at the very step: so it is the looks that hold it up."""
-    monkeypatch.setattr(trainables.hard.game, "LOOK", 1)
+    monkeypatch.setattr(trainables.hard.game, "READ_EVERY", 1)
     game = scripted(forever(100.0), student_steps=80)
     assert play(game, 60, lambda step: 2.0 if step <= 33 else 0.0)[2] == ("student", 40, 1)
-    monkeypatch.setattr(trainables.hard.game, "LOOK", 7)
+    monkeypatch.setattr(trainables.hard.game, "READ_EVERY", 7)
     game = scripted(forever(100.0), student_steps=80)
     assert play(game, 60, lambda step: 2.0 if step <= 33 else 0.0)[2] == ("student", 42, 1)
 
@@ -545,38 +555,38 @@ def test_each_phase_has_a_running_mean_of_its_own(scripted):
 @pytest.mark.parametrize(
     ("value", "what"),
     [
-        (math.nan, "is not a number"),
-        (math.inf, "exploded to inf"),
-        (1.5 * EXPLODED, "exploded to 1.5e+04"),
+        (math.nan, "is NaN"),
+        (math.inf, "diverged to inf"),
+        (1.5 * DIVERGED, "diverged to 1.5e+04"),
     ],
 )
 def test_a_disagreement_that_nobody_learns_from_stops_the_training(make_game, value, what):
     game = make_game(hard(warmup=100, lr=0.1))
     game.begin_epoch(7, game.augment, 0)
-    compute_losses(game, 1.0, times=LOOK - 1)
+    student_steps(game, 1.0, times=READ_EVERY - 1)
     with pytest.raises(WorkError) as error:
-        compute_losses(game, value)
+        student_steps(game, value)
     assert str(error.value).startswith("hard_affine(") and len(str(error.value).splitlines()) == 1
     assert f": the disagreement {what} in epoch 7; " in str(error.value)
-    assert str(error.value).endswith("a smaller lr or lambda_s, or a larger lambda_t, may help")
+    assert str(error.value).endswith("; try a smaller lr or lambda_s, or a larger lambda_t")
 
 
 def test_what_explodes_is_measured_by_the_scale(scripted):
     scale = 100.0
-    game = scripted(iter([0.9 * EXPLODED * scale]))
-    compute_losses(game, scale, scale, times=10)
-    game.turn(IMAGES)
+    game = scripted(iter([0.9 * DIVERGED * scale]))
+    student_steps(game, scale, scale, times=10)
+    game.train_augmentor(IMAGES)
     assert game.augmentor_steps == 1
-    game = scripted(iter([1.1 * EXPLODED * scale]))
-    compute_losses(game, scale, scale, times=10)
-    with pytest.raises(WorkError, match="exploded"):
-        game.turn(IMAGES)
+    game = scripted(iter([1.1 * DIVERGED * scale]))
+    student_steps(game, scale, scale, times=10)
+    with pytest.raises(WorkError, match="diverged"):
+        game.train_augmentor(IMAGES)
 
 
 def test_a_student_that_explodes_says_so_at_the_epochs_end_at_the_latest(make_game):
     game = make_game(hard(warmup=100))
-    compute_losses(game, math.nan)
-    with pytest.raises(WorkError, match="the disagreement is not a number in epoch 0"):
+    student_steps(game, math.nan)
+    with pytest.raises(WorkError, match="the disagreement is NaN in epoch 0"):
         game.end_epoch(None)
 
 
@@ -755,8 +765,8 @@ def test_a_games_state_names_its_vae(make_task):
 
 
 def test_a_state_that_names_no_game_is_refused():
-    with pytest.raises(RequestError, match=r"^a game's state names a hard augmentation, got 'cutmix'$"):
-        played({"augment": {"kind": "cutmix"}}, {})
+    with pytest.raises(RequestError, match=r"^the state of a game must name a hard augmentation, got 'cutmix'$"):
+        augmentation_of({"augment": {"kind": "cutmix"}}, {})
 
 
 # ---- a population ----------------------------------------------------------------------------------
@@ -877,7 +887,7 @@ def test_a_finished_game_is_replayed_from_its_file_without_teacher_or_student(ma
     task = make_task("student", epochs=3, weights=weights_for(plays.augment))
     learner = task.learner(plays, seed=0)
     train(learner, 3)
-    phases = replayable(learner.agent.history, learner.game.state_dict(), task.weights)
+    phases = replayable_phases(learner.agent.history, learner.game.state_dict(), task.weights)
     path = schedule_of(phases).save(tmp_path / "policy.json")
     view = Schedule.load(path).second_view(2, seed=8)(pixels)
     learned = replace(plays.augment, learned=Learned.of(learner.game.augmentor.learnable()))
@@ -890,7 +900,7 @@ def test_a_student_trains_on_a_replay_without_a_game(make_task, tmp_path):
     task = make_task("student", epochs=3)
     learner = task.learner(genome(), seed=0)
     train(learner, 3)
-    phases = replayable(learner.agent.history, learner.game.state_dict(), {})
+    phases = replayable_phases(learner.agent.history, learner.game.state_dict(), {})
     loaded = Schedule.load(schedule_of(phases).save(tmp_path / "policy.json"))
     other = task.learner(loaded, seed=0)
     measured = train(other, 3)
@@ -902,7 +912,7 @@ def test_a_student_trains_on_a_replay_without_a_game(make_task, tmp_path):
 
 def test_what_played_no_game_is_replayed_as_it_is():
     phases = (Phase(2, Genome()), Phase(3, Genome(Policy((Entry("Invert", 3, 0),)), augmentation("cutmix"))))
-    assert replayable(phases, None, {}) == phases
+    assert replayable_phases(phases, None, {}) == phases
 
 
 def test_a_lineage_that_played_two_games_is_replayable(make_task):
@@ -910,6 +920,6 @@ def test_a_lineage_that_played_two_games_is_replayable(make_task):
     train(learner, 2)
     learner.set_genome(genome("mix"))
     train(learner, 2)
-    phases = replayable(learner.agent.history, learner.game.state_dict(), {})
+    phases = replayable_phases(learner.agent.history, learner.game.state_dict(), {})
     assert [phase.genome.augment.kind for phase in phases][:: len(phases) - 1] == ["hard_affine", "hard_mix"]
     assert not any(phase.genome.augment.learns for phase in phases)

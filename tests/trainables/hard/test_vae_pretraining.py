@@ -1,4 +1,4 @@
-"""The VAE behind `hard_vae`: it learns its images, the same from the same, and is trained once for each set of them."""
+"""The VAE of `hard_vae`: it reconstructs its images, is deterministic, and is trained once for each set of images."""
 
 import math
 from dataclasses import replace
@@ -129,7 +129,7 @@ def test_a_loss_that_is_not_finite(images, monkeypatch):
     monkeypatch.setattr(
         trainables.hard.vae_pretraining, "_loss", lambda vae, *rest: sum(v.sum() for v in vae.parameters()) * math.nan
     )
-    with pytest.raises(WorkError, match=r"^the VAE's loss is nan after 6 steps$"):
+    with pytest.raises(WorkError, match=r"^the VAE's loss is not finite after 6 steps, got nan$"):
         train_vae(images, SMALL, channels=1)
 
 
@@ -189,7 +189,7 @@ def test_other_images_or_settings_have_another_file(images):
 
 def test_a_cached_file_that_is_damaged_is_refused(images, tmp_path):
     (tmp_path / vae_file(SMALL, images)).write_bytes(b"nonsense")
-    with pytest.raises(RequestError, match="holds no plain weights"):
+    with pytest.raises(RequestError, match="must contain plain weights"):
         with_vae(SMALL, images, channels=1, cache=tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""What layers give, which are compared by default, and their outputs in a forward."""
+"""Layer outputs: their shapes, the layers compared by default, and their recording."""
 
 import copy
 import gc
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from spaces.core.errors import RequestError
-from trainables.losses.feature.hooks import Features, check_layers, stages, trace
+from trainables.losses.feature.hooks import FeatureRecorder, check_layers, stages, trace
 from trainables.models import MODELS, build_model
 
 RESNET = ("layer1", "layer2", "layer3")
@@ -233,9 +233,9 @@ def test_checked_layers_come_in_their_own_order():
     [
         ("layer9", "the student's network has no layer 'layer9'; did you mean 'layer"),
         ("layer2.0.conv9", "did you mean 'layer2.0.conv"),
-        ("", "the student's network has no layer ''; there are conv1, bn1, layer1.0.conv1, "),
-        ("zzzzz", "the student's network has no layer 'zzzzz'; there are conv1, bn1, "),
-        ("idle", "the student's layer 'idle' gives no single tensor with the batch in front; there are conv1, "),
+        ("", "the student's network has no layer ''; known: conv1, bn1, layer1.0.conv1, "),
+        ("zzzzz", "the student's network has no layer 'zzzzz'; known: conv1, bn1, "),
+        ("idle", "the student's layer 'idle' must return a single tensor with the batch in front; known: conv1, "),
     ],
 )
 def test_layers_that_there_are_not(name, message):
@@ -250,7 +250,7 @@ def test_layers_that_there_are_not(name, message):
 
 def test_recorded_features_are_what_the_layers_gave():
     model, images = build().eval(), draw()
-    features = Features(model, ["layer1", "fc"])
+    features = FeatureRecorder(model, ["layer1", "fc"])
     with features.recording() as kept:
         assert kept == {}
         logits = model(images)
@@ -263,7 +263,7 @@ def test_recorded_features_are_what_the_layers_gave():
 
 def test_gradients_flow_through_what_was_recorded():
     model, images = build(), draw(count=4)
-    with Features(model, ["layer2"]).recording() as kept:
+    with FeatureRecorder(model, ["layer2"]).recording() as kept:
         model(images)
     (kept["layer2"] ** 2).mean().backward()
     assert model.conv1.weight.grad.abs().sum() > 0 and model.fc.weight.grad is None
@@ -271,7 +271,7 @@ def test_gradients_flow_through_what_was_recorded():
 
 def test_the_last_forward_of_a_recording_counts_and_recordings_are_apart():
     model = build().eval()
-    features = Features(model, ["fc"])
+    features = FeatureRecorder(model, ["fc"])
     with features.recording() as outer:
         model(draw())
         with features.recording() as inner:
@@ -284,7 +284,7 @@ def test_the_last_forward_of_a_recording_counts_and_recordings_are_apart():
 def test_of_a_normalization_before_an_activation_in_place_the_activation_is_kept():
     model = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.ReLU(inplace=True), nn.Linear(4, 5))
     images = torch.randn(3, 6, generator=torch.Generator().manual_seed(0))
-    with Features(model, ["1"]).recording() as kept:
+    with FeatureRecorder(model, ["1"]).recording() as kept:
         model(images)
     assert torch.equal(kept["1"], F.relu(model[1](model[0](images))))
     kept["1"].sum().backward()
@@ -293,7 +293,7 @@ def test_of_a_normalization_before_an_activation_in_place_the_activation_is_kept
 
 def test_nothing_is_kept_and_no_hook_stays():
     model = build()
-    features = Features(model, ["layer1", "layer3"])
+    features = FeatureRecorder(model, ["layer1", "layer3"])
     with features.recording() as kept:
         model(draw())
     graph = weakref.ref(kept["layer3"])
@@ -309,7 +309,7 @@ def test_nothing_is_kept_and_no_hook_stays():
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])
 def test_networks_and_features_can_be_copied(copied):
     model = build().eval()
-    features = Features(model, ["layer3"])
+    features = FeatureRecorder(model, ["layer3"])
     with features.recording():
         model(draw())
     again_model, again = copied((model, features))
@@ -320,4 +320,4 @@ def test_networks_and_features_can_be_copied(copied):
 
 def test_features_of_a_layer_that_is_not_there():
     with pytest.raises(AttributeError):
-        Features(build(), ["layer9"])
+        FeatureRecorder(build(), ["layer9"])

@@ -1,4 +1,4 @@
-"""What holds for every distillation loss: how it is named, what it refuses, and one step between any two networks."""
+"""The contract of every distillation loss: options, refused requests, and one step between any two networks."""
 
 import json
 import pickle
@@ -11,7 +11,18 @@ import torch
 from torch import nn
 
 from spaces import RequestError
-from trainables.losses import LOSSES, Criterion, DistillBatch, FeatureLoss, Loss, Pair, Term, described, terms
+from trainables.losses import (
+    LOSSES,
+    Criterion,
+    DistillBatch,
+    FeatureLoss,
+    Loss,
+    NetworkPair,
+    WeightedLoss,
+    describe_losses,
+    parse_losses,
+    upgrade_losses,
+)
 
 IMAGES, CLASSES, BATCH = 40, 4, 6
 NARROW, WIDE = 5, 8
@@ -27,7 +38,7 @@ def shape(form, width):
 
 def between(student, teacher, form="maps"):
     """Two networks, of one layer each."""
-    return Pair(
+    return NetworkPair(
         classes=CLASSES,
         images=IMAGES,
         student={"last": shape(form, student)},
@@ -56,7 +67,7 @@ def batch(pair, size=BATCH, dtype=torch.float32):
 
 
 def made(name, **options):
-    (term,) = terms({name: {**SMALL.get(name, {}), **options}})
+    (term,) = parse_losses({name: {**SMALL.get(name, {}), **options}})
     return term.loss
 
 
@@ -88,9 +99,9 @@ def check_step(loss, pair, seen):
     learning = gradients(ours(seen))
     assert 0 < learning < float("inf")
     assert gradients([seen.teacher, *seen.teacher_features.values()]) == 0
-    if "own" in parts:
+    if "auxiliary_loss" in parts:
         assert gradients(criterion.parameters()) == 0, "what the student minimizes moves no peer"
-        parts["own"].backward()
+        parts["auxiliary_loss"].backward()
         assert gradients(ours(seen)) == learning and gradients(criterion.parameters()) > 0
     elif isinstance(loss, FeatureLoss) and loss.projection != "none":
         assert all(float(parameter.grad.abs().sum()) > 0 for parameter in criterion.projections.parameters())
@@ -190,7 +201,7 @@ def test_a_report_says_nothing_twice_of_a_batch(name):
 
 def test_several_layers_add_up_and_report_by_name():
     two = {"low": (NARROW, 6, 6), "last": (NARROW, 4, 4)}
-    pair = Pair(CLASSES, IMAGES, two, {"a": (WIDE, 6, 6), "b": (WIDE, 4, 4)}, CLASSES)
+    pair = NetworkPair(CLASSES, IMAGES, two, {"a": (WIDE, 6, 6), "b": (WIDE, 4, 4)}, CLASSES)
     seen = batch(pair)
     loss = made("hint", projection="inverted", student=["low", "last"], teacher=["a", "b"])
     criterion = built(loss, pair)
@@ -210,19 +221,19 @@ def test_several_layers_add_up_and_report_by_name():
 @pytest.mark.parametrize("name", sorted({*LOSSES} - {"spectral"}))
 def test_a_teacher_is_needed(name):
     with pytest.raises(RequestError, match=f"{name} needs a teacher; .*spectral"):
-        made(name).build(Pair(CLASSES, IMAGES, {"last": (NARROW, 4, 4)}))
+        made(name).build(NetworkPair(CLASSES, IMAGES, {"last": (NARROW, 4, 4)}))
 
 
 def test_spectral_needs_none():
-    pair = Pair(CLASSES, IMAGES, {"last": (NARROW, 4, 4)})
+    pair = NetworkPair(CLASSES, IMAGES, {"last": (NARROW, 4, 4)})
     assert made("spectral").build(pair)(batch(pair))["loss"].isfinite()
     assert "teacher" not in LOSSES["spectral"].needs
 
 
 @pytest.mark.parametrize("name", ["kd", "dkd", "dist", "mutual"])
 def test_logits_are_compared_over_the_same_classes(name):
-    pair = Pair(CLASSES, IMAGES, {}, {}, teacher_classes=7)
-    with pytest.raises(RequestError, match=f"{name} compares logits over the 4 classes.*teacher of 7"):
+    pair = NetworkPair(CLASSES, IMAGES, {}, {}, teacher_classes=7)
+    with pytest.raises(RequestError, match=f"{name} compares logits, so the teacher must have 4 classes, got 7"):
         made(name).build(pair)
     assert "classes" in LOSSES[name].needs
 
@@ -230,7 +241,7 @@ def test_logits_are_compared_over_the_same_classes(name):
 def fine(name):
     """Each on a teacher of another task."""
     pair = between(NARROW, WIDE)
-    return Pair(CLASSES, IMAGES, pair.student, pair.teacher, teacher_classes=7)
+    return NetworkPair(CLASSES, IMAGES, pair.student, pair.teacher, teacher_classes=7)
 
 
 @pytest.mark.parametrize("name", FEATURES)
@@ -245,29 +256,33 @@ def refused(rule, loss, pair):
 
 def test_layers_that_do_not_fit():
     pair = between(NARROW, WIDE)
-    refused("hint compares layers of one width, got .5 of.*last.*8 of.*end.*projection: student", made("hint"), pair)
-    refused("attention compares maps of more than one", made("attention"), between(NARROW, WIDE, "vectors"))
+    refused(
+        "layers compared by hint must have the same width, got .5 in.*last, 8 in.*end.*projection: student",
+        made("hint"),
+        pair,
+    )
+    refused("attention must compare maps of more than one", made("attention"), between(NARROW, WIDE, "vectors"))
     refused("unknown layer 'lost'; did you mean 'last'", made("pkt", student="lost"), pair)
-    refused("pairs each layer.*2 and 1", made("pkt", student=["last", "first"]), pair)
-    refused("k lies below the 5 channels", made("spectral", k=5), pair)
-    tokens = Pair(CLASSES, IMAGES, {"last": (7, NARROW)}, {"end": (WIDE, 4, 4)}, CLASSES)
+    refused("must name as many layers.*2 and 1", made("pkt", student=["last", "first"]), pair)
+    refused("k of spectral must be below 5, the channels", made("spectral", k=5), pair)
+    tokens = NetworkPair(CLASSES, IMAGES, {"last": (7, NARROW)}, {"end": (WIDE, 4, 4)}, CLASSES)
     refused("square map.*7 tokens.*pool: true", made("similarity"), tokens)
     assert made("similarity", pool=True).build(tokens)(batch(tokens))["loss"].isfinite()
     refused(
-        "maps .C, H, W., tokens",
+        "must give maps .C, H, W., tokens",
         made("pkt", student="odd"),
-        Pair(CLASSES, IMAGES, {"odd": (1,) * 4}, {"end": (WIDE,)}, 4),
+        NetworkPair(CLASSES, IMAGES, {"odd": (1,) * 4}, {"end": (WIDE,)}, 4),
     )
 
 
 def test_spectral_refuses_a_small_batch():
     pair = between(NARROW, WIDE)
-    with pytest.raises(RequestError, match="k = 4 needs larger batches, got 4"):
+    with pytest.raises(RequestError, match="more than k = 4 images for the loss spectral, got 4"):
         made("spectral", k=4).build(pair)(batch(pair, size=4))
 
 
 def test_crd_refuses_a_single_class():
-    pair = Pair(CLASSES, 2, {"last": (NARROW,)}, {"end": (WIDE,)}, CLASSES)
+    pair = NetworkPair(CLASSES, 2, {"last": (NARROW,)}, {"end": (WIDE,)}, CLASSES)
     seen = DistillBatch(
         torch.zeros(2, 1),
         torch.zeros(2, dtype=torch.long),
@@ -277,7 +292,7 @@ def test_crd_refuses_a_single_class():
         student_features={"last": torch.ones(2, NARROW)},
         teacher_features={"end": torch.ones(2, WIDE)},
     )
-    with pytest.raises(RequestError, match="two classes"):
+    with pytest.raises(RequestError, match="at least 2 classes"):
         made("crd").build(pair)(seen)
 
 
@@ -285,28 +300,28 @@ def test_attention_takes_all_stages_with_positions_from_the_end():
     student = {"stem": (2, 8, 8), "low": (2, 8, 8), "last": (2, 4, 4)}
     teacher = {"low": (3, 8, 8), "last": (3, 4, 4), "pool": (3, 1, 1)}
     loss = made("attention")
-    assert loss.layers(Pair(4, 9, student, teacher, 4)) == (("low", "last"), ("low", "last"))
-    assert made("hint").layers(Pair(4, 9, student, teacher, 4)) == (("last",), ("pool",))
+    assert loss.layers(NetworkPair(4, 9, student, teacher, 4)) == (("low", "last"), ("low", "last"))
+    assert made("hint").layers(NetworkPair(4, 9, student, teacher, 4)) == (("last",), ("pool",))
 
 
 # Names.
 
 
 def test_a_name_is_a_loss_of_weight_one():
-    (term,) = terms("kd")
-    assert term == Term(1.0, LOSSES["kd"]()) and described((term,)) == "kd"
+    (term,) = parse_losses("kd")
+    assert term == WeightedLoss(1.0, LOSSES["kd"]()) and describe_losses((term,)) == "kd"
 
 
 def test_weights_and_options():
-    chosen = terms({"hint": {"weight": 50, "projection": "inverted"}, "kd": 1})
-    assert described(chosen) == {"kd": 1.0, "hint": {"weight": 50.0, "projection": "inverted"}}
+    chosen = parse_losses({"hint": {"weight": 50, "projection": "inverted"}, "kd": 1})
+    assert describe_losses(chosen) == {"kd": 1.0, "hint": {"weight": 50.0, "projection": "inverted"}}
 
 
 def test_equal_choices_are_described_alike():
-    first = {"kd": 1, "pkt": {"weight": 2, "student": "a"}, "relational": {"distance": 25, "angle": 1}}
-    second = {"relational": {"angle": 1.0}, "pkt": {"student": ["a"], "weight": 2.0}, "kd": {"weight": True + 0.0}}
-    assert terms(first) == terms(second)
-    assert json.dumps(described(terms(first))) == json.dumps(described(terms(second)))
+    first = {"kd": 1, "pkt": {"weight": 2, "student": "a"}, "rkd": {"distance": 25, "angle": 1}}
+    second = {"rkd": {"angle": 1.0}, "pkt": {"student": ["a"], "weight": 2.0}, "kd": {"weight": True + 0.0}}
+    assert parse_losses(first) == parse_losses(second)
+    assert json.dumps(describe_losses(parse_losses(first))) == json.dumps(describe_losses(parse_losses(second)))
 
 
 @pytest.mark.parametrize(
@@ -314,20 +329,24 @@ def test_equal_choices_are_described_alike():
     ["kd", "spectral", {"kd": 2}, {"crd": {"negatives": 5, "pool": False, "normalization": "l2"}, "kd": 0.1}],
 )
 def test_what_is_described_can_be_named(choice):
-    once = terms(choice)
-    assert terms(json.loads(json.dumps(described(once)))) == once
+    once = parse_losses(choice)
+    assert parse_losses(json.loads(json.dumps(describe_losses(once)))) == once
 
 
 @pytest.mark.parametrize(
     ("choice", "rule"),
     [
         ("kdd", "unknown loss 'kdd'; did you mean 'kd'"),
+        ("relational", "the loss 'relational' must be named 'rkd'"),
+        ({"relational": {"angle": 1}}, "must be named 'rkd'"),
+        ({"hint": {"normalisation": "l2"}}, "the option 'normalisation' of hint must be named 'normalization'"),
+        ({"kd": {"normalisation": "l2"}}, "unknown option of kd 'normalisation'"),
         ({"hnit": 1}, "unknown loss 'hnit'; did you mean 'hint'"),
-        ({}, "a loss is a name"),
-        (None, "a loss is a name"),
-        (["kd"], "a loss is a name"),
-        ({1: 1}, "a loss is a name"),
-        ({"kd": 0}, "weight of kd is a finite number above 0, got 0"),
+        ({}, "loss must be a name"),
+        (None, "loss must be a name"),
+        (["kd"], "loss must be a name"),
+        ({1: 1}, "loss must be a name"),
+        ({"kd": 0}, "weight of kd must be a finite number > 0, got 0"),
         ({"kd": -1}, "weight of kd"),
         ({"kd": True}, "weight of kd"),
         ({"kd": "1"}, "weight of kd"),
@@ -336,33 +355,33 @@ def test_what_is_described_can_be_named(choice):
         ({"kd": float("inf")}, "weight of kd"),
         ({"kd": 10**400}, "weight of kd"),
         ({"kd": {"weight": 0}}, "weight of kd"),
-        ({"kd": {1: 2}}, "option of kd has a name"),
+        ({"kd": {1: 2}}, "option name of kd must be a string"),
         ({"hint": {"projecton": "none"}}, "unknown option of hint 'projecton'; did you mean 'projection'"),
         ({"hint": {"wieght": 2}}, "unknown option of hint 'wieght'; did you mean 'weight'"),
         ({"hint": {"projection": "invert"}}, "unknown projection of hint 'invert'; did you mean 'inverted'"),
         ({"hint": {"projection": ["none"]}}, "unknown projection of hint"),
         ({"hint": {"normalization": "batches"}}, "unknown normalization of hint"),
-        ({"hint": {"pool": 1}}, "hint's pool is true or false"),
-        ({"hint": {"student": 3}}, "hint's student is a layer's name"),
-        ({"hint": {"student": [""]}}, "hint's student is a layer's name"),
-        ({"hint": {"teacher": ["a", "a"]}}, "every layer once"),
-        ({"attention": {"pool": True}}, "attention compares maps"),
-        ({"dkd": {"alpha": -1}}, "dkd's alpha must be 0 or more"),
-        ({"dkd": {"beta": True}}, "dkd's beta must be a finite number"),
-        ({"dist": {"gamma": "1"}}, "dist's gamma must be a finite number"),
-        ({"relational": {"angle": -1}}, "relational's angle must be 0 or more"),
-        ({"crd": {"temperature": 0}}, "crd's temperature must be above 0"),
-        ({"crd": {"momentum": 1}}, "crd's momentum must be in"),
-        ({"crd": {"negatives": 0}}, "crd's negatives is a whole number"),
-        ({"crd": {"width": 2.5}}, "crd's width is a whole number"),
-        ({"spectral": {"k": True}}, "spectral's k is a whole number"),
+        ({"hint": {"pool": 1}}, "pool of hint must be true or false"),
+        ({"hint": {"student": 3}}, "student of hint must be a layer name"),
+        ({"hint": {"student": [""]}}, "student of hint must be a layer name"),
+        ({"hint": {"teacher": ["a", "a"]}}, "teacher of hint must name each layer once"),
+        ({"attention": {"pool": True}}, "pool of attention must be false"),
+        ({"dkd": {"alpha": -1}}, "alpha of dkd must be >= 0"),
+        ({"dkd": {"beta": True}}, "beta of dkd must be a finite number"),
+        ({"dist": {"gamma": "1"}}, "gamma of dist must be a finite number"),
+        ({"rkd": {"angle": -1}}, "angle of rkd must be >= 0"),
+        ({"crd": {"temperature": 0}}, "temperature of crd must be > 0"),
+        ({"crd": {"momentum": 1}}, "momentum of crd must be in"),
+        ({"crd": {"negatives": 0}}, "negatives of crd must be an integer >= 1"),
+        ({"crd": {"width": 2.5}}, "width of crd must be an integer >= 1"),
+        ({"spectral": {"k": True}}, "k of spectral must be an integer >= 1"),
         ({"nowhere.to.find": 1}, "names the module"),
         ({"math.pi.": 1}, "factory's name"),
     ],
 )
 def test_refusals(choice, rule):
     with pytest.raises(RequestError, match=rule):
-        terms(choice)
+        parse_losses(choice)
 
 
 # A loss of one's own.
@@ -392,19 +411,35 @@ def own(monkeypatch):
     return "torch:own_loss"
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("relational", "rkd"),
+        ("kd", "kd"),
+        ({"relational": 2, "kd": 1}, {"rkd": 2, "kd": 1}),
+        (
+            {"relational": {"weight": 2, "normalisation": "l2"}, "torch:own_loss": {"power": 3}},
+            {"rkd": {"weight": 2, "normalization": "l2"}, "torch:own_loss": {"power": 3}},
+        ),
+    ],
+)
+def test_old_spellings_of_policy_files_are_upgraded(old, new):
+    assert upgrade_losses(old) == new
+
+
 def test_own_loss(own):
-    chosen = terms({own: {"weight": 3, "power": 4}, "kd": 1})
+    chosen = parse_losses({own: {"weight": 3, "power": 4}, "kd": 1})
     assert [term.name for term in chosen] == ["kd", own] and chosen[1].loss == OwnLoss(power=4)
-    assert described(chosen) == {"kd": 1.0, own: {"weight": 3.0, "power": 4}}
-    assert terms(described(chosen)) == chosen
-    assert described(terms(own)) == own
+    assert describe_losses(chosen) == {"kd": 1.0, own: {"weight": 3.0, "power": 4}}
+    assert parse_losses(describe_losses(chosen)) == chosen
+    assert describe_losses(parse_losses(own)) == own
 
 
 def test_own_loss_refusals(own):
     for choice, rule in (
         ({own: {"strength": 1}}, "factory torch:own_loss raised TypeError"),
-        ({own: {"power": [1]}}, "power is a plain value"),
-        ("torch.no_loss", "gives a trainables.losses.Loss, got 'dict'"),
+        ({own: {"power": [1]}}, "option power of torch:own_loss must be a string, a number"),
+        ("torch.no_loss", "must return a trainables.losses.Loss, got 'dict'"),
     ):
         with pytest.raises(RequestError, match=rule):
-            terms(choice)
+            parse_losses(choice)

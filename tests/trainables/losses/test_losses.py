@@ -1,4 +1,4 @@
-"""The distillation losses against closed forms, and against torchdistill's own numbers."""
+"""The distillation losses against closed forms and against torchdistill."""
 
 import numpy as np
 import pytest
@@ -11,24 +11,24 @@ from torch.nn.functional import cross_entropy, normalize
 from torchdistill.losses import mid_level
 
 from trainables.losses import (
+    CRD,
+    DIST,
+    DKD,
+    KD,
+    PKT,
     RKD,
     Attention,
-    Crd,
-    Dist,
     DistillBatch,
-    Dkd,
     Hint,
-    Kd,
     Mutual,
-    Pair,
-    Pkt,
+    NetworkPair,
     Similarity,
     Spectral,
     as_map,
     kd_loss,
     pooled,
 )
-from trainables.losses.feature.crd import others
+from trainables.losses.feature.crd import draw_negatives
 
 shapes = st.tuples(st.integers(1, 6), st.integers(2, 12))
 temperatures = st.floats(0.5, 30)
@@ -143,7 +143,7 @@ def test_confident_answers_stay_finite():
 
 # What the other losses share.
 
-PAIR = Pair(10, 40, {"low": (6, 8, 8), "last": (6, 4, 4)}, {"low": (9, 8, 8), "last": (9, 4, 4)}, 10)
+PAIR = NetworkPair(10, 40, {"low": (6, 8, 8), "last": (6, 4, 4)}, {"low": (9, 8, 8), "last": (9, 4, 4)}, 10)
 
 
 def normal(*shape, seed=0):
@@ -189,9 +189,9 @@ def test_kd_is_torchdistills_times_the_squared_temperature():
     """It scales by T² only where the labels' cross-entropy is weighed in."""
     batch = seen()
     expected = theirs(mid_level.KDLoss(**PATHS, temperature=4.0, alpha=0.0), batch.student, batch.teacher)
-    assert judged(Kd(), batch) == pytest.approx(16 * expected, rel=1e-5)
+    assert judged(KD(), batch) == pytest.approx(16 * expected, rel=1e-5)
     with_labels = mid_level.KDLoss(**PATHS, temperature=4.0, alpha=1e-6, beta=1.0)
-    assert judged(Kd(), batch) == pytest.approx(
+    assert judged(KD(), batch) == pytest.approx(
         theirs(with_labels, batch.student, batch.teacher, batch.labels), rel=1e-4
     )
 
@@ -203,7 +203,7 @@ def test_dkd_parts_make_up_kd(shape, temperature, seed):
     student, teacher = logits((1, shape[1]), seed)
     label = torch.tensor([seed % shape[1]])
     batch = DistillBatch(torch.zeros(1), label, label, temperature, student, teacher)
-    parts = Dkd(alpha=2, beta=3).build(Pair(shape[1], 1, {}, {}, shape[1]))(batch)
+    parts = DKD(alpha=2, beta=3).build(NetworkPair(shape[1], 1, {}, {}, shape[1]))(batch)
     target, rest = float(parts["target"]), float(parts["others"])
     missed = 1 - softmax(teacher.double().numpy() / temperature, axis=1)[0, int(label)]
     expected = closed_form(student, teacher, temperature)
@@ -215,7 +215,7 @@ def test_dkd_by_hand():
     """Teacher (½, ¼, ¼), student (½, ⅓ · ½, ⅔ · ½) with the label first: TCKD = 0, NCKD = ½ ln (9/8)."""
     student, teacher = torch.tensor([[3.0, 1, 2]]).log(), torch.tensor([[2.0, 1, 1]]).log()
     batch = DistillBatch(torch.zeros(1), torch.tensor([0]), torch.tensor([0]), 1.0, student, teacher)
-    parts = Dkd().build(Pair(3, 1, {}, {}, 3))(batch)
+    parts = DKD().build(NetworkPair(3, 1, {}, {}, 3))(batch)
     assert float(parts["target"]) == pytest.approx(0, abs=1e-6)
     assert float(parts["loss"]) == pytest.approx(8 * 0.5 * np.log(9 / 8), rel=1e-4)
 
@@ -224,39 +224,40 @@ def test_dkd_by_hand():
 def test_dist_is_torchdistills(temperature):
     batch = seen(temperature=temperature)
     expected = theirs(mid_level.DISTLoss(**PATHS, beta=2.0, gamma=3.0, tau=temperature), batch.student, batch.teacher)
-    assert judged(Dist(beta=2, gamma=3), batch) == pytest.approx(expected, rel=1e-5)
+    assert judged(DIST(beta=2, gamma=3), batch) == pytest.approx(expected, rel=1e-5)
 
 
 def test_dist_by_hand():
     """Probabilities that are one linear function of the others correlate fully; the reverse order not at all so."""
     teacher = torch.tensor([[0.6, 0.3, 0.1], [0.1, 0.2, 0.7]])
     assert (
-        judged(Dist(), seen((teacher / 2 + 1 / 6).log(), teacher.log(), temperature=1.0), Pair(3, 1, {}, {}, 3)) < 1e-6
+        judged(DIST(), seen((teacher / 2 + 1 / 6).log(), teacher.log(), temperature=1.0), NetworkPair(3, 1, {}, {}, 3))
+        < 1e-6
     )
     batch = seen(teacher.flip(0).log(), teacher.log(), temperature=1.0)
-    parts = Dist().build(Pair(3, 1, {}, {}, 3))(batch)
+    parts = DIST().build(NetworkPair(3, 1, {}, {}, 3))(batch)
     assert parts["intra"].item() == pytest.approx(2, rel=1e-5)
     assert parts["inter"].item() == pytest.approx(1 - np.corrcoef(*teacher.numpy())[0, 1], rel=1e-5)
 
 
 def test_dist_of_constant_answers_has_no_gradient_but_finite_ones():
     student = torch.zeros(8, 10, requires_grad=True)
-    Dist().build(PAIR)(seen(student))["loss"].backward()
+    DIST().build(PAIR)(seen(student))["loss"].backward()
     assert student.grad.isfinite().all()
 
 
 def test_mutual():
     peer = nn.Sequential(nn.Flatten(), nn.Linear(48, 10))
-    criterion = Mutual().build(Pair(10, 40, {}, {}, 10, lambda: peer))
+    criterion = Mutual().build(NetworkPair(10, 40, {}, {}, 10, lambda: peer))
     batch = seen(normal(8, 10).requires_grad_())
     parts, answers = criterion(batch), peer(batch.images)
     assert parts["loss"].item() == pytest.approx(closed_form(batch.student.detach(), answers.detach(), 4.0), rel=1e-4)
     expected = cross_entropy(answers, batch.labels).item() + closed_form(answers.detach(), batch.student.detach(), 4.0)
-    assert parts["own"].item() == pytest.approx(expected, rel=1e-4)
+    assert parts["auxiliary_loss"].item() == pytest.approx(expected, rel=1e-4)
     parts["loss"].backward()
     assert peer[1].weight.grad is None and batch.student.grad.abs().sum() > 0
     batch.student.grad = None
-    parts["own"].backward()
+    parts["auxiliary_loss"].backward()
     assert peer[1].weight.grad.abs().sum() > 0 and batch.student.grad is None
 
 
@@ -265,7 +266,7 @@ def test_mutual():
 
 def test_hint_is_the_mean_squared_error():
     student = normal(8, 9, 4, 4)
-    wide = Pair(10, 40, PAIR.teacher, PAIR.teacher, 10)
+    wide = NetworkPair(10, 40, PAIR.teacher, PAIR.teacher, 10)
     assert on_maps(Hint(), student, student, wide) == 0
     assert on_maps(Hint(), student, student + 3, wide) == pytest.approx(9, rel=1e-5)
     assert on_maps(Hint(pool=True), student, student.flip(3) + 3, wide) == pytest.approx(9, rel=1e-5)
@@ -285,7 +286,7 @@ X = {"io": "output", "path": "x"}
 
 def test_attention_sees_no_sign_no_scale_and_no_order_of_channels():
     student = normal(8, 6, 4, 4)
-    same = Pair(10, 40, {"last": (6, 4, 4)}, {"last": (6, 4, 4)}, 10)
+    same = NetworkPair(10, 40, {"last": (6, 4, 4)}, {"last": (6, 4, 4)}, 10)
     assert on_maps(Attention(), student, -3 * student.flip(1), same) < 1e-12
 
 
@@ -300,7 +301,7 @@ def test_similarity_is_torchdistills_but_for_the_norm(monkeypatch):
 def test_pkt_is_torchdistills():
     student, teacher = normal(8, 6, 4, 4), normal(8, 9, 4, 4)
     expected = theirs(mid_level.PKTLoss(**PATHS), student.mean((2, 3)), teacher.mean((2, 3)))
-    assert on_maps(Pkt(), student, teacher) == pytest.approx(expected, rel=1e-4)
+    assert on_maps(PKT(), student, teacher) == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize(("distance", "angle"), [(25, 50), (1, 0), (0, 1)])
@@ -314,7 +315,7 @@ def test_relational_is_torchdistills(distance, angle):
 def test_relational_by_hand():
     """A right angle at (0, 0), between (1, 0) and (0, 1), against a straight line: distances (1, 1, √2), (1, 1, 2)."""
     corner, line = torch.tensor([[1.0, 0], [0, 0], [0, 1]]), torch.tensor([[1.0, 0], [0, 0], [-1, 0]])
-    vectors = Pair(10, 40, {"last": (2,)}, {"last": (2,)}, 10)
+    vectors = NetworkPair(10, 40, {"last": (2,)}, {"last": (2,)}, 10)
     batch = seen(features=[("last", corner, line)], batch=3)
     flat, bent = np.array([1, 1, 2]) * 3 / 4, np.array([1, 1, np.sqrt(2)]) * 3 / (2 + np.sqrt(2))
     expected = 2 * (0.5 * (flat - bent) ** 2).sum() / 9
@@ -325,10 +326,10 @@ def test_relational_by_hand():
 
 
 @pytest.mark.parametrize("features", [torch.zeros(8, 6), torch.ones(8, 6) * 1e4, normal(2, 6).repeat(4, 1)])
-@pytest.mark.parametrize("loss", [RKD(), Pkt(), Similarity(pool=True), Spectral(k=2)])
+@pytest.mark.parametrize("loss", [RKD(), PKT(), Similarity(pool=True), Spectral(k=2)])
 def test_equal_rows_have_finite_gradients(loss, features):
     student = features.clone().requires_grad_()
-    pair = Pair(10, 40, {"last": (6,)}, {"last": (9,)}, 10)
+    pair = NetworkPair(10, 40, {"last": (6,)}, {"last": (9,)}, 10)
     value = loss.build(pair)(seen(features=[("last", student, normal(8, 9))]))["loss"]
     value.backward()
     assert value.isfinite() and student.grad.isfinite().all()
@@ -340,14 +341,14 @@ def remembered(criterion):
 
 def test_crd_is_torchdistills_with_the_same_draws(monkeypatch):
     """Its own module wants the embeddings made outside, draws on the data set's side, and keeps Z as a number."""
-    pair = Pair(10, 40, {"last": (6,)}, {"last": (9,)}, 10)
-    ours = Crd(width=5, negatives=12).build(pair)
+    pair = NetworkPair(10, 40, {"last": (6,)}, {"last": (9,)}, 10)
+    ours = CRD(width=5, negatives=12).build(pair)
     memory = remembered(ours)
     their = mid_level.CRDLoss("s", "e", "t", input_size=5, output_size=40, num_negative_samples=12, num_samples=40)
     their.memory_v1.copy_(memory.memory_student)
     their.memory_v2.copy_(memory.memory_teacher)
     draws = torch.randint(0, 40, (8, 12))
-    monkeypatch.setattr("trainables.losses.feature.crd.others", lambda *_: draws)
+    monkeypatch.setattr("trainables.losses.feature.crd.draw_negatives", lambda *_: draws)
     for step in range(3):
         rows = torch.arange(8) + 8 * step
         student, teacher = normal(8, 6, seed=step), normal(8, 9, seed=step + 9)
@@ -367,7 +368,7 @@ def test_crd_is_torchdistills_with_the_same_draws(monkeypatch):
 def test_crd_draws_evenly_among_images_of_other_labels():
     labels = torch.tensor([0, 1, 2, 1, 0, 2, -1, 0])
     own = torch.tensor([0, 1, 2])
-    drawn = others(labels, own, 20_000)
+    drawn = draw_negatives(labels, own, 20_000)
     for label, rows in zip(own.tolist(), drawn, strict=True):
         allowed = labels != label
         shares = torch.bincount(rows, minlength=8) / 20_000
@@ -376,14 +377,14 @@ def test_crd_draws_evenly_among_images_of_other_labels():
 
 
 def test_crd_remembers_the_labels_that_it_saw():
-    criterion = Crd(width=4, negatives=100).build(PAIR)
+    criterion = CRD(width=4, negatives=100).build(PAIR)
     assert criterion.negatives == 40, "no more than there are images"
     criterion(seen(features=[("last", normal(8, 6, 4, 4), normal(8, 9, 4, 4))], rows=torch.arange(8) * 5))
     assert criterion.labels[::5].tolist() == list(range(8)) and (criterion.labels == -1).sum() == 32
 
 
 def test_crd_goes_on_from_its_state():
-    first, again = (Crd(width=4, negatives=7).build(PAIR) for _ in range(2))
+    first, again = (CRD(width=4, negatives=7).build(PAIR) for _ in range(2))
     batch = seen(features=[("last", normal(8, 6, 4, 4), normal(8, 9, 4, 4))])
     first(batch)
     again.load_state_dict(first.state_dict())
@@ -398,7 +399,7 @@ def test_crd_goes_on_from_its_state():
 def test_spectral_is_the_share_beyond_k(shape):
     rows = normal(*shape)
     values = np.linalg.svd((rows - rows.mean(0)).numpy(), compute_uv=False) ** 2
-    criterion = Spectral(k=2).build(Pair(10, 40, {"last": shape[1:]}))
+    criterion = Spectral(k=2).build(NetworkPair(10, 40, {"last": shape[1:]}))
     value = criterion(seen(features=[("last", rows, None)], batch=shape[0]))["loss"]
     assert value.item() == pytest.approx(values[2:].sum() / values.sum(), rel=1e-4)
     shares = values[values > 1e-9] / values.sum()
@@ -409,7 +410,7 @@ def test_spectral_is_the_share_beyond_k(shape):
 def test_spectral_gradient_at_equal_singular_values():
     """Four directions of one strength each: the share is 1/2 for k = 2, and the gradient follows its definition."""
     rows = torch.cat((torch.eye(4), -torch.eye(4))).requires_grad_()
-    criterion = Spectral(k=2).build(Pair(10, 40, {"last": (4,)}))
+    criterion = Spectral(k=2).build(NetworkPair(10, 40, {"last": (4,)}))
     value = criterion(seen(features=[("last", rows, None)]))["loss"]
     value.backward()
     assert value.item() == pytest.approx(0.5) and rows.grad.isfinite().all()
@@ -418,7 +419,7 @@ def test_spectral_gradient_at_equal_singular_values():
 
 def test_spectral_gradient_by_differences():
     rows = normal(7, 5).double().requires_grad_()
-    criterion = Spectral(k=2).build(Pair(10, 40, {"last": (5,)}))
+    criterion = Spectral(k=2).build(NetworkPair(10, 40, {"last": (5,)}))
     value = criterion(seen(features=[("last", rows, None)], batch=7))["loss"]
     value.backward()
     direction, values = normal(7, 5, seed=4), []
@@ -446,5 +447,5 @@ def test_tokens_are_a_square_without_their_class_token():
 def test_the_larger_map_is_pooled_to_the_smaller_one():
     student = normal(8, 9, 8, 8)
     teacher = student.unflatten(2, (4, 2)).unflatten(4, (4, 2)).mean((3, 5))
-    pair = Pair(10, 40, {"last": (9, 8, 8)}, {"last": (9, 4, 4)}, 10)
+    pair = NetworkPair(10, 40, {"last": (9, 8, 8)}, {"last": (9, 4, 4)}, 10)
     assert on_maps(Hint(), student, teacher, pair) < 1e-12

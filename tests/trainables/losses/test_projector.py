@@ -1,4 +1,4 @@
-"""Projections of one network's features into the other's space, and what is said of them."""
+"""Projections of one network's features into the other's space, and their reports."""
 
 import pickle
 from copy import deepcopy

@@ -1,4 +1,4 @@
-"""Every built-in model against one contract, and factories of a user's own."""
+"""One contract for every built-in model, and custom factories."""
 
 import copy
 import math
@@ -238,7 +238,7 @@ def test_a_transformer_knows_where_its_patches_are():
 @pytest.mark.parametrize(
     ("size", "message"),
     [
-        (9, "vit takes images whose size is a multiple of its patch, 2 px, got 9; set data.size: 8, or choose"),
+        (9, "the size of images for vit must be a multiple of its patch, 2 px, got 9; set data.size: 8, or choose"),
         (30, "its patch, 4 px, got 30; set data.size: 32, or choose another model"),
     ],
 )
@@ -268,10 +268,10 @@ def test_networks_of_torchvision(name, size, assert_same):
         (
             "resnet18",
             1,
-            "torchvision:resnet18 takes images of 3 channels, got 1; choose a model without the prefix",
+            "images for torchvision:resnet18 must have 3 channels, got 1; choose a model without the prefix",
         ),
-        ("vit_b_16", 3, "torchvision:vit_b_16 takes images of 224 px, got 32; set data.size: 224, or choose"),
-        ("alexnet", 3, "torchvision:alexnet takes images (2, 3, 32, 32); it raised RuntimeError: "),
+        ("vit_b_16", 3, "images for torchvision:vit_b_16 must have 224 px, got 32; set data.size: 224, or choose"),
+        ("alexnet", 3, "the model torchvision:alexnet must accept images of shape (2, 3, 32, 32); it raised RuntimeError: "),
     ],
 )
 def test_networks_of_torchvision_that_do_not_fit(name, channels, message):
@@ -370,7 +370,7 @@ def test_a_factory_is_called_with_what_it_takes(factories, factory, taken):
         ("roletune_user_nets:needy", "raised TypeError: "),
         ("roletune_user_nets:choosy", "this network has 10 classes, got 5"),
         ("roletune_user_nets:seen", "a factory says which arguments it takes, got {}; name a function or a class"),
-        ("roletune_user_nets:wrong", "the factory roletune_user_nets:wrong gives a torch.nn.Module, got 'str'"),
+        ("roletune_user_nets:wrong", "the factory roletune_user_nets:wrong must return a torch.nn.Module, got 'str'"),
     ],
 )
 @pytest.mark.parametrize("build", [lambda name: build_model(name, seed=0, **SHAPE), lambda n: check_model(n, **SHAPE)])
@@ -389,10 +389,10 @@ def test_a_request_refused_by_a_factory_is_passed_on_as_it_is(factories):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("more", "roletune_user_nets:more gives logits of shape (2, 5), got (2, 7)"),
-        ("maps", "gives logits of shape (2, 5), got (2, 5, 8, 8)"),
-        ("pair", "gives logits of shape (2, 5), got 'tuple'"),
-        ("narrow", "takes images (2, 3, 8, 8); it raised RuntimeError: "),
+        ("more", "roletune_user_nets:more must return logits of shape (2, 5), got (2, 7)"),
+        ("maps", "must return logits of shape (2, 5), got (2, 5, 8, 8)"),
+        ("pair", "must return logits of shape (2, 5), got 'tuple'"),
+        ("narrow", "must accept images of shape (2, 3, 8, 8); it raised RuntimeError: "),
     ],
 )
 def test_models_that_do_not_fit_the_data(factories, name, message):

@@ -1,4 +1,4 @@
-"""The ranking by T. stddev: who is shown what, how often the teacher is asked, and which figures that gives."""
+"""The ranking by T. stddev: images shown, calls of the teacher, and the resulting figures."""
 
 import copy
 import json
@@ -214,7 +214,7 @@ def test_the_teacher_is_never_changed(data, user_nets, assert_same):
 
 
 def test_a_teacher_of_other_classes_is_refused(data):
-    with pytest.raises(RequestError, match=r"the data's 3 classes, got 4; give the teacher that was trained on"):
+    with pytest.raises(RequestError, match=r"the data's 3 classes, got 4; use the teacher that was trained on"):
         ranked(data, [], model=Bands(classes=4))
 
 
@@ -398,9 +398,9 @@ def test_few_means_are_all_taken(data, means):
 
 def test_what_can_be_known_to_fail_is_refused_before_the_teacher_is_asked(data):
     model = Bands()
-    with pytest.raises(RequestError, match=r"no student to ask .* got 'cutmixpick\(pick_by=student\)'; scr"):
+    with pytest.raises(RequestError, match=r"must not ask a student, got 'cutmixpick\(pick_by=student\)'; set"):
         ranked(data, [Fade(), CutMixPick(pick_by="student")], model=model)
-    with pytest.raises(RequestError, match="a mean takes at most the 48 images that there are, got 49"):
+    with pytest.raises(RequestError, match="images must be at most 48, the images of the set, got 49"):
         ranked(data, [], model=model, precision=Precision(images=49))
     assert model.teacher_inputs == []
     check_request([CutMixPick()], Precision(images=48), 48)
@@ -409,11 +409,11 @@ def test_what_can_be_known_to_fail_is_refused_before_the_teacher_is_asked(data):
 @pytest.mark.parametrize(
     ("settings", "rule"),
     [
-        ({"images": 0}, "a mean takes one image or more, got 0"),
-        ({"means": 1}, "a spread takes two means or more, got 1"),
-        ({"half_width": -0.1}, r"half_width lies in \[0, 1\], got -0.1"),
-        ({"half_width": math.nan}, r"half_width lies in \[0, 1\], got nan"),
-        ({"guard": 1.1}, r"guard lies in \[0, 1\], got 1.1"),
+        ({"images": 0}, "images must be >= 1, got 0"),
+        ({"means": 1}, "means must be >= 2, got 1"),
+        ({"half_width": -0.1}, r"half_width must be in \[0, 1\], got -0.1"),
+        ({"half_width": math.nan}, r"half_width must be in \[0, 1\], got nan"),
+        ({"guard": 1.1}, r"guard must be in \[0, 1\], got 1.1"),
     ],
 )
 def test_a_precision_that_measures_nothing_is_refused(settings, rule):

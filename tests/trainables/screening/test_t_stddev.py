@@ -1,4 +1,4 @@
-"""T. stddev: closed forms, a stream in any pieces, an interval that holds what it says, and the running ratio."""
+"""T. stddev: closed forms, streaming in any batch sizes, coverage of the interval, and the running ratio."""
 
 import math
 
@@ -171,7 +171,7 @@ def test_a_state_from_the_cpu_goes_on_where_the_answers_are():
 
 @pytest.mark.parametrize("rows", [0, -1])
 def test_a_mean_of_no_rows_is_refused(rows):
-    with pytest.raises(RequestError, match=f"^a mean takes one row or more, got {rows}$"):
+    with pytest.raises(RequestError, match=f"^rows must be >= 1, got {rows}$"):
         TStddev(rows)
 
 

@@ -1,4 +1,4 @@
-"""A frozen teacher: in evaluation mode and unchanged, whatever is called."""
+"""A frozen teacher stays in evaluation mode and unchanged, whatever is called."""
 
 import copy
 import pickle

@@ -1,4 +1,4 @@
-"""A long training holds no more than a short one, nor does its checkpoint; a game keeps what its replay takes."""
+"""Memory and checkpoint size do not grow with the length of a training, except for a game's snapshots."""
 
 import gc
 import io

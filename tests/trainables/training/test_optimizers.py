@@ -1,4 +1,4 @@
-"""Our optimizers are PyTorch's, to the bit."""
+"""The optimizers equal PyTorch's bit for bit."""
 
 from copy import deepcopy
 

@@ -1,4 +1,4 @@
-"""The recipe: what it refuses, its learning rate, its optimizers, and that every option really does something."""
+"""The recipe: refused values, learning rates, optimizers, and the effect of every option."""
 
 import math
 
@@ -13,8 +13,8 @@ from torch import nn
 from spaces import Genome, RequestError
 from trainables import Distill, Recipe
 from trainables.distillation.student import Student
-from trainables.training.batch import Batch, Epoch
-from trainables.training.learner import Teacher
+from trainables.training.batch import Batch, EpochMetrics
+from trainables.training.learner import Learner, Teacher
 
 NAN, INF = math.nan, math.inf
 unhurried = settings(derandomize=True, deadline=None, max_examples=100)
@@ -23,22 +23,22 @@ unhurried = settings(derandomize=True, deadline=None, max_examples=100)
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"lr": 0.0}, "lr must be above 0, got 0.0"),
-        ({"lr": -0.1}, "lr must be above 0, got -0.1"),
+        ({"lr": 0.0}, "lr must be > 0, got 0.0"),
+        ({"lr": -0.1}, "lr must be > 0, got -0.1"),
         ({"lr": NAN}, "lr must be a finite number, got nan"),
         ({"lr": INF}, "lr must be a finite number, got inf"),
         ({"lr": "0.1"}, "lr must be a finite number, got '0.1'"),
         ({"lr": True}, "lr must be a finite number, got True"),
-        ({"warmup": -1}, "warmup must be 0 or more, got -1"),
+        ({"warmup": -1}, "warmup must be >= 0, got -1"),
         ({"warmup": INF}, "warmup must be a finite number, got inf"),
         ({"momentum": 1.0}, "momentum must be in [0, 1), got 1.0"),
         ({"momentum": -0.5}, "momentum must be in [0, 1), got -0.5"),
-        ({"weight_decay": -1e-4}, "weight_decay must be 0 or more, got -0.0001"),
+        ({"weight_decay": -1e-4}, "weight_decay must be >= 0, got -0.0001"),
         ({"weight_decay": NAN}, "weight_decay must be a finite number, got nan"),
-        ({"batch_size": 1}, "batch_size must be a whole number, 2 or more, for batch normalization, got 1"),
-        ({"batch_size": 2.5}, "batch_size must be a whole number, 2 or more, for batch normalization, got 2.5"),
+        ({"batch_size": 1}, "batch_size must be an integer >= 2, which batch normalization needs, got 1"),
+        ({"batch_size": 2.5}, "batch_size must be an integer >= 2, which batch normalization needs, got 2.5"),
         ({"batch_size": None}, "batch_size must be a finite number, got None"),
-        ({"clip": 0}, "clip must be above 0, or null, got 0"),
+        ({"clip": 0}, "clip must be > 0, or null, got 0"),
         ({"clip": INF}, "clip must be a finite number, got inf"),
         ({"label_smoothing": 1.0}, "label_smoothing must be in [0, 1), got 1.0"),
         ({"label_smoothing": -0.1}, "label_smoothing must be in [0, 1), got -0.1"),
@@ -57,7 +57,7 @@ def test_bad_values(values, message):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"temperature": 0}, "temperature must be above 0, got 0"),
+        ({"temperature": 0}, "temperature must be > 0, got 0"),
         ({"temperature": 10**400}, "temperature must be a finite number"),
         ({"temperature": INF}, "temperature must be a finite number, got inf"),
         ({"alpha": 1.1}, "alpha must be in [0, 1], got 1.1"),
@@ -312,8 +312,9 @@ def test_a_step_waits_for_the_device_at_the_end_of_an_epoch_alone(make_task, mon
         monkeypatch.setattr(owner, method, only_here)
 
     watched({"teacher": Teacher, "student": Student}[role], "losses")
-    watched(Epoch, "update")
+    watched(Learner, "_update")
+    watched(EpochMetrics, "add")
     learner = make_task(role).learner(Genome(), seed=0)
     learner.step()
     learner.step()
-    assert {*called} == {"losses", "update"} and fetched == []
+    assert {*called} == {"losses", "_update", "add"} and fetched == []

@@ -1,1 +1,1 @@
-"""Losses on features: hooks, projectors, and one loss per file."""
+"""Losses on features, one per file, with feature hooks and projectors."""

@@ -11,29 +11,38 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spaces.core.errors import RequestError
-from trainables.losses.base import Criterion, DistillBatch, Pair
-from trainables.losses.checks import need_teacher, number, whole
+from trainables.losses.base import Criterion, DistillBatch, NetworkPair
+from trainables.losses.checks import check_number, check_positive_integer, require_teacher
 from trainables.losses.feature.base import FeatureCriterion, FeatureLoss
 from trainables.losses.feature.projector import Projection
 
 EPS = 1e-7
-"""What keeps ratios finite, the authors' number."""
+"""Keeps ratios finite; the authors' value."""
 
 
 @dataclass(frozen=True)
-class Crd(FeatureLoss):
-    """Noise-contrastive estimation: tell an image's features in one network from other images' in the other network.
+class CRD(FeatureLoss):
+    """Noise-contrastive estimation between the two networks' embeddings of an image.
 
-    Both networks' features are embedded linearly on the unit sphere, and each image's embeddings are remembered. The
-    student's is held against what is remembered of the teacher, and the other way round. Other images are drawn, with
-    replacement, from those that are not known to be of the same class: as in the authors' mode `exact`, once every
-    image has been seen; before that, an image not yet seen counts as of another class.
+    Both networks' features are embedded linearly on the unit sphere, and a memory keeps each image's embeddings. The
+    student's embedding is contrasted with the teacher's memory, and the teacher's with the student's. Negatives are
+    drawn with replacement from the images that are not known to be of the same class: the authors' mode `exact` once
+    every image has been seen; until then an unseen image counts as one of another class.
 
     Args:
-        width: of the embeddings, ≥ 1.
-        negatives: other images for each one, ≥ 1; never more than there are images in the training set.
-        temperature: of the inner products, > 0; not the distillation's.
-        momentum: share of the old embedding that is remembered, in [0, 1).
+        width: Width of the embeddings, >= 1.
+        negatives: Negatives per image, >= 1; capped at the number of training images.
+        temperature: Temperature τ of the inner products, > 0; not the distillation's.
+        momentum: Share of the old embedding that the memory keeps, in [0, 1).
+
+    Example:
+        >>> pair = NetworkPair(2, 8, student={"s": (3,)}, teacher={"t": (5,)}, teacher_classes=2)
+        >>> criterion = CRD(width=4, negatives=4).build(pair)
+        >>> rows = torch.arange(4)
+        >>> features = {"student_features": {"s": torch.rand(4, 3)}, "teacher_features": {"t": torch.rand(4, 5)}}
+        >>> batch = DistillBatch(torch.zeros(4, 1), rows % 2, rows, 4.0, torch.zeros(4, 2), **features)
+        >>> bool(criterion(batch)["loss"] > 0)
+        True
     """
 
     kind: ClassVar[str] = "crd"
@@ -45,35 +54,35 @@ class Crd(FeatureLoss):
     momentum: float = 0.5
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be."""
+        """Check the options."""
         super().__post_init__()
-        whole(self, "width")
-        whole(self, "negatives")
-        number(self, "temperature", lambda temperature: temperature > 0, "above 0")
-        number(self, "momentum", lambda share: 0 <= share < 1, "in [0, 1)")
+        check_positive_integer(self, "width")
+        check_positive_integer(self, "negatives")
+        check_number(self, "temperature", lambda temperature: temperature > 0, "> 0")
+        check_number(self, "momentum", lambda share: 0 <= share < 1, "in [0, 1)")
 
-    def build(self, pair: Pair) -> Criterion:
+    def build(self, pair: NetworkPair) -> Criterion:
         """Draw the embeddings' weights, and memories of random directions.
 
         Raises:
-            RequestError: there is no teacher, or layers do not fit each other.
+            RequestError: There is no teacher, or layers do not fit each other.
         """
-        need_teacher(self, pair)
-        return CrdCriterion(self, pair)
+        require_teacher(self, pair)
+        return CRDCriterion(self, pair)
 
 
-class CrdCriterion(FeatureCriterion):
-    """A `Crd` at work.
+class CRDCriterion(FeatureCriterion):
+    """A `CRD` loss built for two networks.
 
     Args:
-        options: which.
-        pair: the networks.
+        options: The loss.
+        pair: The networks.
     """
 
     labels: Tensor
 
-    def __init__(self, options: Crd, pair: Pair) -> None:
-        """Know no label yet."""
+    def __init__(self, options: CRD, pair: NetworkPair) -> None:
+        """Start with unknown labels."""
         super().__init__(options, pair)
         self.negatives = min(options.negatives, pair.images)
         contrasts = []
@@ -84,23 +93,23 @@ class CrdCriterion(FeatureCriterion):
         self.contrasts = nn.ModuleList(contrasts)
         self.register_buffer("labels", torch.full((pair.images,), -1))
 
-    def compare(self, index: int, student: Tensor, teacher: Tensor, seen: DistillBatch) -> Tensor:
-        """The contrast of the pair of layers number `index`; what was seen is remembered."""
-        rows = seen.rows.to(self.labels.device)
-        self.labels[rows] = seen.labels
-        candidates = torch.cat((rows[:, None], others(self.labels, seen.labels, self.negatives)), dim=1)
+    def compare(self, index: int, student: Tensor, teacher: Tensor, batch: DistillBatch) -> Tensor:
+        """Compute the contrastive loss of one pair of layers, and update its memories."""
+        rows = batch.rows.to(self.labels.device)
+        self.labels[rows] = batch.labels
+        candidates = torch.cat((rows[:, None], draw_negatives(self.labels, batch.labels, self.negatives)), dim=1)
         loss: Tensor = self.contrasts[index](student.flatten(1), teacher.flatten(1), candidates)
         return loss
 
 
 class Contrast(nn.Module):
-    """Two embeddings, and what is remembered of them. Letters: N images in the training set, W the embeddings' width.
+    """Two embeddings and their memories. N images in the training set, W the embeddings' width.
 
     Args:
-        options: W, temperature and momentum.
-        images: N.
-        student_width: of the student's features.
-        teacher_width: of the teacher's.
+        options: The loss, for W, τ and the momentum.
+        images: Number N of training images.
+        student_width: Width of the student's features.
+        teacher_width: Width of the teacher's features.
     """
 
     memory_student: Tensor
@@ -108,7 +117,7 @@ class Contrast(nn.Module):
     scale_student: Tensor
     scale_teacher: Tensor
 
-    def __init__(self, options: Crd, images: int, student_width: int, teacher_width: int) -> None:
+    def __init__(self, options: CRD, images: int, student_width: int, teacher_width: int) -> None:
         """Draw the embeddings' weights, and memories of about length 1."""
         super().__init__()
         self.temperature, self.momentum = options.temperature, options.momentum
@@ -120,57 +129,63 @@ class Contrast(nn.Module):
             self.register_buffer(f"scale_{role}", torch.tensor(-1.0))
 
     def forward(self, student: Tensor, teacher: Tensor, candidates: Tensor) -> Tensor:
-        """Judge a batch, then remember it.
+        """Compute the loss of a batch, then update the memories.
 
         Args:
-            student: features, (B, ·).
-            teacher: features, (B, ·).
-            candidates: (B, 1 + K): rows of the training set; the image's own, then K of other images.
+            student: Student's features, (B, D_s).
+            teacher: Teacher's features, (B, D_t).
+            candidates: Rows of the training set, (B, 1 + K): the image's own, then K negatives.
         """
         student, teacher = F.normalize(self.student(student)), F.normalize(self.teacher(teacher))
-        from_student, self.scale_student = self._ratios(student, self.memory_teacher, self.scale_student, candidates)
-        from_teacher, self.scale_teacher = self._ratios(teacher, self.memory_student, self.scale_teacher, candidates)
-        self.memory_student = self._remembered(self.memory_student, student, candidates[:, 0])
-        self.memory_teacher = self._remembered(self.memory_teacher, teacher, candidates[:, 0])
+        student_ratios, self.scale_student = self._ratios(student, self.memory_teacher, self.scale_student, candidates)
+        teacher_ratios, self.scale_teacher = self._ratios(teacher, self.memory_student, self.scale_teacher, candidates)
+        self.memory_student = self._updated(self.memory_student, student, candidates[:, 0])
+        self.memory_teacher = self._updated(self.memory_teacher, teacher, candidates[:, 0])
         noise = (candidates.shape[1] - 1) / len(self.memory_student)
-        return _estimation(from_student, noise) + _estimation(from_teacher, noise)
+        return _nce_loss(student_ratios, noise) + _nce_loss(teacher_ratios, noise)
 
     def _ratios(self, rows: Tensor, memory: Tensor, scale: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
-        """exp(⟨row, memory⟩ / τ) / Z of each candidate; and Z, N times the mean over the first batch, from then on."""
-        # One product with all of the memory, then numbers are picked: far less to move than (B, 1 + K, W) of it.
+        """Return exp(⟨row, memory⟩ / τ) / Z of each candidate, and Z: N times the mean over the first batch."""
+        # One product with the whole memory moves far fewer numbers than gathering (B, 1 + K, W) of it.
         energies = ((rows @ memory.T) / self.temperature).gather(1, candidates).exp()
         scale = torch.where(scale < 0, energies.detach().mean() * len(memory), scale)
         return energies / scale, scale
 
-    def _remembered(self, memory: Tensor, rows: Tensor, where: Tensor) -> Tensor:
-        """A new memory, since the gradient needs the one before."""
+    def _updated(self, memory: Tensor, rows: Tensor, where: Tensor) -> Tensor:
+        """Return a new memory; the gradient needs the old one."""
         moved = self.momentum * memory[where] + (1 - self.momentum) * rows.detach()
         return memory.index_copy(0, where, F.normalize(moved))
 
 
-def _estimation(ratios: Tensor, noise: float) -> Tensor:
-    """−log p / (p + c) of the first, − Σ log c / (p + c) of the others, the mean over the batch; c is the noise's."""
+def _nce_loss(ratios: Tensor, noise: float) -> Tensor:
+    """Return −log p / (p + c) of the first candidate − Σ log c / (p + c) of the others, averaged over the batch.
+
+    p are the ratios (B, 1 + K), and c is `noise`, the number of negatives over the number of images.
+    """
     denominators = (ratios + (noise + EPS)).log()
     return (denominators.sum(1) - ratios[:, 0].log() - (ratios.shape[1] - 1) * log(noise)).mean()
 
 
-def others(labels: Tensor, own: Tensor, count: int) -> Tensor:
-    """Rows drawn evenly from those of another label, with replacement, by the default generator: (B, count).
+def draw_negatives(labels: Tensor, own: Tensor, count: int) -> Tensor:
+    """Draw rows of other labels uniformly, with replacement, from the default generator.
 
     Args:
-        labels: of all rows, (N,); -1: not known, so another.
-        own: (B,), among the labels.
-        count: for each of `own`.
+        labels: Labels of all rows, (N,); -1 if unknown, which counts as another label.
+        own: Labels of the batch, (B,).
+        count: Number of draws for each image.
+
+    Returns:
+        Row indices, (B, count).
 
     Raises:
-        RequestError: all rows have one label.
+        RequestError: All rows have one label.
     """
     known, rows = labels.sort(stable=True)
-    # In this order the rows of one label are one block, which a draw jumps over.
+    # In this order the rows of one label are one block, which a draw skips.
     start, end = torch.searchsorted(known, own), torch.searchsorted(known, own, right=True)
     rest = len(labels) - (end - start)
     if not rest.min():
-        raise RequestError("crd needs images of two classes or more", value=1)
+        raise RequestError("training images must have at least 2 classes for the loss crd", value=1)
     drawn = (torch.rand(len(own), count, device=labels.device) * rest[:, None]).long()
     drawn = torch.minimum(drawn, rest[:, None] - 1)  # the product may round up
     return rows[drawn + (drawn >= start[:, None]) * (end - start)[:, None]]

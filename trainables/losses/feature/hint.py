@@ -8,20 +8,25 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainables.losses.feature.base import Comparison
+from trainables.losses.feature.base import StatelessFeatureLoss
 
 
 @dataclass(frozen=True)
-class Hint(Comparison):
-    """The mean squared error between the student's features and the teacher's.
+class Hint(StatelessFeatureLoss):
+    """The mean squared error between the features of student and teacher.
 
-    The authors' regressor is the projection `student`, and they train on the hint alone first; here it is a term of
-    the loss throughout. Under another width it needs a projection.
+    The authors' regressor is `projection: student`. They train on the hint alone first; here it is a term of the loss
+    throughout. Layers of different widths need a projection.
+
+    Example:
+        >>> import torch
+        >>> float(Hint().compare(torch.zeros(2, 3), torch.full((2, 3), 2.0)))
+        4.0
     """
 
     kind: ClassVar[str] = "hint"
     same_width: ClassVar[bool] = True
 
     def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """The mean over all elements."""
+        """Compute the mean over all elements."""
         return F.mse_loss(student, teacher)

@@ -1,4 +1,4 @@
-"""What the layers of a network give: which there are, which are worth comparing, and their outputs in a forward."""
+"""The outputs of a network's layers: their names and shapes, the default choice, and their recording."""
 
 from __future__ import annotations
 
@@ -15,118 +15,134 @@ from spaces.core.errors import RequestError
 
 Shape = tuple[int, ...]
 Hook = Callable[[nn.Module, Any, Any], None]
-_SHOWN = 12
+_LISTED = 12
 
 
 def trace(model: nn.Module, images: Tensor) -> dict[str, Shape]:
-    """Name → shape without the batch of what each named module gives, in the order in which they finish.
+    """Return name → output shape, without the batch, of each named module, in the order in which they finish.
 
-    Only modules whose output is one floating-point tensor, its first dimension the batch, count; one that is called
-    several times counts with its last call, and the network itself is left out. The forward runs in evaluation mode
-    without gradients; the modules' modes and buffers are put back.
+    Only modules whose output is one floating-point tensor with the batch in front are listed. A module that is called
+    several times is listed with its last call, and the network itself is left out. The forward pass runs in evaluation
+    mode without gradients; modes and buffers are restored.
 
     Args:
-        model: the network; it lives where `images` do.
-        images: a small batch, (B, C, H, W) float.
+        model: Network on the device of `images`.
+        images: A small batch, (B, C, H, W) float.
+
+    Example:
+        >>> trace(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), torch.zeros(2, 1, 2, 2))
+        {'0': (4,), '1': (3,)}
     """
     return {name: _shape(output) for name, (output, _) in _outputs(model, images).items()}
 
 
 def stages(model: nn.Module, images: Tensor) -> dict[str, Shape]:
-    """Name → shape of the layers whose features are compared unless somebody chooses others, in order.
+    """Return name → shape of the layers that are compared by default, in order.
 
-    - A network of maps (C, H, W): the last output of each resolution above 1×1.
-    - A network of tokens (N, D): the last output of each shape.
-    - Any other: the vectors (D,) that go into its last linear layer, or nothing if these are the images themselves.
+    - In a network of maps (C, H, W): the last output at each resolution above 1×1.
+    - In a network of tokens (N, D): the last output of each shape.
+    - In any other: the vectors (D,) that enter its last linear layer, or nothing if these are the images themselves.
 
-    What a block computes on its way to another resolution or shape does not count. Of several names for one output
-    the outermost is taken (`layer3`, not `layer3.2`). In a network of maps these are as high as they are wide, as the
-    images are, so maps with the channels last are left out.
+    Intermediate outputs of a block that ends at another resolution or shape are skipped. If one output has several
+    names, the outermost is taken (`layer3`, not `layer3.2`). Images are assumed square, so maps that are not square,
+    such as maps in channels-last order, are skipped.
 
     Args:
-        model: the network; it lives where `images` do.
-        images: a small batch, (B, C, H, W) float with H = W.
+        model: Network on the device of `images`.
+        images: A small batch, (B, C, H, W) float with H = W.
+
+    Example:
+        >>> from trainables.models import build_model
+        >>> stages(build_model("resnet8", classes=3, channels=1, size=8, seed=0), torch.zeros(2, 1, 8, 8))
+        {'layer1': (16, 8, 8), 'layer2': (32, 4, 4), 'layer3': (64, 2, 2)}
     """
-    images = images.contiguous()  # so that flattened ones are known by their memory
+    images = images.contiguous()  # so that a flattened view has the same address
     outputs = _outputs(model, images)
     shapes = {name: _shape(output) for name, (output, _) in outputs.items()}
     modules = dict(model.named_modules())
-    pools = {name for name in shapes if isinstance(modules[name], nn.AdaptiveAvgPool2d)}  # VGG's may even enlarge
+    pools = {name for name in shapes if isinstance(modules[name], nn.AdaptiveAvgPool2d)}  # VGG's may enlarge
     grids = {name: grid for name, shape in shapes.items() if name not in pools and (grid := _grid(shape))}
     if not grids:
         last = _last_hidden(modules, images, outputs)
     else:
         kind = len(shapes[list(grids)[-1]])  # 3 of maps, 2 of tokens; a transformer's patches are maps at first
         grids = {name: grid for name, grid in grids.items() if len(shapes[name]) == kind}
-        on_the_way = _on_the_way(modules, shapes, grids, kind)
-        last = list({grid: name for name, grid in grids.items() if name not in on_the_way}.values())
-    chosen = {_outermost(outputs, name) for name in last}
-    return {name: shapes[name] for name in shapes if name in chosen}
+        intermediate = _intermediate(modules, shapes, grids, kind)
+        last = list({grid: name for name, grid in grids.items() if name not in intermediate}.values())
+    names = {_outermost(outputs, name) for name in last}
+    return {name: shapes[name] for name in shapes if name in names}
 
 
 def check_layers(model: nn.Module, images: Tensor, layers: Sequence[str], role: str) -> dict[str, Shape]:
-    """The shapes of `layers`, in their order.
+    """Return the output shapes of `layers`.
 
     Args:
-        model: the network; it lives where `images` do.
-        images: a small batch, (B, C, H, W) float.
-        layers: names of modules, as `model.named_modules()` has them.
-        role: whose network it is, for the message.
+        model: Network on the device of `images`.
+        images: A small batch, (B, C, H, W) float.
+        layers: Names of modules, as in `model.named_modules()`.
+        role: Role of the network, for the error message.
 
     Raises:
-        RequestError: there is no such module, or it does not give one tensor; the nearest name is told.
+        RequestError: A module does not exist, or does not return one tensor; the hint names the nearest layer.
     """
     shapes = trace(model, images)
     names, modules = list(shapes), dict(model.named_modules())
     for name in layers:
         if name not in shapes:
-            there = name and name in modules
-            rule = f"the {role}'s layer {name!r} gives no" if there else f"the {role}'s network has no layer {name!r}"
-            rule += " single tensor with the batch in front" if there else ""
+            rule = f"the {role}'s network has no layer {name!r}"
+            if name and name in modules:
+                rule = f"the {role}'s layer {name!r} must return a single tensor with the batch in front"
             near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-            more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names[:_SHOWN])}{more}"
+            more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names[:_LISTED])}{more}"
             raise RequestError(rule, hint=hint)
     return {name: shapes[name] for name in layers}
 
 
-class Features:
-    """What named layers of a network give while it is being recorded.
+class FeatureRecorder:
+    """Record the outputs of named layers.
 
-    The network carries hooks during a recording only, so at any other time it can be copied, saved and compiled as if
-    there were none, and no output is kept.
+    The network has hooks during a recording only, so at any other time it can be copied, saved and compiled.
 
     Args:
-        model: the network.
-        layers: names of its modules; `check_layers` says whether they are good.
+        model: Network.
+        layers: Names of its modules; `check_layers` validates them.
+
+    Example:
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+        >>> recorder = FeatureRecorder(network, ["0"])
+        >>> with recorder.recording() as features:
+        ...     logits = network(torch.zeros(2, 1, 2, 2))
+        >>> tuple(features["0"].shape)
+        (2, 4)
     """
 
     def __init__(self, model: nn.Module, layers: Sequence[str]) -> None:
         """Find the layers.
 
         Raises:
-            AttributeError: there is no module of that name.
+            AttributeError: A module does not exist.
         """
         self._modules = {name: model.get_submodule(name) for name in layers}
 
     @contextmanager
     def recording(self) -> Iterator[dict[str, Tensor]]:
-        """Fill the dictionary with name → output in each forward within the `with`; the last call of a layer counts.
+        """Yield a dictionary that each forward pass within the context fills with name → output of the last call.
 
-        The outputs are neither copied nor detached: gradients flow through them. So what changes an output in place
-        changes it here too: of a batch normalization before a `ReLU(inplace=True)` the activation is kept.
+        The outputs are neither copied nor detached, so gradients flow through them, and an in-place operation changes
+        them: of a batch normalization before a `ReLU(inplace=True)` the activation is recorded.
         """
-        kept: dict[str, Tensor] = {}
-        hooks = [module.register_forward_hook(_keeper(kept, name)) for name, module in self._modules.items()]
+        outputs: dict[str, Tensor] = {}
+        hooks = [module.register_forward_hook(_recorder(outputs, name)) for name, module in self._modules.items()]
         try:
-            yield kept
+            yield outputs
         finally:
             for hook in hooks:
                 hook.remove()
 
 
 Output = tuple[Tensor, int]
-"""A module's output, and how often it had been changed in place when the module gave it."""
+"""A module's output, and the number of in-place changes to it when the module returned."""
 
 
 def _outputs(model: nn.Module, images: Tensor) -> dict[str, Output]:
@@ -156,17 +172,17 @@ def _outputs(model: nn.Module, images: Tensor) -> dict[str, Output]:
 def _tracer(outputs: dict[str, Output], name: str) -> Hook:
     def hook(module: nn.Module, inputs: Any, output: Any) -> None:
         del module, inputs
-        outputs.pop(name, None)  # the last call counts, and its place in the order
+        outputs.pop(name, None)  # keep the last call, and its place in the order
         if isinstance(output, Tensor) and output.is_floating_point():
             outputs[name] = output, 0 if output.is_inference() else output._version
 
     return hook
 
 
-def _keeper(kept: dict[str, Tensor], name: str) -> Hook:
+def _recorder(outputs: dict[str, Tensor], name: str) -> Hook:
     def hook(module: nn.Module, inputs: Any, output: Any) -> None:
         del module, inputs
-        kept[name] = output
+        outputs[name] = output
 
     return hook
 
@@ -176,19 +192,19 @@ def _shape(output: Tensor) -> Shape:
 
 
 def _grid(shape: Shape) -> Shape | None:
-    """The resolution of a map, the shape of tokens, or nothing."""
+    """Return the resolution of a map or the shape of tokens; None for other outputs."""
     if len(shape) == 3 and shape[1] == shape[2] > 1:
         return shape[1:]
     return shape if len(shape) == 2 and shape[0] > 1 else None
 
 
-def _on_the_way(
+def _intermediate(
     modules: dict[str, nn.Module], shapes: dict[str, Shape], grids: dict[str, Shape], kind: int
 ) -> set[str]:
-    """The layers within a block that goes on to another resolution, or to another shape of tokens.
+    """Return the layers within a block that ends at another resolution, or at another shape of tokens.
 
-    A `nn.Sequential` is no such block, nor is a module of maps that goes through more than two resolutions: its own
-    parts are the network's stages.
+    An `nn.Sequential` is no such block, and neither is a module with maps of more than two resolutions: its parts are
+    the network's stages.
     """
     found: set[str] = set()
     for block, shape in shapes.items():
@@ -202,7 +218,7 @@ def _on_the_way(
 
 
 def _last_hidden(modules: dict[str, nn.Module], images: Tensor, outputs: dict[str, Output]) -> list[str]:
-    """The last vectors before the last linear layer, unless they are the images."""
+    """Return the last vectors before the last linear layer, unless they are the images."""
     names = list(outputs)
     linear = [index for index, name in enumerate(names) if isinstance(modules[name], nn.Linear)]
     vectors = [
@@ -214,7 +230,7 @@ def _last_hidden(modules: dict[str, nn.Module], images: Tensor, outputs: dict[st
 
 
 def _outermost(outputs: dict[str, Output], name: str) -> str:
-    """The name with the fewest dots, and of these the first, of all that gave the very output of `name`."""
+    """Return the first name with the fewest dots among the modules that returned the same output as `name`."""
     output, version = outputs[name]
-    alike = [other for other, (tensor, changes) in outputs.items() if tensor is output and changes == version]
-    return min(alike, key=lambda other: other.count("."))
+    same = [other for other, (tensor, changes) in outputs.items() if tensor is output and changes == version]
+    return min(same, key=lambda other: other.count("."))

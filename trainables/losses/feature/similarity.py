@@ -8,20 +8,26 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainables.losses.feature.base import Comparison
+from trainables.losses.feature.base import StatelessFeatureLoss
 
 
 @dataclass(frozen=True)
-class Similarity(Comparison):
-    """‖G_t − G_s‖² / B², where G (B × B) are inner products between the images of a batch, each row of length 1."""
+class Similarity(StatelessFeatureLoss):
+    """‖G_t − G_s‖² / B², where G (B × B) holds the inner products of a batch's features, each row L2-normalized.
+
+    Example:
+        >>> import torch
+        >>> round(float(Similarity().compare(torch.eye(2), torch.ones(2, 2))), 4)  # 1 − √½
+        0.2929
+    """
 
     kind: ClassVar[str] = "similarity"
 
     def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """The mean over all pairs of images."""
-        return F.mse_loss(_similarity(student), _similarity(teacher))
+        """Compute the mean over all pairs of images."""
+        return F.mse_loss(_similarities(student), _similarities(teacher))
 
 
-def _similarity(features: Tensor) -> Tensor:
+def _similarities(features: Tensor) -> Tensor:
     rows = features.flatten(1)
     return F.normalize(rows @ rows.T)

@@ -1,4 +1,4 @@
-"""What the losses on logits share."""
+"""The base class of losses on logits."""
 
 from __future__ import annotations
 
@@ -8,42 +8,46 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from trainables.losses.base import Criterion, DistillBatch, Loss, Pair
-from trainables.losses.checks import need_classes, without_autocast
+from trainables.losses.base import Criterion, DistillBatch, Loss, NetworkPair
+from trainables.losses.checks import require_same_classes, without_autocast
 
 
 @dataclass(frozen=True)
 class LogitLoss(Loss):
-    """A loss without parameters, that compares logits over the same classes."""
+    """A loss without parameters that compares the logits of two networks over the same classes."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"teacher", "classes"})
 
-    def build(self, pair: Pair) -> Criterion:
-        """Make it ready.
+    def build(self, pair: NetworkPair) -> Criterion:
+        """Build the loss.
 
         Raises:
-            RequestError: there is no teacher, or one of other classes.
+            RequestError: There is no teacher, or it has other classes.
         """
-        need_classes(self, pair)
+        require_same_classes(self, pair)
         return LogitCriterion(self)
 
     @abstractmethod
-    def compute_losses(self, seen: DistillBatch, teacher: Tensor) -> dict[str, Tensor]:
-        """As `Criterion.forward`; all logits are float32, and the `teacher`'s are without a gradient."""
+    def compute_losses(self, batch: DistillBatch, teacher: Tensor) -> dict[str, Tensor]:
+        """Compute the parts that `Criterion.forward` returns.
+
+        Args:
+            batch: The batch, with the student's logits in float32.
+            teacher: Teacher's logits, (B, C) float32, without a gradient.
+        """
 
 
 class LogitCriterion(Criterion):
-    """A `LogitLoss` at work."""
+    """A `LogitLoss` evaluated in float32."""
 
     def __init__(self, options: LogitLoss) -> None:
         """Keep the options."""
         super().__init__()
         self.options = options
 
-    def forward(self, seen: DistillBatch) -> dict[str, Tensor]:
-        """Judge a batch in float32."""
-        assert seen.teacher is not None
-        with without_autocast(seen.student):
-            return self.options.compute_losses(
-                replace(seen, student=seen.student.float()), seen.teacher.detach().float()
-            )
+    def forward(self, batch: DistillBatch) -> dict[str, Tensor]:
+        """Compute the loss of a batch."""
+        assert batch.teacher is not None
+        with without_autocast(batch.student):
+            teacher = batch.teacher.detach().float()
+            return self.options.compute_losses(replace(batch, student=batch.student.float()), teacher)

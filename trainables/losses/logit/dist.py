@@ -9,20 +9,27 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trainables.losses.base import DistillBatch
-from trainables.losses.checks import number
+from trainables.losses.checks import check_number
 from trainables.losses.logit.base import LogitLoss
 
 
 @dataclass(frozen=True)
-class Dist(LogitLoss):
-    """T² · (β · inter + γ · intra): 1 − Pearson's correlation between the two networks' probabilities.
+class DIST(LogitLoss):
+    """T² · (β · inter + γ · intra), each 1 − Pearson's correlation between the two networks' probabilities.
 
-    Inter-class: over the classes, for each image; intra-class: over the batch, for each class. What is constant has a
-    correlation of 0.
+    The inter-class correlation runs over the classes of each image, the intra-class correlation over the batch for
+    each class. A constant has correlation 0.
 
     Args:
-        beta: of the inter-class part, ≥ 0.
-        gamma: of the intra-class part, ≥ 0.
+        beta: Weight β of the inter-class part, >= 0.
+        gamma: Weight γ of the intra-class part, >= 0.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.eye(3)
+        >>> batch = DistillBatch(torch.zeros(3, 1, 1, 1), torch.arange(3), torch.arange(3), 1.0, logits)
+        >>> abs(float(DIST().compute_losses(batch, logits)["loss"])) < 1e-6
+        True
     """
 
     kind: ClassVar[str] = "dist"
@@ -31,16 +38,16 @@ class Dist(LogitLoss):
     gamma: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse weights below 0."""
-        number(self, "beta", lambda weight: weight >= 0, "0 or more")
-        number(self, "gamma", lambda weight: weight >= 0, "0 or more")
+        """Check the weights."""
+        check_number(self, "beta", lambda weight: weight >= 0, ">= 0")
+        check_number(self, "gamma", lambda weight: weight >= 0, ">= 0")
 
-    def compute_losses(self, seen: DistillBatch, teacher: Tensor) -> dict[str, Tensor]:
-        """`loss`; `inter` and `intra`, T² times each."""
-        student, known = ((logits / seen.temperature).softmax(1) for logits in (seen.student, teacher))
-        scale = seen.temperature**2
-        inter = scale * (1 - _pearson(student, known, dim=1).mean())
-        intra = scale * (1 - _pearson(student, known, dim=0).mean())
+    def compute_losses(self, batch: DistillBatch, teacher: Tensor) -> dict[str, Tensor]:
+        """Return `loss`, and the parts `inter` and `intra`, each times T²."""
+        student, teacher = ((logits / batch.temperature).softmax(1) for logits in (batch.student, teacher))
+        scale = batch.temperature**2
+        inter = scale * (1 - _pearson(student, teacher, dim=1).mean())
+        intra = scale * (1 - _pearson(student, teacher, dim=0).mean())
         return {"loss": self.beta * inter + self.gamma * intra, "inter": inter, "intra": intra}
 
 

@@ -71,7 +71,7 @@ def policy_hashes(schedule):
         table[f"{epoch} transform"] = digest(schedule.transform(epoch, seed=3)(images))
         view = schedule.second_view(epoch, seed=3)
         if view is not None and not view.augment.kind.startswith("hard_"):
-            made = view(images, answers if view.augment.asks else None)
+            made = view(images, answers if view.augment.scored_by else None)
             table[f"{epoch} second view"] = digest(made.images, made.first, made.second, made.weight)
     return table
 

@@ -110,7 +110,7 @@ class RoleTrial(tune.Trainable):
 
     def _resume(self, learner: Learner, checkpoint: Any) -> None:
         learner.load_state_dict(read_state(checkpoint))
-        learner.agent.move(self._mover())
+        learner.agent.set_source(self._mover())
 
     def _mover(self) -> Genome | Schedule:
         member = self.config["member"]

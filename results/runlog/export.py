@@ -12,7 +12,7 @@ from typing import Any
 from results.runlog.lineage import Exploit, ancestry
 from results.tracking.store import find_artifact
 from spaces import Genome, ImageSpec, Phase, RequestError, Schedule
-from spaces.augmentations.hard import unready
+from spaces.augmentations.hard_weights import without_pretraining
 from spaces.core.errors import unknown
 from spaces.schedule.schedule import ROLES, merge
 
@@ -77,7 +77,8 @@ def _unfinished(folder: Path, stage: dict[str, Any], own: Collection[str]) -> Sc
     spec = ImageSpec(image["size"], image["channels"], tuple(image["fill"]))
     # What a game has learned so far lies in a checkpoint; the policy says which game to play.
     phases = [
-        Phase(phase.epochs, replace(phase.genome, augment=unready(phase.genome.augment))) for phase in line.phases
+        Phase(phase.epochs, replace(phase.genome, augment=without_pretraining(phase.genome.augment)))
+        for phase in line.phases
     ]
     return Schedule.from_json(Schedule(merge(phases), stage["role"], spec, provenance).to_json(), own)
 

@@ -19,7 +19,7 @@ from results.tracking.delivery import OPS, UPLOADS, Job, Run
 from results.tracking.store import fault, may_pass, reason, sqlite_uri
 from spaces.core.errors import RequestError
 from spaces.core.io import read_text, write_atomic
-from spaces.core.redaction import bare
+from spaces.core.redaction import strip_credentials
 
 UNSENT = "tracking.unsent.jsonl"
 
@@ -144,7 +144,7 @@ class Spool:
 
 def store_of(folder: Path, uri: str) -> str:
     """What the file calls the store at `uri`: its address without credentials, or "" for the folder's own."""
-    return "" if uri == sqlite_uri(folder / "mlflow.db") else bare(uri)
+    return "" if uri == sqlite_uri(folder / "mlflow.db") else strip_credentials(uri)
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:

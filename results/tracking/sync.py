@@ -18,7 +18,7 @@ from results.tracking.store import check_runs, connect, sqlite_uri
 from results.tracking.ui import DEFAULT_STORAGE, newest
 from spaces.core.errors import RequestError
 from spaces.core.io import read_text
-from spaces.core.redaction import bare, mask
+from spaces.core.redaction import mask, strip_credentials
 
 JOURNAL = "journal.jsonl"
 """Locked by the process that runs the sweep."""
@@ -120,7 +120,7 @@ def _address(folder: Path, store: str | None, told: str | None) -> str:
     own = folder / "mlflow.db"
     known = [uri for uri in (told, os.environ.get("MLFLOW_TRACKING_URI")) if uri]
     if store:
-        return next((uri for uri in known if bare(uri) == store), store)
+        return next((uri for uri in known if strip_credentials(uri) == store), store)
     if store == "" or own.is_file():
         return sqlite_uri(own)
     if not known:

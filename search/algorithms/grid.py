@@ -12,12 +12,12 @@ from results.analysis.choices import told
 from search.algorithms.base import SearchAlgorithm, SearchResult, member_seed, replayed
 from search.execution.trials import Member, Outcome
 from spaces import Genome, Phase, Policy, Schedule, Space, WorkError
-from spaces.search_space.domain import variants
+from spaces.search_space.domain import enumerate_values
 
 
 def combinations(space: Space) -> list[Genome]:
     """Every genome without a policy that a space without ranges has, the last choice changing fastest."""
-    distill, bits = variants(space.distill) or [{}], variants(space.bits) or [{}]
+    distill, bits = enumerate_values(space.distill) or [{}], enumerate_values(space.bits) or [{}]
     return [Genome(Policy(), *chosen) for chosen in itertools.product(space.augmentations, distill, bits)]
 
 

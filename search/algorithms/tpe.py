@@ -68,7 +68,7 @@ class TPESearch(SearchAlgorithm):
         cohort = index // self._round if self.search.synch else index
         self._tell(cohort)
         trial = self._study(member_seed(self.search.seed, self.task.role, 3, index)).ask()
-        genome = self.space.suggested(_Asked(trial))
+        genome = self.space.suggest(_Asked(trial))
         spaces = {name: distribution_to_json(space) for name, space in trial.distributions.items()}
         content = {"genome": genome.to_json(), "cohort": cohort, "params": trial.params, "distributions": spaces}
         self._journal.note("suggested", stage=self.name, **content)
@@ -194,5 +194,5 @@ class _Asked:
     def number(self, name: str, low: float, high: float, *, log: bool) -> float:
         return self._trial.suggest_float(name, low, high, log=log)
 
-    def whole(self, name: str, low: int, high: int, *, log: bool) -> int:
+    def integer(self, name: str, low: int, high: int, *, log: bool) -> int:
         return self._trial.suggest_int(name, low, high, log=log)

@@ -15,8 +15,8 @@ from spaces import RequestError, RoletuneError, Space
 from spaces.augmentations import Identity
 from spaces.core.errors import unknown
 from spaces.core.io import read_text
-from spaces.core.redaction import bare
-from spaces.search_space.domain import constant, examples, variants
+from spaces.core.redaction import strip_credentials
+from spaces.search_space.domain import enumerate_values, example_values, is_constant
 from trainables.distillation.objective import Distill
 from trainables.quantization import Bits
 from trainables.screening.ranking import Precision
@@ -192,7 +192,7 @@ class TrackingConfig(Section):
     @field_serializer("uri")
     def _without_credentials(self, uri: str | None) -> str | None:
         """The sweep's own copy of its file, and what is printed of it, hold no password."""
-        return uri and bare(uri)
+        return uri and strip_credentials(uri)
 
 
 class SweepConfig(Section):
@@ -230,10 +230,10 @@ class SweepConfig(Section):
             raise ValueError("space.distill is the student's; there is none")
         if self.search.kind == "choice" and self.space.distill:
             raise ValueError("kind: choice compares space.augment alone; for space.distill take grid, tpe or pbt")
-        if self.search.kind == "grid" and variants({**self.space.distill, **self.space.bits}) is None:
+        if self.search.kind == "grid" and enumerate_values({**self.space.distill, **self.space.bits}) is None:
             raise ValueError("kind: grid tries every choice, and a range has no end of them; list values")
         if self.student is not None:
-            for example in examples(self.space.distill):
+            for example in example_values(self.space.distill):
                 self.student.distill.under(example)
             self._views_fit(self.student.distill)
         self._bits_fit()
@@ -246,7 +246,7 @@ class SweepConfig(Section):
             ValueError: they cannot, or it has not.
         """
         free, kind = self.space.bits, self.search.kind
-        if "size" in self.search.objective and constant(free.get("weights")):
+        if "size" in self.search.objective and is_constant(free.get("weights")):
             raise ValueError("objective: size is the same for every student; free space.bits.weights, or leave it out")
         if not free:
             return
@@ -254,13 +254,13 @@ class SweepConfig(Section):
             raise ValueError("space.bits is the student's; there is none")
         if kind == "choice":
             raise ValueError("kind: choice compares space.augment alone; for space.bits take random, grid, tpe or asha")
-        if kind in COPYING and not constant(free):
+        if kind in COPYING and not is_constant(free):
             raise ValueError(
                 f"kind: {kind} copies weights between members, so that all have the same bits; "
                 "for space.bits take random, grid, tpe or asha"
             )
         for name, domain in free.items():
-            if (values := variants(domain)) is None:
+            if (values := enumerate_values(domain)) is None:
                 raise ValueError(f"space.bits.{name} is a choice among 1, 2, 4, 8 and 32, and a range holds others")
             for value in values:
                 self.student.bits.under({name: value})

@@ -96,7 +96,7 @@ def checks(config: SweepConfig, folder: Path) -> dict[str, Callable[[], str]]:
 
 def factories(config: SweepConfig) -> tuple[str, ...]:
     """The dotted names that the sweep imports: its user's own data, models, losses and augmentations."""
-    named = [config.data.name, *config.space.own]
+    named = [config.data.name, *config.space.custom_names]
     if config.teacher is not None:
         named += [config.teacher.model, *([config.teacher.data.name] if config.teacher.data else [])]
     if config.student is not None:

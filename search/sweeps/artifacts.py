@@ -27,7 +27,7 @@ from search.sweeps.run_description import about
 from search.sweeps.sample_images import samples
 from spaces import Genome, Schedule
 from spaces.core.io import write_atomic
-from spaces.schedule.schedule import weights_file
+from spaces.schedule.weights_file import weights_path
 from trainables.checkpoints import save_weights
 from trainables.data import DataSet
 from trainables.export import portable
@@ -77,7 +77,7 @@ class Records:
 
         policy = schedule.save(self.policy_file(schedule.role))
         picture = plot_schedule(schedule, self.folder / "report" / f"schedule.{schedule.role}.png")
-        self.artifacts(policy, *((weights_file(policy),) if schedule.weights else ()), picture)
+        self.artifacts(policy, *((weights_path(policy),) if schedule.weights else ()), picture)
 
     def family(self, stage: SearchAlgorithm) -> None:
         """Draw who copied whom, where members do."""
@@ -214,7 +214,7 @@ class Records:
         from results.reporting.html import report
 
         try:
-            self.artifacts(report(self.folder, images=samples(data), own=self.config.space.own))
+            self.artifacts(report(self.folder, images=samples(data), own=self.config.space.custom_names))
         except Exception as error:  # from a full disk to a user's own data that cannot be read any more
             why = one_line(f"{type(error).__name__}: {error}", 500)
             self.tracker.tag(self.parent, {"report.error": why})

@@ -16,7 +16,7 @@ from search.config.schema import GRIDS, StageConfig, StudentConfig, SweepConfig
 from spaces import Genome, RequestError, Schedule, Space
 from spaces.augmentations import Flip, Identity, resolve
 from spaces.core.io import write_atomic
-from spaces.search_space.domain import examples
+from spaces.search_space.domain import example_values
 from trainables import data as datasets
 from trainables.checkpoints import check_weights, load_weights
 from trainables.data import DataSet, Images
@@ -120,10 +120,10 @@ def _check_student(config: SweepConfig, student: StudentConfig, data: DataSet) -
     )
     any_view = Flip() if any(choice.kind != Identity.kind for choice in config.space.augmentations) else Identity()
     learner = task.learner(Genome(), seed=0)
-    for example in examples(config.space.distill):
+    for example in example_values(config.space.distill):
         learner.set_genome(Genome(augment=any_view, distill=example))
         learner.begin_epoch(0)
-    for bits in examples(config.space.bits):
+    for bits in example_values(config.space.bits):
         task.under(Genome(bits=bits)).network()
 
 

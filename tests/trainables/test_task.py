@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from spaces import Entry, Genome, ImageSpec, Phase, Policy, RequestError, Schedule
-from spaces.search_space.domain import variants
+from spaces.search_space.domain import enumerate_values
 from trainables import Bits, Teacher
 from trainables.quantization import CHOICES, size_in_bits
 from trainables.task import test_score as score_on_test
@@ -201,7 +201,7 @@ def test_a_student_keeps_its_bits(make_task):
         task.train_epoch(learner)
     other = task.learner(chosen(8, 4), seed=0)
     other.load_state_dict(learner.state_dict())
-    other.agent.move(chosen(2, 4))
+    other.agent.set_source(chosen(2, 4))
     with pytest.raises(RequestError, match="keeps the bits that its network was built with"):
         other.step()
 
@@ -221,7 +221,7 @@ def test_an_interrupted_training_with_bits_goes_on_as_it_would_have(make_task, a
 
 def test_size_under_every_choice_of_bits(make_task, monkeypatch):
     task = make_task("student", model="resnet8")
-    genomes = [Genome(bits=bits) for bits in variants({"weights": list(CHOICES), "activations": [2, 32]})]
+    genomes = [Genome(bits=bits) for bits in enumerate_values({"weights": list(CHOICES), "activations": [2, 32]})]
     sizes = {(genome.bits["weights"], genome.bits["activations"]): task.size_in_bits(genome) for genome in genomes}
     assert (
         [sizes[bits, 2] for bits in CHOICES]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from spaces.core.errors import RequestError, RoletuneError, unknown
-from spaces.core.importing import accepted, import_dotted
+from spaces.core.importing import accepted_options, import_dotted
 from trainables.data.dataset import DataSet
 from trainables.data.images import Images
 from trainables.data.registry import DATA
@@ -94,7 +94,7 @@ def _assemble(source: DataSource, pool: Pool, train: Images, validation: Images)
 def _from_factory(name: str, teacher_inputs: dict[str, Any], how: dict[str, Any]) -> DataSet:
     """Call the user's factory; what was `teacher_inputs` for and it does not take is refused, not forgotten."""
     factory = import_dotted(name)
-    options = accepted(factory, teacher_inputs | how)
+    options = accepted_options(factory, teacher_inputs | how)
     for option, value in teacher_inputs.items():
         if value is not None and option not in options:
             raise RequestError(

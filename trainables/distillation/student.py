@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spaces import RequestError, Schedule, Transform
-from spaces.augmentations import Answers, Augmentation, Hard, View
-from spaces.augmentations.hard import with_tensors
-from spaces.policy.sampling import seeded
+from spaces.augmentations import Augmentation, Hard, Predict, View
+from spaces.augmentations.hard_weights import with_weights
+from spaces.core.seeding import seeded_generator
 from trainables.distillation.objective import Distill, Distillation
 from trainables.hard.game import SHOWN, Game, played
 from trainables.losses import DistillBatch, kd_loss
@@ -87,15 +87,15 @@ class Student(Learner):
             self._distil(self.distill, epoch)
         self._check_view()
         self._t_stddev.begin(self.agent.genome)
-        self._view_generator = seeded(self.seed, epoch, 5)
-        self._second: Augmentation = with_tensors(self.agent.genome.augment, self._weights)
+        self._view_generator = seeded_generator(self.seed, epoch, 5)
+        self._second: Augmentation = with_weights(self.agent.genome.augment, self._weights)
         if isinstance(self._second, Hard) and self._second.learns:
             if self.game is None or not self.game.plays(self._second):
                 earlier = self.game.snapshots if self.game is not None else {}
                 self.game = self._game(self._second)
                 self.game.snapshots |= earlier
             self.game.begin_epoch(epoch, self._second, self.seed)
-        self._teacher_generator = seeded(self.seed, epoch, 3)
+        self._teacher_generator = seeded_generator(self.seed, epoch, 3)
         self._teacher_augment = None
         if self._teacher_schedule:
             policy = self._teacher_schedule.at(epoch).policy
@@ -225,7 +225,7 @@ class Student(Learner):
             classes=self.data.classes,
             images=len(self.data.train),
             shape=(self.data.channels, self.data.size, self.data.size),
-            seed=seeded(self.seed, epoch, 6).initial_seed(),
+            seed=seeded_generator(self.seed, epoch, 6).initial_seed(),
             device=self.device,
         )
         learns = any(parameter.requires_grad for parameter in self.distillation.parameters())
@@ -251,8 +251,8 @@ class Student(Learner):
         if not self.agent.genome.has_view:
             return None
         base = self._base(raw, self.fill, self._view_generator)
-        view = self._played(base) or augment(base, self.fill, self._view_generator, self._answers(augment.asks))
-        target = view.logits if augment.asks == "teacher" else None
+        view = self._played(base) or augment(base, self.fill, self._view_generator, self._answers(augment.scored_by))
+        target = view.logits if augment.scored_by == "teacher" else None
         return self.normalize(view.images), self._ask_teacher(view.images) if target is None else target
 
     def _played(self, images: Tensor) -> View | None:
@@ -291,7 +291,7 @@ class Student(Learner):
         answers: Tensor = self.teacher(self.normalize(images))
         return answers
 
-    def _answers(self, role: str) -> Answers | None:
+    def _answers(self, role: str) -> Predict | None:
         """What a view may ask: the teacher, or the student in evaluation mode, which leaves its statistics alone."""
         if role == "teacher":
             return self._ask_teacher

@@ -18,10 +18,11 @@ from torch.func import functional_call
 
 from spaces import Phase, RequestError, WorkError
 from spaces.augmentations import Hard, View, augmentation
-from spaces.augmentations.hard import color, fit, made, with_tensors
-from spaces.augmentors import Augmentor, Drawn
+from spaces.augmentations.hard import fill_color, load_weights, render_view
+from spaces.augmentations.hard_weights import with_weights
+from spaces.augmentors import Augmentor, AugmentorOutput
+from spaces.core.seeding import seeded_generator
 from spaces.core.weights import Learned
-from spaces.policy.sampling import seeded
 from spaces.schedule.schedule import merge
 from trainables.losses import divergence
 from trainables.training.frozen_teacher import FrozenTeacher
@@ -82,11 +83,11 @@ class Game:
     ) -> None:
         """Put an augmentor at its start."""
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seeded(seed, 0, 7).initial_seed())
+            torch.default_generator.manual_seed(seeded_generator(seed, 0, 7).initial_seed())
             self.augmentor: Augmentor = augment.augmentor(channels).to(device)
         self.augment, self.seed = augment, seed
         self._teacher, self._student, self._normalize, self._temperature = teacher, student, normalize, temperature
-        self._color, self._device = color(normalize.fill, device), device
+        self._color, self._device = fill_color(normalize.fill, device), device
         self._learnable = [value for value in self.augmentor.parameters() if value.requires_grad]
         self._optimizer = Adam(self._learnable, lr=augment.lr)
         self._memory: list[dict[str, Tensor]] = []
@@ -110,10 +111,10 @@ class Game:
         for group in self._optimizer.param_groups:
             group["lr"] = augment.lr
         del self._memory[: max(0, len(self._memory) - augment.memory)]
-        self._generator = seeded(seed, epoch, 6)
+        self._generator = seeded_generator(seed, epoch, 6)
         self._sums: dict[str, float] = {}
         self._judged: list[float] = []
-        self._drawn: Drawn | None = None
+        self._drawn: AugmentorOutput | None = None
         self._before = (self.student_steps, self.augmentor_steps, len(self.phases))
 
     def turn(self, images: Tensor) -> None:
@@ -136,13 +137,13 @@ class Game:
         """The student's view of uint8 images; with a memory, half of them by an earlier augmentor."""
         fill = self._normalize.fill
         if not self._memory or len(images) < 4:  # each half may be mixed, which takes two
-            return made(self._watched(self.augmentor), images, fill, self._generator)
+            return render_view(self._watched(self.augmentor), images, fill, self._generator)
         half = len(images) // 2
         place = int(torch.randint(len(self._memory), (), generator=self._generator))
         earlier = _Earlier(self.augmentor, self._memory[place])
         views = (
-            made(earlier, images[:half], fill, self._generator),
-            made(self._watched(self.augmentor), images[half:], fill, self._generator),
+            render_view(earlier, images[:half], fill, self._generator),
+            render_view(self._watched(self.augmentor), images[half:], fill, self._generator),
         )
         shift = (0, half)
         return View(
@@ -273,8 +274,8 @@ class Game:
 
     # To look at -----------------------------------------------------------------------------------------------------
 
-    def _watched(self, augmentor: Augmentor) -> Callable[..., Drawn]:
-        def watched(*args: Any) -> Drawn:
+    def _watched(self, augmentor: Augmentor) -> Callable[..., AugmentorOutput]:
+        def watched(*args: Any) -> AugmentorOutput:
             self._drawn = augmentor(*args)
             return self._drawn
 
@@ -283,7 +284,7 @@ class Game:
     @torch.no_grad()
     def _picture(self, images: Tensor) -> dict[str, Any]:
         """What both say of some images and of their views."""
-        view = made(self.augmentor, images, self._normalize.fill, self._generator)
+        view = render_view(self.augmentor, images, self._normalize.fill, self._generator)
         training = self._student.training
         self._student.eval()
         try:
@@ -325,7 +326,7 @@ class Game:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from `state`, which is of a game with the same augmentor."""
-        fit(self.augmentor, state["augmentor"], "the augmentor's weights")
+        load_weights(self.augmentor, state["augmentor"], "the augmentor's weights")
         self._optimizer.load_state_dict(state["optimizer"])
         self._memory = [{name: value.to(self._device) for name, value in part.items()} for part in state["memory"]]
         self._scale, self._clean, self._running = state["scale"], state["clean"], state["running"]
@@ -341,14 +342,14 @@ class _Earlier:
     def __init__(self, augmentor: Augmentor, weights: dict[str, Tensor]) -> None:
         self._augmentor, self._weights = augmentor, weights
 
-    def __call__(self, *args: Any) -> Drawn:
-        drawn: Drawn = functional_call(self._augmentor, self._weights, args)
+    def __call__(self, *args: Any) -> AugmentorOutput:
+        drawn: AugmentorOutput = functional_call(self._augmentor, self._weights, args)
         return drawn
 
 
 def played(state: Mapping[str, Any], weights: Mapping[str, Mapping[str, Tensor]]) -> Hard:
     """Which augmentor, and which rules, the game in `state` had last."""
-    found = with_tensors(augmentation(state["augment"]), weights)
+    found = with_weights(augmentation(state["augment"]), weights)
     if not isinstance(found, Hard):
         raise RequestError("a game's state names a hard augmentation", value=found.kind)
     return found
@@ -366,7 +367,7 @@ def replayable(
     """
     replayed: list[Phase] = []
     for epoch, genome in enumerate(phase.genome for phase in phases for _ in range(phase.epochs)):
-        augment = with_tensors(genome.augment, weights)
+        augment = with_weights(genome.augment, weights)
         if isinstance(augment, Hard) and augment.learns and state is not None:
             augment = replace(augment, learned=Learned.of(state["snapshots"][epoch]))
         replayed.append(Phase(1, replace(genome, augment=augment)))

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from spaces import BaseAugmentation, RequestError
 from spaces.augmentations import Augmentation, Identity, View, entropy, resolve
-from spaces.policy.sampling import seeded
+from spaces.core.seeding import seeded_generator
 from trainables.data import DataSet, Images
 from trainables.screening.t_stddev import BATCHES, TStddev, percentiles
 from trainables.training.frozen_teacher import FrozenTeacher
@@ -123,14 +123,14 @@ class _Contestant:
 
     def __init__(self, augment: Augmentation, rows: int, seed: int, index: int) -> None:
         self.augment = augment
-        self.generator = seeded(seed, index, 1)
+        self.generator = seeded_generator(seed, index, 1)
         self.metric = TStddev(rows, seed=seed, replicates=REPLICATES)  # one seed for all: the ratios are paired
         self.right = self.uncertainty = self.chance = 0.0
         self.shown, self.seconds = 0, 0.0
 
     def see(self, view: View, base: Tensor, logits: Tensor, labels: Tensor, classes: int) -> None:
         self.metric.add(torch.cat((base, logits.float().softmax(dim=1))))
-        self.right += float(view.agrees(logits.argmax(dim=1), labels).sum())
+        self.right += float(view.matches_label(logits.argmax(dim=1), labels).sum())
         self.uncertainty += float(entropy(logits).sum())
         both = (labels[view.first] != labels[view.second]) & (view.weight < 1)
         self.chance += float((1 + both.float()).sum()) / classes
@@ -179,7 +179,7 @@ def screen(
         return logits
 
     contestants = [_Contestant(augment, 2 * sum(sizes), seed, index) for index, augment in enumerate(augmentations)]
-    generator, base = seeded(seed, 0), BaseAugmentation(data.crop, data.flip)
+    generator, base = seeded_generator(seed, 0), BaseAugmentation(data.crop, data.flip)
     done, stopped = 0, False
     while done < precision.means and not stopped:
         for batch in sizes:
@@ -221,7 +221,7 @@ def check_request(augmentations: Sequence[Augmentation], precision: Precision, t
             rule = "there is no student to learn against while augmentations are screened"
             hint = "screen what it has learned: --policy with the policy file of a search"
             raise RequestError(rule, value=augment.label, hint=hint)
-        if augment.asks == "student":
+        if augment.scored_by == "student":
             rule = "there is no student to ask while augmentations are screened"
             raise RequestError(rule, value=augment.label, hint="screen it with pick_by: teacher")
     if precision.images is not None and precision.images > total:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from spaces import WorkError
-from spaces.policy.sampling import seeded
+from spaces.core.seeding import seeded_generator
 from trainables.data.images import batch_rows
 
 if TYPE_CHECKING:
@@ -78,8 +78,8 @@ class Epoch:
         learner, data = self._learner, self._learner.data
         size, total = learner.recipe.batch_size, len(data.train)
         steps = max(1, total // size)
-        generator = seeded(learner.seed, self.number)
-        rows = batch_rows(total, size, generator=seeded(learner.seed, self.number), drop_last=total >= size)
+        generator = seeded_generator(learner.seed, self.number)
+        rows = batch_rows(total, size, generator=seeded_generator(learner.seed, self.number), drop_last=total >= size)
         batches = data.train.batches(size, generator=generator, drop_last=total >= size)
         for index, (raw, labels) in enumerate(batches):
             self._rate = learner.recipe.lr_at(self.number + (index + 0.5) / steps, learner.epochs)
@@ -129,7 +129,7 @@ def objective(parts: dict[str, Tensor]) -> Tensor:
 @contextmanager
 def private_randomness(seed: int, epoch: int, device: torch.device) -> Iterator[None]:
     """Dropout and its like draw from the epoch's own stream; the caller's streams are put back, or never touched."""
-    stream = seeded(seed, epoch, 2).initial_seed()
+    stream = seeded_generator(seed, epoch, 2).initial_seed()
     with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
         devices = [torch.cuda.current_device()] if device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):

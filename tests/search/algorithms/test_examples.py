@@ -52,7 +52,7 @@ def test_its_example_finds_a_policy(kind, store, tmp_path, scored_here, _ray):
     result = run(config)
     folder = Path(result.folder)
     assert result.failed == {} and [role.role for role in result.roles] == ["student"]
-    policy = Schedule.load(folder / "policy.student.json", config.space.own)
+    policy = Schedule.load(folder / "policy.student.json", config.space.custom_names)
     assert policy.epochs == EPOCHS and policy.provenance["run"].startswith(f"student-{kind}-")
     assert 0 < policy.provenance["value"] <= 1 and policy.provenance["value"] == result.roles[0].best_validation
     assert {phase.genome.augment.label for phase in policy.phases} <= {a.label for a in config.space.augmentations}

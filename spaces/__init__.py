@@ -1,4 +1,4 @@
-"""What may be chosen: operations, genomes, schedules. Needs torch, and neither Ray nor MLflow."""
+"""Operations, genomes, schedules and their search space; depends on torch, not on Ray or MLflow."""
 
 from spaces.augmentations.crop_flip import BaseAugmentation
 from spaces.core.errors import RequestError, RoletuneError, WorkError
@@ -8,8 +8,9 @@ from spaces.policy.policy import Entry, Policy
 from spaces.policy.sampling import Parameters, sample
 from spaces.schedule.batch_transform import SecondView, Transform
 from spaces.schedule.genome import Genome
+from spaces.schedule.image_spec import ImageSpec
 from spaces.schedule.image_transform import ImageTransform
-from spaces.schedule.schedule import ImageSpec, Phase, Schedule
+from spaces.schedule.schedule import Phase, Schedule
 from spaces.search_space.space import Space
 
 __all__ = [

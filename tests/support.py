@@ -10,7 +10,7 @@ from spaces import OPERATIONS, Entry, Genome, Parameters, Policy, Space
 from spaces.augmentations import CATALOG, HardChain, HardVae, augmentation
 from spaces.augmentors import Vae
 from spaces.core.weights import Learned
-from spaces.policy.sampling import NONE
+from spaces.policy.sampling import NO_OPERATION
 
 NAMES = list(OPERATIONS)
 FILLS = {1: (119,), 3: (125, 122, 113)}
@@ -58,7 +58,7 @@ def pictures(batch, channels, height=13, width=11):
 
 def parameters_of(*rows, level=0):
     """Parameters that apply these names, with no say in signs and positions."""
-    operations = torch.tensor([[NAMES.index(name) if name else NONE for name in row] for row in rows])
+    operations = torch.tensor([[NAMES.index(name) if name else NO_OPERATION for name in row] for row in rows])
     ones = torch.ones_like(operations)
     return Parameters(operations, ones * level, ones, torch.full((*operations.shape, 2), 0.5))
 
@@ -70,8 +70,8 @@ def equal(one, other):
 
 
 WRONG_IMAGES = [
-    (torch.zeros(2, 3, 8, 8, dtype=torch.int64), "images are uint8, or floating point .* got 'torch.int64'"),
-    (torch.zeros(2, 3, 8, 8, dtype=torch.bool), "images are uint8, or floating point .* got 'torch.bool'"),
+    (torch.zeros(2, 3, 8, 8, dtype=torch.int64), "images must be uint8, or floating point .* got 'torch.int64'"),
+    (torch.zeros(2, 3, 8, 8, dtype=torch.bool), "images must be uint8, or floating point .* got 'torch.bool'"),
     (torch.zeros(3, 8, 8, dtype=torch.uint8), r"shape \(B, C, H, W\), got \(3, 8, 8\)"),
     (torch.tensor(3, dtype=torch.uint8), r"shape \(B, C, H, W\), got \(\)"),
     (torch.zeros(2, 4, 8, 8, dtype=torch.uint8), r"1 \(gray\) or 3 \(RGB\) channels"),

@@ -20,9 +20,9 @@ from PIL import Image, ImageChops, ImageFilter, ImageOps
 
 from benchmarks.augmentation.cases import FILL
 from spaces.operations import LEVELS
-from spaces.operations.cutout import sides
+from spaces.operations.cutout import cutout_sides
 from spaces.operations.geometry import MATRICES
-from spaces.operations.tone import factors
+from spaces.operations.tone import enhancement_factors
 
 Change: TypeAlias = Callable[[Image.Image], Image.Image]
 Position: TypeAlias = Callable[[], float]
@@ -31,7 +31,7 @@ Position: TypeAlias = Callable[[], float]
 Matrix: TypeAlias = tuple[float, ...]
 
 _VALUES = range(256)
-_FACTORS = factors(torch.arange(LEVELS)).tolist()
+_FACTORS = enhancement_factors(torch.arange(LEVELS)).tolist()
 
 
 def variants(size: int, draw: Position) -> dict[str, list[Change]]:
@@ -51,7 +51,7 @@ def variants(size: int, draw: Position) -> dict[str, list[Change]]:
         "Invert": [ImageChops.invert] * LEVELS,
         "Equalize": [ImageOps.equalize] * LEVELS,
         "AutoContrast": [ImageOps.autocontrast] * LEVELS,
-        "Cutout": [partial(_cut, side, draw) for side in sides(torch.arange(LEVELS), size, size).tolist()],
+        "Cutout": [partial(_cut, side, draw) for side in cutout_sides(torch.arange(LEVELS), size, size).tolist()],
     }
     return own | {name: [_geometric(name, matrix) for matrix in _matrices(name, size)] for name in MATRICES}
 

@@ -8,10 +8,11 @@ import torch
 
 from benchmarks.augmentation.cases import FILL, Case, Contestant
 from spaces import OPERATIONS, Entry, Parameters, Policy, Transform, apply, sample
+from spaces.core.seeding import seeded_generator
 from spaces.engine import dense
 from spaces.operations import LEVELS
 from spaces.policy.policy import TENTHS
-from spaces.policy.sampling import NONE, seeded
+from spaces.policy.sampling import NO_OPERATION
 
 COPIES = 2
 """Entries of each operation in a genome, as PBA has it."""
@@ -41,7 +42,7 @@ def policies() -> list[Policy]:
 def two_always(policy: Policy, batch: int, generator: torch.Generator) -> Parameters:
     """Parameters of a batch in which every image gets two operations: those of `sample` that came out so."""
     drawn = sample(policy, max(64, 8 * batch), generator)  # half of them have two
-    return drawn[(drawn.operations[:, 1] != NONE).nonzero().squeeze(1)[:batch]]
+    return drawn[(drawn.operations[:, 1] != NO_OPERATION).nonzero().squeeze(1)[:batch]]
 
 
 def ours(case: Case) -> Iterator[Contestant]:
@@ -53,7 +54,7 @@ def ours(case: Case) -> Iterator[Contestant]:
     nothing else is.
     """
     each = policies()
-    generator = seeded(case.seed)
+    generator = seeded_generator(case.seed)
     always = [two_always(policy, case.batch, generator) for policy in each]
     transforms = [Transform(policy, fill=FILL, seed=(case.seed, index)) for index, policy in enumerate(each)]
     color = torch.tensor(FILL, dtype=torch.uint8)

@@ -14,9 +14,9 @@ from benchmarks.augmentation.roletune_cpu import OURS, policies, two_always
 from benchmarks.common.record import Row
 from benchmarks.common.timing import Run, interleaved, spread
 from spaces import Parameters, apply, sample
+from spaces.core.seeding import seeded_generator
 from spaces.engine import dense
 from spaces.operations import LEVELS
-from spaces.policy.sampling import seeded
 
 TURNS = 20
 """Batches that are sent off before the host waits for the device."""
@@ -45,7 +45,7 @@ def on_gpu(case: Case, *, rounds: int, seconds: float) -> list[Row]:
 def _ways(case: Case) -> dict[str, Run]:
     """Name → the work on one batch."""
     images = case.images.cuda()
-    each, generator = policies(), seeded(case.seed)
+    each, generator = policies(), seeded_generator(case.seed)
     there = torch.Generator("cuda").manual_seed(case.seed)
     always = [two_always(policy, case.batch, generator) for policy in each]
     resident = [parameters.to("cuda") for parameters in always]

@@ -39,7 +39,7 @@ from results.analysis.statistics import holm
 from spaces import Genome
 from spaces.augmentations import Augmentation, HardVae, augmentation
 from spaces.core.io import write_atomic
-from spaces.policy.sampling import seeded
+from spaces.core.seeding import seeded_generator
 from trainables import data as datasets
 from trainables.data import DataSet, Images, TensorImages
 from trainables.distillation.student import Distill
@@ -121,7 +121,7 @@ def images_of(name: str, setting: Setting, seed: int, copies: int = 1, validatio
     for place, (part, columns) in enumerate(COLUMNS.items()):
         shapes, labels = next(getattr(digits, part).batches(10_000))
         repeats = copies if part == "train" else 1
-        generator = seeded(seed, place, 10 + copies)
+        generator = seeded_generator(seed, place, 10 + copies)
         ground = squares(columns, repeats * len(labels), generator)
         pixels = painted(ground, (shapes / 255).repeat(repeats, 1, 1, 1), generator)
         made.append(TensorImages((255 * pixels).round().to(torch.uint8), labels.repeat(repeats)))
@@ -155,7 +155,7 @@ def corrupted(images: Images, setting: Setting) -> dict[str, TensorImages]:
     """A copy of the images under each of `CORRUPTIONS`, every time the same."""
     (pixels, labels), found = next(images.batches(len(images))), {}
     for place, name in enumerate(CORRUPTIONS):
-        changed = _corrupt(name, pixels / 255, setting, seeded(0, place, 12)).clamp(0, 1)
+        changed = _corrupt(name, pixels / 255, setting, seeded_generator(0, place, 12)).clamp(0, 1)
         found[name] = TensorImages((255 * changed).round().to(torch.uint8), labels)
     return found
 

@@ -40,9 +40,9 @@ from torch import Tensor, nn
 from benchmarks.common.record import ROOT, Row, arguments, start
 from spaces import Genome, Schedule
 from spaces.augmentations import Augmentation, HardAffine, augmentation
-from spaces.augmentors.affine import warped
+from spaces.augmentors.affine import warp_affine
 from spaces.core.io import write_atomic
-from spaces.policy.sampling import seeded
+from spaces.core.seeding import seeded_generator
 from trainables import data as datasets
 from trainables.data import DataSet, TensorImages
 from trainables.distillation.student import Distill
@@ -147,7 +147,7 @@ def _centered(images: datasets.Images) -> TensorImages:
 
 def _shifted(images: TensorImages, seed: int, place: int) -> TensorImages:
     pixels, labels = next(iter(images.batches(len(images))))
-    return TensorImages(Shifts()(pixels, seeded(seed, place, 9)), labels)
+    return TensorImages(Shifts()(pixels, seeded_generator(seed, place, 9)), labels)
 
 
 class Shifts:
@@ -172,7 +172,7 @@ class RandomAffine:
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """The transformed images."""
         change = (2 * torch.rand(len(images), 6, generator=generator) - 1) * self._bounds
-        return (255 * warped(images.float() / 255, change, torch.zeros(images.shape[1]))).round().to(torch.uint8)
+        return (255 * warp_affine(images.float() / 255, change, torch.zeros(images.shape[1]))).round().to(torch.uint8)
 
 
 class _Blur(nn.Module):

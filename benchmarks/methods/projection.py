@@ -49,7 +49,7 @@ from benchmarks.common.record import ROOT, Row, arguments, cores, start
 from results.analysis.statistics import holm, interval
 from spaces import Genome
 from spaces.core.io import write_atomic
-from spaces.policy.sampling import seeded
+from spaces.core.seeding import seeded_generator
 from trainables import data as datasets
 from trainables.data import DataSet, Images, TensorImages
 from trainables.distillation.objective import Distill
@@ -189,7 +189,7 @@ def images_of(seed: int, setting: Setting) -> tuple[DataSet, DataSet, DataSet]:
         datasets.load(name="digits", train=count, validation=HELD_OUT, seed=seed)
         for count in (setting.train, setting.taught)  # of one seed the fewer are among the more
     )
-    train = placed(few.train, torch.randint(CORNERS, (len(few.train),), generator=seeded(seed, 0, 20)))
+    train = placed(few.train, torch.randint(CORNERS, (len(few.train),), generator=seeded_generator(seed, 0, 20)))
     held, test, taught = (everywhere(part) for part in (few.validation, few.test, many.train))
     seen = train.images / 255
     canvas: dict[str, Any] = {"size": train.images.shape[-1], "crop": 0, "flip": False}
@@ -208,7 +208,7 @@ def wide(*, classes: int, channels: int, size: int) -> nn.Module:
 def prepared(seed: int, setting: Setting) -> Start:
     """A seed's images and its three teachers."""
     data, *taught = images_of(seed, setting)
-    own = seeded(seed, 0, 21).initial_seed()  # one stream for all would give teacher and student like filters
+    own = seeded_generator(seed, 0, 21).initial_seed()  # one stream for all would give teacher and student like filters
     teachers, reached = {"random": untrained(data, own)}, {}
     for name, images in zip(("same", "other"), taught, strict=True):
         task = Task("teacher", TEACHER, images, Recipe(lr=0.05, batch_size=64), setting.teacher_epochs)
@@ -298,7 +298,7 @@ def figures(rows: Sequence[Row]) -> dict[str, Any]:
     summary |= _tested({f"student_minus_none_{t}": reached(t, usual) - alone for t in TEACHERS})
     summary |= _tested({"spectral_minus_none": scored[SPECTRAL] - alone})
     summary |= _tested({"kd_minus_none": scored[KD] - alone})
-    drawn = torch.rand(4 * WIDTH, 64, generator=seeded(0)) - 0.5
+    drawn = torch.rand(4 * WIDTH, 64, generator=seeded_generator(0)) - 0.5
     return summary | {"rank_as_drawn": effective_rank(drawn), "seeds": len(alone)}
 
 

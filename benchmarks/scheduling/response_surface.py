@@ -31,7 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spaces import Genome, Phase, Space
-from spaces.search_space.encoding import numbers, with_numbers
+from spaces.search_space.encoding import decode, encode
 
 Array: TypeAlias = npt.NDArray[np.float64]
 
@@ -69,7 +69,7 @@ class Surface:
     @classmethod
     def drawn(cls, kind: str, space: Space, epochs: int, seed: int) -> Surface:
         """One of `KINDS`, drawn with a seed."""
-        draw, size = np.random.default_rng([seed, KINDS.index(kind)]), len(numbers(space, space.zero()))
+        draw, size = np.random.default_rng([seed, KINDS.index(kind)]), len(encode(space, space.zero()))
         if kind == "still":
             place = draw.uniform(0, 1, size)
             return cls(space, epochs, place, place)
@@ -89,7 +89,7 @@ class Surface:
         """The skill after a training from the first epoch on under `phases`, without noise."""
         z, epoch = 0.0, 0
         for phase in phases:
-            x = numbers(self.space, phase.genome)
+            x = encode(self.space, phase.genome)
             z += sum(self.gain(x, epoch + one) for one in range(1, phase.epochs + 1))
             epoch += phase.epochs
         return skill(z)
@@ -104,7 +104,7 @@ class Surface:
         for first in range(0, self.epochs, interval):
             count = min(interval, self.epochs - first)
             middle = self.best(first + (count + 1) / 2)
-            phases.append(Phase(count, with_numbers(self.space, self.space.zero(), middle)))
+            phases.append(Phase(count, decode(self.space, self.space.zero(), middle)))
         return phases
 
 
@@ -167,7 +167,7 @@ class Training:
         if self._known is None or self._known[0] is not genome:
             value = Genome.from_json(genome)
             strength = {f"policy/{op}/strength": part for op, part in value.policy.strength().items()}
-            self._known = genome, numbers(self.surface.space, value), strength
+            self._known = genome, encode(self.surface.space, value), strength
         return self._known[1:]
 
 

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from spaces import OPERATIONS
-from spaces.policy.sampling import PLACES
+from spaces.policy.sampling import MAX_OPERATIONS
 
 MARGIN, GAP, GROUP_GAP = 16, 8, 28
 """px: round the sheet, between neighbors, and between one epoch and the next."""
@@ -48,7 +48,7 @@ class ContactSheet:
         self.cell = ceil(max(self.side, labels, (max(first, second) - (draws - 1) * GAP) / draws))
         self._draws = draws
         self._top = MARGIN + _height(self._title) + _height(self._bold) + self._line + 2 * GAP
-        self._row = self.side + PLACES * self._line + GAP + GAP // 2
+        self._row = self.side + MAX_OPERATIONS * self._line + GAP + GAP // 2
         self._bottom = self._top + rows * self._row
         self._width = self._left(len(headings), 0) - GROUP_GAP + MARGIN
         # What stands below has as much room as it needs, and is not known yet: `png` cuts the rest off.

@@ -13,7 +13,8 @@ from results.plots.contact_sheet import ContactSheet
 from results.plots.image_files import find_images, load_image
 from spaces import OPERATIONS, ImageSpec, Parameters, RequestError, Schedule, apply, sample
 from spaces.core.io import write_atomic
-from spaces.policy.sampling import NONE, seeded
+from spaces.core.seeding import seeded_generator
+from spaces.policy.sampling import NO_OPERATION
 
 MOST_CELLS = 400
 """Augmented images in one grid; more would be neither looked at nor held in memory."""
@@ -79,7 +80,7 @@ def grid_png(
     files = [Path(file) for file in spread(found, rows)]
     spec = schedule.image
     _check_size(spec, len(files), len(chosen), draws)
-    drawn = [sample(schedule.at(epoch).policy, len(files) * draws, seeded(seed, epoch)) for epoch in chosen]
+    drawn = [sample(schedule.at(epoch).policy, len(files) * draws, seeded_generator(seed, epoch)) for epoch in chosen]
     sheet = ContactSheet(spec.size, [_heading(schedule, epoch) for epoch in chosen], len(files), draws)
     for row, file in enumerate(files):  # one at a time: they may be large
         image = load_image(file, spec)
@@ -107,7 +108,7 @@ def told(parameters: Parameters) -> list[str]:
     lines = []
     columns = (parameters.operations, parameters.levels, parameters.signs)
     for place, level, sign in zip(*(column[0].tolist() for column in columns), strict=True):
-        if place != NONE:
+        if place != NO_OPERATION:
             operation = OPERATIONS[_NAMES[place]]
             number = f" {'−' if operation.signed and level and sign < 0 else ''}{level}"
             lines.append(operation.name + (number if operation.uses_level else ""))

@@ -13,7 +13,7 @@ from torch import Tensor
 from results.plots.image_grid import default_epochs, told
 from results.plots.style import Picture
 from spaces import RequestError, Schedule, apply, sample
-from spaces.policy.sampling import seeded
+from spaces.core.seeding import seeded_generator
 
 LARGEST = 128
 """px; larger images are shrunk to it."""
@@ -69,13 +69,13 @@ def _at(schedule: Schedule, epoch: int, images: Tensor, seed: int) -> Iterator[B
     """What is to be seen at an epoch."""
     genome, heading, seen = schedule.at(epoch), f"epoch {epoch}", images
     if not genome.policy.is_identity:
-        parameters = sample(genome.policy, len(images), seeded(seed, epoch))
+        parameters = sample(genome.policy, len(images), seeded_generator(seed, epoch))
         seen = apply(images, parameters, schedule.image.fill)
         words = [", ".join(told(parameters[row : row + 1])) or "unchanged" for row in range(len(images))]
         note = f"mean strength {genome.policy.mean_strength():.2f}"
         yield _band(heading, note, seen, words, f"at {heading}")
     view = schedule.second_view(epoch, seed=seed)
-    if view is None or genome.augment.asks:
+    if view is None or genome.augment.scored_by:
         return
     with suppress(RequestError):  # it is still to be learned, or wants more images
         made = view(seen)

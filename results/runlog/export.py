@@ -101,6 +101,7 @@ def _unfinished(stage: StageHistory, own: Collection[str]) -> Schedule:
     spec = ImageSpec(image["size"], image["channels"], tuple(image["fill"]))
     # What HARD's game has learned so far is in a checkpoint; the policy says which game to play.
     phases = [
-        Phase(phase.epochs, replace(phase.genome, augment=unready(phase.genome.augment))) for phase in line.phases
+        Phase(phase.epochs, replace(phase.genome, augment=without_pretraining(phase.genome.augment)))
+        for phase in line.phases
     ]
     return Schedule.from_json(Schedule(merge(phases), started.role, spec, provenance).to_json(), own)

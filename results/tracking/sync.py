@@ -23,7 +23,7 @@ from results.tracking.store import check_run, connect, sqlite_uri
 from results.tracking.ui import DEFAULT_STORAGE, newest
 from spaces.core.errors import RequestError
 from spaces.core.io import read_text
-from spaces.core.redaction import bare, mask
+from spaces.core.redaction import mask, strip_credentials
 
 TRIES, PAUSE = 4, 1.0
 """Attempts at a call that fails for a reason that may pass, and seconds between them."""

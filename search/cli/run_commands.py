@@ -55,7 +55,7 @@ def screen(
     from search.sweeps.screening import screen as rank
     from spaces import Schedule
 
-    schedules = [Schedule.load(path, config.space.own) for path in policy or ()]
+    schedules = [Schedule.load(path, config.space.custom_names) for path in policy or ()]
     names = [name.strip() for name in (only or "").split(",") if name.strip()]
     result = rank(config, names, schedules, console=Console(stderr=as_json))
     console = show_table(result, as_json)
@@ -77,7 +77,7 @@ def train(
     from search.sweeps.runner import replay
     from spaces import Schedule
 
-    schedules = [Schedule.load(path, config.space.own) for path in policy]
+    schedules = [Schedule.load(path, config.space.custom_names) for path in policy]
     _show(replay(config, schedules, address=address, console=Console(stderr=as_json)), as_json)
 
 

@@ -27,8 +27,8 @@ from search.config.yaml_io import apply_override, check_renamed, parse_yaml, ref
 from spaces import RequestError, Space
 from spaces.augmentations import Identity
 from spaces.core.io import read_text
-from spaces.core.redaction import bare
-from spaces.search_space.domain import constant, examples, variants
+from spaces.core.redaction import strip_credentials
+from spaces.search_space.domain import enumerate_values, example_values, is_constant
 from trainables.distillation.objective import Distill
 from trainables.quantization import Bits
 from trainables.screening.ranking import Precision
@@ -301,7 +301,7 @@ class SweepConfig(Section):
             if self.student is None and getattr(self.space, setting):
                 raise ValueError(f"space.{setting} must be left out with student: null; it is the student's")
         if self.student is not None:
-            for example in examples(self.space.distill):
+            for example in example_values(self.space.distill):
                 self.student.distill.under(example)
             self._views_fit(self.student)
             self._bits_fit(self.student)

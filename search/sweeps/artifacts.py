@@ -28,7 +28,7 @@ from search.sweeps.run_description import describe_run
 from search.sweeps.sample_images import samples
 from spaces import Genome, Schedule
 from spaces.core.io import write_atomic
-from spaces.schedule.schedule import weights_file
+from spaces.schedule.weights_file import weights_path
 from trainables.checkpoints import save_weights
 from trainables.export import portable
 from trainables.quantization import size_in_bits
@@ -74,7 +74,7 @@ class Records:
 
         policy = schedule.save(self.policy_file(schedule.role))
         picture = plot_schedule(schedule, self.folder / "report" / f"schedule.{schedule.role}.png")
-        self.artifacts(policy, *((weights_file(policy),) if schedule.weights else ()), picture)
+        self.artifacts(policy, *((weights_path(policy),) if schedule.weights else ()), picture)
 
     def lineage(self, search: SearchAlgorithm) -> None:
         """Draw the lineage of the members, where they copy each other."""

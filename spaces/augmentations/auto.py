@@ -1,4 +1,4 @@
-"""AutoAugment, RandAugment and TrivialAugment, as torchvision has them."""
+"""AutoAugment, RandAugment and TrivialAugment, by torchvision."""
 
 from __future__ import annotations
 
@@ -10,41 +10,47 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from spaces.augmentations.base import Answers, Augmentation, View, check_whole
+from spaces.augmentations.base import Augmentation, Predict, View
 from spaces.core.errors import RequestError, unknown
+from spaces.core.validation import check_integer
 
 _TABLES = ("cifar10", "imagenet", "svhn")
 
 
 @dataclass(frozen=True)
 class _Torchvision(Augmentation):
-    """One of torchvision's, for each image, or once for the whole batch."""
+    """Base class of augmentations by torchvision."""
 
     def __call__(
-        self, images: Tensor, fill: Sequence[int], generator: torch.Generator, answers: Answers | None = None
+        self, images: Tensor, fill: Sequence[int], generator: torch.Generator, predict: Predict | None = None
     ) -> View:
-        """The global state that torchvision draws from is seeded from `generator` here and put back after."""
+        """Seed the global state, which torchvision draws from, by `generator`, and restore it afterwards."""
         change = self._transform([float(value) for value in fill] * (3 // len(fill)))
-        # Its operations on color want three channels of a gray image.
+        # The color operations of torchvision need three channels.
         wide = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
         seed = int(torch.randint(2**62, (), generator=generator))
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             changed = change(wide) if self.draw == "batch" else torch.stack([change(image) for image in wide])
-        return View.alone(changed[:, : images.shape[1]].contiguous())
+        return View.unmixed(changed[:, : images.shape[1]].contiguous())
 
     @abstractmethod
     def _transform(self, fill: list[float]) -> Any:
-        """The transform on tensors (C, H, W) or (B, C, H, W)."""
+        """Return the transform on tensors (C, H, W) or (B, C, H, W)."""
 
 
 @dataclass(frozen=True)
 class AutoAugment(_Torchvision):
-    """AutoAugment's policies. Cubuk et al. 2018, https://arxiv.org/abs/1805.09501.
+    """AutoAugment (Cubuk et al. 2018, https://arxiv.org/abs/1805.09501).
 
     Args:
-        draw: as for every augmentation.
-        table: which of the three: `cifar10`, `imagenet`, `svhn`.
+        draw: `sample` for random numbers per image, `batch` for one draw per batch.
+        table: Policy table: `cifar10`, `imagenet` or `svhn`.
+
+    Example:
+        >>> from spaces.augmentations import AutoAugment
+        >>> AutoAugment(table="svhn").label
+        'autoaugment(table=svhn)'
     """
 
     kind: ClassVar[str] = "autoaugment"
@@ -52,10 +58,10 @@ class AutoAugment(_Torchvision):
     table: str = "cifar10"
 
     def __post_init__(self) -> None:
-        """Refuse an unknown table."""
+        """Check the parameters."""
         super().__post_init__()
         if not isinstance(self.table, str):
-            raise RequestError("autoaugment's table is a name", value=self.table)
+            raise RequestError("autoaugment table must be a string", value=self.table)
         if self.table not in _TABLES:
             raise unknown("table of autoaugment", self.table, _TABLES)
 
@@ -67,12 +73,17 @@ class AutoAugment(_Torchvision):
 
 @dataclass(frozen=True)
 class RandAugment(_Torchvision):
-    """RandAugment. Cubuk et al. 2019, https://arxiv.org/abs/1909.13719.
+    """RandAugment (Cubuk et al. 2019, https://arxiv.org/abs/1909.13719).
 
     Args:
-        draw: as for every augmentation.
-        operations: how many an image gets, the paper's N, 0 … 14.
-        magnitude: the paper's M, 0 … 30.
+        draw: `sample` for random numbers per image, `batch` for one draw per batch.
+        operations: Operations per image, N in the paper, 0 to 14.
+        magnitude: Magnitude, M in the paper, 0 to 30.
+
+    Example:
+        >>> from spaces.augmentations import RandAugment
+        >>> RandAugment(magnitude=5).label
+        'randaugment(magnitude=5)'
     """
 
     kind: ClassVar[str] = "randaugment"
@@ -81,10 +92,10 @@ class RandAugment(_Torchvision):
     magnitude: int = 9
 
     def __post_init__(self) -> None:
-        """Refuse parameters out of range."""
+        """Check the parameters."""
         super().__post_init__()
-        check_whole("randaugment's operations", self.operations, 0, 14)
-        check_whole("randaugment's magnitude", self.magnitude, 0, 30)
+        check_integer("randaugment operations", self.operations, 0, 14)
+        check_integer("randaugment magnitude", self.magnitude, 0, 30)
 
     def _transform(self, fill: list[float]) -> Any:
         from torchvision.transforms import v2
@@ -94,7 +105,13 @@ class RandAugment(_Torchvision):
 
 @dataclass(frozen=True)
 class TrivialAugment(_Torchvision):
-    """TrivialAugment, the wide variant. Müller and Hutter 2021, https://arxiv.org/abs/2103.10158."""
+    """TrivialAugment, wide variant (Müller and Hutter 2021, https://arxiv.org/abs/2103.10158).
+
+    Example:
+        >>> from spaces.augmentations import TrivialAugment
+        >>> TrivialAugment().to_json()
+        {'kind': 'trivialaugment', 'draw': 'sample'}
+    """
 
     kind: ClassVar[str] = "trivialaugment"
 

@@ -1,4 +1,4 @@
-"""What an augmentation of the catalog is: a choice by name, with parameters, that makes a second view of a batch."""
+"""Base class of augmentations, and the view of a batch that they return."""
 
 from __future__ import annotations
 
@@ -13,27 +13,35 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spaces.core.errors import RequestError
+from spaces.core.validation import check_choice
 
 Draw: TypeAlias = Literal["sample", "batch"]
-"""Whether every image has random numbers of its own, or one draw serves the whole batch."""
+"""Random numbers per image, or one draw for the whole batch."""
 
-Answers: TypeAlias = Callable[[Tensor], Tensor]
-"""A network as an augmentation sees it: uint8 images (B, C, H, W) → logits (B, K), without gradients."""
+Predict: TypeAlias = Callable[[Tensor], Tensor]
+"""Function from uint8 images (B, C, H, W) to logits (B, K), without gradients."""
 
 
 @dataclass(frozen=True)
 class View:
-    """What an augmentation made of a batch.
+    """Augmented view of a batch.
 
     Letters: V images in the view (as many as in the batch), K classes.
 
     Args:
-        images: (V, C, H, W) uint8.
-        first: (V,) int64: which image of the batch each one shows.
-        second: (V,) int64: which other image is mixed in; where nothing is mixed, the same.
-        weight: (V,) float32 in [0, 1]: the share of `first`.
-        logits: (V, K), the answers that the view was chosen by, so that nobody has to ask again; None: nobody asked.
+        images: Images (V, C, H, W), uint8.
+        first: Index (V,) int64 of the image in the batch that each one shows.
+        second: Index (V,) int64 of the image that is mixed in; equal to `first` where nothing is mixed.
+        weight: Weight of `first` (V,), float32 in [0, 1].
+        logits: Logits (V, K) by which the images were selected, so that they need not be computed again; None if the
+            augmentation uses no logits.
+
+    Example:
+        >>> import torch
+        >>> from spaces.augmentations import View
+        >>> view = View.unmixed(torch.zeros(2, 1, 4, 4, dtype=torch.uint8))
+        >>> view.matches_label(torch.tensor([3, 1]), labels=torch.tensor([3, 5])).tolist()
+        [True, False]
     """
 
     images: Tensor
@@ -43,28 +51,27 @@ class View:
     logits: Tensor | None = None
 
     @classmethod
-    def alone(cls, images: Tensor) -> View:
-        """A view in which nothing is mixed."""
+    def unmixed(cls, images: Tensor) -> View:
+        """Return a view in which nothing is mixed."""
         rows = torch.arange(len(images), device=images.device)
         return cls(images, rows, rows, torch.ones(len(images), device=images.device))
 
-    def agrees(self, classes: Tensor, labels: Tensor) -> Tensor:
-        """Whether `classes` (V,) name what is shown: the label (of `labels`, (B,)) of either image of the mix."""
+    def matches_label(self, classes: Tensor, labels: Tensor) -> Tensor:
+        """Return True (V,) where `classes` (V,) equals the label, in `labels` (B,), of either image of the mix."""
         first = (classes == labels[self.first]) & (self.weight > 0)
         return first | ((classes == labels[self.second]) & (self.weight < 1))
 
 
 @dataclass(frozen=True)
 class Augmentation(ABC):
-    """One entry of the catalog, with its parameters.
+    """Augmentation of the catalog with its parameters: a callable that makes a view of a batch.
 
     Args:
-        draw: `sample`: every image has its own random numbers; `batch`: one draw for the whole batch.
+        draw: `sample` for random numbers per image, `batch` for one draw per batch.
 
     Attributes:
-        kind: its name in the catalog.
-        asks: whose answers it needs: nobody's (""), the `teacher`'s or the `student`'s.
-        unlabeled: parameters that its label leaves out.
+        kind: Name in the catalog.
+        unlabeled: Names of parameters that `label` leaves out.
     """
 
     kind: ClassVar[str]
@@ -73,62 +80,61 @@ class Augmentation(ABC):
     draw: Draw = "sample"
 
     def __post_init__(self) -> None:
-        """Refuse a draw that there is not."""
-        if self.draw not in ("sample", "batch"):
-            raise RequestError("draw is sample or batch", value=self.draw)
+        """Check the parameters."""
+        check_choice("draw", self.draw, ("sample", "batch"))
 
     @property
     def label(self) -> str:
-        """Its name, with the parameters that differ from the defaults."""
-        content, usual = self.to_json(), type(self)().to_json()
+        """Name, with the parameters that differ from their defaults."""
+        content, defaults = self.to_json(), type(self)().to_json()
         kind = content.pop("kind")
         changed = [
             f"{name}={_short(getattr(self, name, value))}"
             for name, value in content.items()
-            if value != usual.get(name) and name not in self.unlabeled
+            if value != defaults.get(name) and name not in self.unlabeled
         ]
         return f"{kind}({', '.join(changed)})" if changed else kind
 
     @property
     def learns(self) -> bool:
-        """Whether it is yet to be learned, in a game against a student."""
+        """True if the augmentation must be learned in a game against a student before it can be applied."""
         return False
 
-    def explored(self, generator: np.random.Generator) -> Augmentation:
-        """A neighbor of the same kind; what has nothing to move, and so draws nothing, is its own."""
+    def explore(self, generator: np.random.Generator) -> Augmentation:
+        """Return a perturbed copy; augmentations without searchable numbers return themselves and draw nothing."""
         del generator
         return self
 
     @property
-    def asks(self) -> str:
-        """Whose answers it needs: nobody's (""), the `teacher`'s or the `student`'s."""
+    def scored_by(self) -> str:
+        """Network whose logits the augmentation needs: `teacher`, `student`, or an empty string for none."""
         return ""
 
     @abstractmethod
     def __call__(
-        self, images: Tensor, fill: Sequence[int], generator: torch.Generator, answers: Answers | None = None
+        self, images: Tensor, fill: Sequence[int], generator: torch.Generator, predict: Predict | None = None
     ) -> View:
         """Make a view of a batch.
 
         Args:
-            images: (B, C, H, W) uint8; left as they are.
-            fill: the color of uncovered pixels, C numbers from 0 to 255.
-            generator: of all random numbers, on the CPU.
-            answers: of the network that `asks` names.
+            images: Images (B, C, H, W), uint8. Never modified.
+            fill: Color of uncovered pixels, C integers from 0 to 255.
+            generator: Source of all random numbers, on the CPU.
+            predict: Function to the logits of the network that `scored_by` names.
 
         Raises:
-            RequestError: the batch is too small, or answers are missing.
+            RequestError: The batch is too small, or `predict` is missing.
         """
 
     def to_json(self) -> dict[str, Any]:
-        """Its name and parameters as plain data; `spaces.augmentations.augmentation` gives it back."""
+        """Return name and parameters as JSON data; `spaces.augmentations.augmentation` is the inverse."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         plain = {name: value.to_json() if hasattr(value, "to_json") else value for name, value in values.items()}
         return {"kind": self.kind, **plain}
 
 
 def _short(value: Any) -> str:
-    """A parameter in a label: of one augmentation its label, of a policy a mark that tells it from others."""
+    """Return a parameter as text for a label: the label of an augmentation, a checksum of a policy."""
     if isinstance(value, Augmentation):
         return value.label
     if isinstance(value, tuple) and any(isinstance(part, Augmentation) for part in value):
@@ -138,19 +144,6 @@ def _short(value: Any) -> str:
     return str(value)
 
 
-def draws(draw: Draw, batch: int) -> int:
-    """How many draws a batch needs."""
+def draw_count(draw: Draw, batch: int) -> int:
+    """Return the number of draws for a batch."""
     return batch if draw == "sample" else 1
-
-
-def check_range(what: str, value: object, low: float, high: float) -> float:
-    """Refuse a parameter that is no number in [low, high]; of equal ones there is one form, 1.0 for 1, 0.0 for -0.0."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise RequestError(f"{what} is a number from {low:g} to {high:g}", value=value)
-    return float(value) + 0.0
-
-
-def check_whole(what: str, value: object, low: int, high: int) -> None:
-    """Refuse a parameter that is no whole number in [low, high]."""
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise RequestError(f"{what} is a whole number from {low} to {high}", value=value)

@@ -1,4 +1,4 @@
-"""Base augmentation: the padded random crop and the horizontal flip that belong to a data set."""
+"""Base augmentation of a data set: padded random crop and horizontal flip."""
 
 from __future__ import annotations
 
@@ -14,26 +14,40 @@ from spaces.engine import crop
 
 @dataclass(frozen=True, slots=True)
 class BaseAugmentation:
-    """Pad by `crop` px with the fill color, crop back at random; flip half of the images if `flip`.
+    """Base augmentation of a data set: padded random crop, and horizontal flip of half of the images.
 
     Args:
-        crop: padding in px, ≥ 0; 0 turns the crop off.
-        flip: whether a mirrored image still shows the same class.
+        crop: Padding in pixels, >= 0; 0 turns the crop off.
+        flip: True if a mirrored image shows the same class.
 
     Raises:
-        RequestError: a negative padding.
+        RequestError: The padding is negative.
+
+    Example:
+        >>> import torch
+        >>> from spaces import BaseAugmentation
+        >>> images = torch.zeros(4, 3, 32, 32, dtype=torch.uint8)
+        >>> augment = BaseAugmentation(crop=4, flip=True)
+        >>> augment(images, fill=(0, 0, 0), generator=torch.Generator().manual_seed(0)).shape
+        torch.Size([4, 3, 32, 32])
     """
 
     crop: int
     flip: bool
 
     def __post_init__(self) -> None:
-        """Refuse a negative padding."""
+        """Check the padding."""
         if self.crop < 0:
-            raise RequestError("the crop's padding is 0 px or more", value=self.crop)
+            raise RequestError("BaseAugmentation.crop must be >= 0", value=self.crop)
 
     def __call__(self, images: Tensor, fill: Sequence[int], generator: torch.Generator) -> Tensor:
-        """Augment uint8 images (B, C, H, W); the input is left as it is."""
+        """Augment uint8 images (B, C, H, W), which are not modified.
+
+        Args:
+            images: Images (B, C, H, W), uint8.
+            fill: Color of the padding, C integers from 0 to 255.
+            generator: Source of all random numbers, on the CPU.
+        """
         if not self.crop and not self.flip:
             return images
         batch = len(images)

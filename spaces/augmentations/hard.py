@@ -1,7 +1,7 @@
-"""HARD in the catalog: which augmentor, the rules of its game, and what it has learned.
+"""HARD augmentations: augmentor, settings of the game, and learned weights.
 
 Source: Hard Augmentations for Robust Distillation, Nix, Burg, Sinz 2023, https://arxiv.org/abs/2305.14890. The entropy
-term, the units of the thresholds and all constants are our reading.
+term, the units of the thresholds and all constants are our reading of the paper.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spaces.augmentations.base import Answers, Augmentation, View, check_range, check_whole
-from spaces.augmentors import Affine, Augmentor, Chain, Color, Drawn, Latent, Mix
+from spaces.augmentations.base import Augmentation, Predict, View
+from spaces.augmentors import Affine, Augmentor, AugmentorOutput, Chain, Color, Latent, Mix
 from spaces.core.errors import RequestError
+from spaces.core.validation import check_flag, check_integer, check_number
 from spaces.core.weights import Learned
 
 RANGES: Mapping[str, tuple[float, float]] = {
@@ -29,34 +30,34 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "high": (0.01, 1000),
     "lr": (1e-5, 1),
 }
-"""Of the numbers that a population may move."""
+"""Ranges of the settings that a search explores."""
 
 FACTORS = (0.8, 1.25)
-"""What exploring multiplies them by."""
+"""Factors by which exploring multiplies them."""
 
 
 @dataclass(frozen=True)
 class Hard(Augmentation):
-    """A second view that is learned in a game against the student, or, once learned, replayed without anyone.
+    """Learned augmentation: trained in a game against the student, then replayed from its weights.
 
-    In the augmentor's phases φ goes down -λ_s·L_st/ℓ + λ_t·L_tt/ℓ - λ_h·H with teacher and student frozen: L_st is the
-    distillation loss on the view, L_tt the loss between the teacher's own answers to the images and to their views, H
-    the entropy of what is drawn, and ℓ the distillation loss on clean images after the warm-up, so that no constant
-    depends on the data. In the student's phases φ stands still.
+    Augmentor phases minimize -λ_s·L_st/ℓ + λ_t·L_tt/ℓ - λ_h·H over φ with teacher and student frozen. L_st is the
+    distillation loss on the view, L_tt the loss between the teacher's logits for the images and for the view, H the
+    entropy of the sampling distribution, and ℓ the distillation loss on clean images after the warm-up, so that no
+    constant depends on the data. Student phases keep φ fixed.
 
     Args:
-        draw: `sample`; every image has its own random numbers.
-        lambda_s: λ_s, how much disagreement is sought, 0 … 100.
-        lambda_t: λ_t, how much the teacher must keep its own answer, 0 … 100.
-        lambda_h: λ_h, how widely is drawn, in nats, 0 … 100.
-        low: ℓ_min in units of ℓ: below it the augmentor has its turn. 0.01 … 1000.
-        high: ℓ_max in units of ℓ, above `low`: above it the student has its turn.
-        lr: of Adam on φ, 1e-5 … 1.
-        warmup: student steps before the first augmentor phase, over whose end ℓ is measured.
-        student_steps: the longest phase of the student; a quarter of it is the shortest.
-        augmentor_steps: the longest phase of the augmentor, each step on a quarter of a batch.
-        memory: earlier augmentors that half of each batch is drawn from; 0: none.
-        learned: what the augmentor has learned; None: it has yet to learn.
+        draw: `sample`; random numbers per image.
+        lambda_s: Weight λ_s of the disagreement, 0 to 100.
+        lambda_t: Weight λ_t of the teacher's consistency, 0 to 100.
+        lambda_h: Weight λ_h of the entropy, 0 to 100.
+        low: Threshold ℓ_min in units of ℓ, 0.01 to 1000; below it an augmentor phase starts.
+        high: Threshold ℓ_max in units of ℓ, greater than `low`; above it a student phase starts.
+        lr: Learning rate of Adam on φ, 1e-5 to 1.
+        warmup: Student steps before the first augmentor phase; ℓ is measured at their end.
+        student_steps: Longest student phase in steps; the shortest is a quarter of it.
+        augmentor_steps: Longest augmentor phase in steps, each on a quarter of a batch.
+        memory: Number of earlier augmentors that half of each batch is drawn from; 0 for none.
+        learned: Learned weights; None before learning.
     """
 
     lambda_s: float = 1.0
@@ -72,37 +73,40 @@ class Hard(Augmentation):
     learned: Learned | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a game that cannot be played."""
+        """Check the parameters."""
         super().__post_init__()
         if self.draw != "sample":
-            raise RequestError(f"{self.kind} draws for each image: draw is sample", value=self.draw)
+            raise RequestError(f"the draw of {self.kind} must be sample", value=self.draw)
         for name, (least, most) in RANGES.items():
-            checked = check_range(f"{self.kind}'s {name}", getattr(self, name), least, most)
-            object.__setattr__(self, name, checked)
+            self._check_number(name, least, most)
         if self.low >= self.high:
-            raise RequestError(f"{self.kind}'s low is below its high", value=f"{self.low:g} and {self.high:g}")
+            raise RequestError(f"{self.kind} low must be less than high", value=f"{self.low:g} and {self.high:g}")
         for name in ("warmup", "student_steps", "augmentor_steps"):
-            check_whole(f"{self.kind}'s {name}", getattr(self, name), 1, 1_000_000)
-        check_whole(f"{self.kind}'s memory", self.memory, 0, 1000)
+            check_integer(f"{self.kind} {name}", getattr(self, name), 1, 1_000_000)
+        check_integer(f"{self.kind} memory", self.memory, 0, 1000)
         if self.learned is not None:
             object.__setattr__(self, "learned", Learned.from_json(self.learned))
 
+    def _check_number(self, name: str, low: float, high: float) -> None:
+        """Check a parameter, and store it as a float, so that equal values have one form."""
+        object.__setattr__(self, name, check_number(f"{self.kind} {name}", getattr(self, name), low, high))
+
     @property
     def learns(self) -> bool:
-        """Whether it takes a game against the student; what was learned is only replayed."""
+        """True if the augmentation has no learned weights yet."""
         return self.learned is None
 
     @property
     def structure(self) -> Hard:
-        """The same augmentor under the usual rules, yet to learn: two that are equal in this have the same weights."""
-        return replace(self, **_RULES)
+        """Copy with default settings and without learned weights; equal structures have interchangeable weights."""
+        return replace(self, **_DEFAULTS)
 
     @abstractmethod
     def augmentor(self, channels: int) -> Augmentor:
-        """The module at its start, for images of C channels; random weights come from torch's global state."""
+        """Return the initial module for images of C channels; random weights come from torch's global state."""
 
-    def explored(self, generator: np.random.Generator) -> Hard:
-        """The same augmentor under neighboring rules: each number of `RANGES` times 0.8 or 1.25, within its range."""
+    def explore(self, generator: np.random.Generator) -> Hard:
+        """Return a copy whose settings in `RANGES` are multiplied by 0.8 or 1.25 and clipped; itself once learned."""
         if not self.learns:
             return self
         moved = {
@@ -114,41 +118,41 @@ class Hard(Augmentation):
         return replace(self, **moved)
 
     def __call__(
-        self, images: Tensor, fill: Sequence[int], generator: torch.Generator, answers: Answers | None = None
+        self, images: Tensor, fill: Sequence[int], generator: torch.Generator, predict: Predict | None = None
     ) -> View:
-        """Replay what was learned.
+        """Apply the learned augmentor.
 
         Raises:
-            RequestError: nothing was learned yet, or the weights are not at hand or not this augmentor's.
+            RequestError: There are no learned weights, or they are not loaded or do not fit the augmentor.
         """
         if self.learned is None:
-            hint = "train a student with it (roletune search); the policy that this gives holds what was learned"
-            raise RequestError(f"{self.kind} has yet to learn, in a game against a student", hint=hint)
-        self.learned.required()  # before the cache, which knows the hash alone
-        return made(_ready(self, images.shape[1], images.device), images, fill, generator)
+            hint = "train a student with it (roletune search); the resulting policy holds the weights"
+            raise RequestError(f"{self.kind} must be learned before it is applied", hint=hint)
+        self.learned.required()  # before the cache, whose key is the hash alone
+        return render_view(_load_augmentor(self, images.shape[1], images.device), images, fill, generator)
 
     def to_json(self) -> dict[str, Any]:
-        """Its name and parameters; `learned` only where there is something."""
+        """Return name and parameters as JSON data; weights that are None are left out."""
         content = super().to_json()
         return {name: value for name, value in content.items() if value is not None}
 
 
-def _check_flag(kind: str, value: object) -> None:
-    if not isinstance(value, bool):
-        raise RequestError(f"{kind}'s conditional is true or false", value=value)
-
-
-_RULES: Mapping[str, Any] = {item.name: item.default for item in fields(Hard)}
+_DEFAULTS: Mapping[str, Any] = {item.name: item.default for item in fields(Hard)}
 
 
 @dataclass(frozen=True)
 class HardAffine(Hard):
-    """A learned distribution over affine transforms.
+    """Learned distribution over affine transforms; see `Hard` for the other arguments.
 
     Args:
-        linear: bound of each of the four numbers that stretch and shear, 0 … 1.
-        shift: bound of the two that shift, in half sides, 0 … 1.
-        conditional: whether the distribution depends on the image, through a small network.
+        linear: Bound of the four scaling and shearing numbers, 0 to 1.
+        shift: Bound of the two shifts in half sides, 0 to 1.
+        conditional: True if the distribution depends on the image, by a small network.
+
+    Example:
+        >>> from spaces.augmentations import HardAffine
+        >>> HardAffine(linear=0.0).learns
+        True
     """
 
     kind: ClassVar[str] = "hard_affine"
@@ -158,25 +162,30 @@ class HardAffine(Hard):
     conditional: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse bounds out of range."""
+        """Check the parameters."""
         super().__post_init__()
         for name in ("linear", "shift"):
-            object.__setattr__(self, name, check_range(f"{self.kind}'s {name}", getattr(self, name), 0, 1))
-        _check_flag(self.kind, self.conditional)
+            self._check_number(name, 0, 1)
+        check_flag(f"{self.kind} conditional", self.conditional)
 
     def augmentor(self, channels: int) -> Affine:
-        """Near the identity."""
+        """Return the initial module, close to the identity."""
         return Affine(channels, linear=self.linear, shift=self.shift, conditional=self.conditional)
 
 
 @dataclass(frozen=True)
 class HardMix(Hard):
-    """A mix with a partner from the batch, in shares that are learned by region.
+    """Learned mix with another image of the batch, with a weight per region; see `Hard` for the other arguments.
 
     Args:
-        regions: along each side, 1 … 16.
-        most: the partner's largest share, 0 … 1.
-        conditional: whether the shares depend on the two images, through a small network.
+        regions: Regions per side, 1 to 16.
+        most: Largest weight of the partner, 0 to 1.
+        conditional: True if the weights depend on the two images, by a small network.
+
+    Example:
+        >>> from spaces.augmentations import HardMix
+        >>> HardMix(regions=2).label
+        'hard_mix(regions=2)'
     """
 
     kind: ClassVar[str] = "hard_mix"
@@ -186,27 +195,33 @@ class HardMix(Hard):
     conditional: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse what is no mix."""
+        """Check the parameters."""
         super().__post_init__()
-        check_whole(f"{self.kind}'s regions", self.regions, 1, 16)
-        object.__setattr__(self, "most", check_range(f"{self.kind}'s most", self.most, 0, 1))
-        _check_flag(self.kind, self.conditional)
+        check_integer(f"{self.kind} regions", self.regions, 1, 16)
+        self._check_number("most", 0, 1)
+        check_flag(f"{self.kind} conditional", self.conditional)
 
     def augmentor(self, channels: int) -> Mix:
-        """Near the identity."""
+        """Return the initial module, close to the identity."""
         return Mix(channels, regions=self.regions, most=self.most, conditional=self.conditional)
 
 
 @dataclass(frozen=True)
 class HardVae(Hard):
-    """A residual on the posterior of a small VAE, which is trained on the sweep's images beforehand.
+    """Learned residual on the posterior of a small pretrained VAE; see `Hard` for the other arguments.
 
     Args:
-        reach: bound of the residual, in deviations of the prior, 0 … 4; 0: the plain reconstruction, the control.
-        latent: channels of the VAE's latents, 1 … 256.
-        width: channels of the VAE's narrowest layer, 1 … 256.
-        vae_steps: Adam steps that the VAE is trained for.
-        vae: its weights; None: it has yet to be trained.
+        reach: Bound of the residual in standard deviations of the prior, 0 to 4; 0 gives the plain reconstruction,
+            which serves as a control.
+        latent: Channels of the VAE's latents, 1 to 256.
+        width: Channels of the VAE's narrowest layer, 1 to 256.
+        vae_steps: Adam steps of the VAE's training.
+        vae: Weights of the VAE; None before its training.
+
+    Example:
+        >>> from spaces.augmentations import HardVae
+        >>> HardVae(latent=8).vae is None
+        True
     """
 
     kind: ClassVar[str] = "hard_vae"
@@ -219,38 +234,43 @@ class HardVae(Hard):
     vae: Learned | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what is no VAE."""
+        """Check the parameters."""
         super().__post_init__()
-        object.__setattr__(self, "reach", check_range(f"{self.kind}'s reach", self.reach, 0, 4))
+        self._check_number("reach", 0, 4)
         for name in ("latent", "width"):
-            check_whole(f"{self.kind}'s {name}", getattr(self, name), 1, 256)
-        check_whole(f"{self.kind}'s vae_steps", self.vae_steps, 1, 1_000_000)
+            check_integer(f"{self.kind} {name}", getattr(self, name), 1, 256)
+        check_integer(f"{self.kind} vae_steps", self.vae_steps, 1, 1_000_000)
         if self.vae is not None:
             object.__setattr__(self, "vae", Learned.from_json(self.vae))
 
     def augmentor(self, channels: int) -> Latent:
-        """At the plain reconstruction.
+        """Return the initial module, the plain reconstruction.
 
         Raises:
-            RequestError: the VAE was not trained yet.
+            RequestError: The VAE is not trained.
         """
         if self.vae is None:
             raise RequestError(
-                "hard_vae needs a trained VAE",
+                "the VAE of hard_vae must be trained first",
                 hint="trainables.hard.vae_pretraining.with_vae(choice, images, channels=C)",
             )
         module = Latent(channels, latent=self.latent, width=self.width, reach=self.reach)
-        fit(module.vae, self.vae.required(), "the VAE's weights")
+        load_weights(module.vae, self.vae.required(), "the weights of the VAE")
         return module
 
 
 @dataclass(frozen=True)
 class HardColor(Hard):
-    """A learned distribution over changes of brightness, contrast and the channels' gains.
+    """Learned distribution over brightness, contrast and channel gains; see `Hard` for the other arguments.
 
     Args:
-        reach: bound of the changes, 0 … 1; see `spaces.augmentors.Color`.
-        conditional: whether the distribution depends on the image, through a small network.
+        reach: Bound of the changes, 0 to 1; see `spaces.augmentors.Color`.
+        conditional: True if the distribution depends on the image, by a small network.
+
+    Example:
+        >>> from spaces.augmentations import HardColor
+        >>> HardColor(conditional=True).label
+        'hard_color(conditional=True)'
     """
 
     kind: ClassVar[str] = "hard_color"
@@ -259,22 +279,29 @@ class HardColor(Hard):
     conditional: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse a bound out of range."""
+        """Check the parameters."""
         super().__post_init__()
-        object.__setattr__(self, "reach", check_range(f"{self.kind}'s reach", self.reach, 0, 1))
-        _check_flag(self.kind, self.conditional)
+        self._check_number("reach", 0, 1)
+        check_flag(f"{self.kind} conditional", self.conditional)
 
     def augmentor(self, channels: int) -> Color:
-        """Near the identity."""
+        """Return the initial module, close to the identity."""
         return Color(channels, reach=self.reach, conditional=self.conditional)
 
 
 @dataclass(frozen=True)
 class HardChain(Hard):
-    """Augmentors one after another, in one game under this entry's rules.
+    """Chain of hard augmentations, learned in one game with the settings of the chain.
+
+    See `Hard` for the other arguments.
 
     Args:
-        parts: two or more of the others; their own rules have no say, and at most one of them mixes.
+        parts: At least two other hard augmentations, of which at most one mixes; their game settings are ignored.
+
+    Example:
+        >>> from spaces.augmentations import HardAffine, HardChain, HardMix
+        >>> HardChain(parts=(HardAffine(), HardMix())).label
+        'hard_chain(parts=hard_affine+hard_mix)'
     """
 
     kind: ClassVar[str] = "hard_chain"
@@ -282,9 +309,9 @@ class HardChain(Hard):
     parts: tuple[Hard, ...] = (HardColor(), HardAffine())
 
     def __post_init__(self) -> None:
-        """Refuse what is no chain."""
+        """Check the parameters."""
         super().__post_init__()
-        rule = f"{self.kind}'s parts are two or more of the other hard augmentations"
+        rule = f"the parts of {self.kind} must be two or more of the other hard augmentations"
         if not isinstance(self.parts, list | tuple):
             raise RequestError(rule, value=self.parts)
         object.__setattr__(self, "parts", tuple(self.parts))
@@ -292,98 +319,68 @@ class HardChain(Hard):
         if len(kinds) < 2 or not all(isinstance(part, Hard) and part.kind != self.kind for part in self.parts):
             raise RequestError(rule, value=kinds)
         if kinds.count(HardMix.kind) > 1:
-            raise RequestError(f"at most one of {self.kind}'s parts mixes", value=kinds)
+            raise RequestError(f"at most one of the parts of {self.kind} must mix", value=kinds)
         if any(not part.learns for part in self.parts):
-            raise RequestError(f"what {self.kind} has learned stands in itself, not in its parts", value=kinds)
+            raise RequestError(
+                f"the learned weights of {self.kind} must be in the chain, not in its parts", value=kinds
+            )
 
     def augmentor(self, channels: int) -> Chain:
-        """Every part at its start."""
+        """Return the chain of the initial modules of the parts."""
         labels = [part.kind.removeprefix("hard_") for part in self.parts]
         return Chain([part.augmentor(channels) for part in self.parts], labels)
 
     def to_json(self) -> dict[str, Any]:
-        """Its name and parameters, the parts likewise."""
+        """Return name and parameters as JSON data, those of the parts included."""
         content = super().to_json()
         return content | {"parts": [part.to_json() for part in self.parts]}
 
 
-def made(
-    module: Callable[[Tensor, Tensor, torch.Generator], Drawn],
+def render_view(
+    module: Callable[[Tensor, Tensor, torch.Generator], AugmentorOutput],
     images: Tensor,
     fill: Sequence[int],
     generator: torch.Generator,
 ) -> View:
-    """A view of uint8 images by an augmentor as it stands, rounded to bytes."""
-    with torch.no_grad(), torch.autocast(images.device.type, enabled=False):  # a replay must give the same bytes
-        drawn = module(images.float() / 255, color(fill, images.device), generator)
+    """Return the view of uint8 images by an augmentor, rounded to bytes, without gradients."""
+    with torch.no_grad(), torch.autocast(images.device.type, enabled=False):  # so that a replay gives the same bytes
+        drawn = module(images.float() / 255, fill_color(fill, images.device), generator)
         shown = (drawn.images * 255).round().to(torch.uint8)
-    alone = View.alone(shown)
+    view = View.unmixed(shown)
     if drawn.partner is None or drawn.weight is None:
-        return alone
-    return replace(alone, second=drawn.partner, weight=drawn.weight)
+        return view
+    return replace(view, second=drawn.partner, weight=drawn.weight)
 
 
-def color(fill: Sequence[int], device: torch.device) -> Tensor:
-    """A fill color as an augmentor takes it."""
+def fill_color(fill: Sequence[int], device: torch.device) -> Tensor:
+    """Return a fill color as an augmentor takes it: (C,), float32 in [0, 1]."""
     return torch.tensor(tuple(fill), dtype=torch.float32, device=device) / 255
 
 
-def fit(module: torch.nn.Module, weights: Mapping[str, Tensor], what: str) -> None:
-    """Put `weights` into `module`: of an augmentor what it learned, of anything else all there is.
+def load_weights(module: torch.nn.Module, weights: Mapping[str, Tensor], what: str) -> None:
+    """Load weights into a module: the learned ones of an augmentor, the whole state of other modules.
+
+    Args:
+        module: Module to load into.
+        weights: Tensors by name.
+        what: Noun phrase for the weights in messages, in the plural.
 
     Raises:
-        RequestError: a name too many or too few, or another shape.
+        RequestError: The names or the shapes do not match.
     """
     names = (module.learnable() if isinstance(module, Augmentor) else module.state_dict()).keys()
     if names != weights.keys():
-        raise RequestError(f"{what} fit these settings", value=sorted(names ^ weights.keys()))
+        raise RequestError(f"{what} must have the names of these settings", value=sorted(names ^ weights.keys()))
     try:
         module.load_state_dict(dict(weights), strict=False)
     except RuntimeError as error:
-        raise RequestError(f"{what} have other shapes than these settings ask for") from error
+        raise RequestError(f"{what} must have the shapes of these settings") from error
 
 
 @lru_cache(maxsize=16)
-def _ready(choice: Hard, channels: int, device: torch.device) -> Augmentor:
-    with torch.random.fork_rng(devices=[]):  # a start that the weights replace
+def _load_augmentor(choice: Hard, channels: int, device: torch.device) -> Augmentor:
+    with torch.random.fork_rng(devices=[]):  # the initial weights are replaced
         module = choice.augmentor(channels)
     if choice.learned is not None:
-        fit(module, choice.learned.required(), f"{choice.kind}'s learned weights")
+        load_weights(module, choice.learned.required(), f"the learned weights of {choice.kind}")
     return module.to(device).eval().requires_grad_(False)
-
-
-def learned_parts(choice: Augmentation) -> tuple[Learned, ...]:
-    """All learned weights that `choice`, its parts or its base refer to."""
-    found: list[Learned] = []
-    for item in fields(choice):
-        value = getattr(choice, item.name)
-        for part in value if isinstance(value, tuple) else (value,):
-            if isinstance(part, Learned):
-                found.append(part)
-            elif isinstance(part, Augmentation):
-                found.extend(learned_parts(part))
-    return tuple(found)
-
-
-def with_tensors(choice: Augmentation, weights: Mapping[str, Mapping[str, Tensor]]) -> Augmentation:
-    """`choice`, its references filled from `weights` by their hash; what is not there stays a reference."""
-    changed: dict[str, Any] = {}
-    for item in fields(choice):
-        if not item.init:
-            continue
-        value = getattr(choice, item.name)
-        if isinstance(value, Learned) and value.sha256 in weights:
-            changed[item.name] = Learned(value.sha256, weights[value.sha256])
-        elif isinstance(value, Augmentation):
-            changed[item.name] = with_tensors(value, weights)
-        elif isinstance(value, tuple) and value and isinstance(value[0], Augmentation):
-            changed[item.name] = tuple(with_tensors(part, weights) for part in value)
-    return replace(choice, **changed) if changed else choice
-
-
-def unready(choice: Augmentation) -> Augmentation:
-    """`choice` without what was trained for it beforehand, which is trained again where it is used."""
-    if isinstance(choice, HardChain):
-        parts: Any = tuple(unready(part) for part in choice.parts)  # a hard one for each hard one
-        return replace(choice, parts=parts)
-    return replace(choice, vae=None) if isinstance(choice, HardVae) and choice.learns else choice

@@ -1,7 +1,7 @@
-"""Pick, and CutMixPick: of several views of a batch, the images that leave a network least certain.
+"""Pick and CutMixPick: selection of the images with the highest predictive entropy from several views.
 
-Source: CutMixPick, Wang et al. 2022 (NeurIPS), https://arxiv.org/abs/2012.02909; to pick from any augmentation, and
-from more than two passes, is our own step beyond it.
+Source: CutMixPick, Wang et al. 2022 (NeurIPS), https://arxiv.org/abs/2012.02909. Picking from any augmentation and from
+more than two passes is an extension of this project.
 """
 
 from __future__ import annotations
@@ -13,20 +13,30 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from spaces.augmentations.base import Answers, Augmentation, View, check_whole
+from spaces.augmentations.base import Augmentation, Predict, View
 from spaces.augmentations.mixing import CutMix
 from spaces.core.errors import RequestError
+from spaces.core.validation import check_choice, check_integer
 
 
 @dataclass(frozen=True)
 class Pick(Augmentation):
-    """Of `passes` views of the batch, the B images with the highest entropy of softmax(answers), over the whole pool.
+    """Selection of the B images with the highest entropy of softmax(logits) from `passes` views of a batch.
 
     Args:
-        draw: that of the base is what counts.
-        base: any other augmentation of the catalog.
-        passes: views in the pool, at least 2: a pool as large as the batch would leave nothing to pick.
-        pick_by: whose entropy: the `teacher`'s or the `student`'s.
+        draw: Has no effect; the base has its own.
+        base: Another augmentation.
+        passes: Views in the pool, 2 to 16; one view would leave nothing to select.
+        pick_by: Network whose entropy counts, `teacher` or `student`.
+
+    Example:
+        >>> import torch
+        >>> from spaces.augmentations import Mixup, Pick
+        >>> images = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
+        >>> predict = lambda images: images.float().mean(dim=(2, 3)).repeat(1, 10)
+        >>> view = Pick(base=Mixup(), passes=3)(images, (0,), torch.Generator().manual_seed(0), predict)
+        >>> view.images.shape, view.logits.shape
+        (torch.Size([4, 1, 8, 8]), torch.Size([4, 10]))
     """
 
     kind: ClassVar[str] = "pick"
@@ -36,36 +46,32 @@ class Pick(Augmentation):
     pick_by: Literal["teacher", "student"] = "teacher"
 
     def __post_init__(self) -> None:
-        """Refuse a pool that leaves nothing to pick."""
+        """Check the parameters."""
         super().__post_init__()
-        if isinstance(self.passes, int) and not isinstance(self.passes, bool) and self.passes < 2:
-            rule = f"{self.kind} picks from 2 passes or more: a pool of one is the batch itself"
-            raise RequestError(rule, value=self.passes)
-        check_whole(f"{self.kind}'s passes", self.passes, 2, 16)
-        if self.pick_by not in ("teacher", "student"):
-            raise RequestError(f"{self.kind}'s pick_by is teacher or student", value=self.pick_by)
+        check_integer(f"{self.kind} passes", self.passes, 2, 16)
+        check_choice(f"{self.kind} pick_by", self.pick_by, ("teacher", "student"))
         if not isinstance(self.base, Augmentation):
-            raise RequestError(f"{self.kind}'s base is an augmentation", value=self.base)
+            raise RequestError(f"the base of {self.kind} must be an augmentation", value=self.base)
         if isinstance(self.base, Pick):
-            raise RequestError(f"{self.kind}'s base picks nothing itself", value=self.base.kind)
+            raise RequestError(f"the base of {self.kind} must not be a pick", value=self.base.kind)
         if self.base.learns:
-            raise RequestError(f"{self.kind}'s base has nothing to learn first", value=self.base.kind)
+            raise RequestError(f"the base of {self.kind} must not need learning", value=self.base.kind)
 
     @property
-    def asks(self) -> str:
-        """Whose answers it needs."""
+    def scored_by(self) -> str:
+        """Network whose logits the augmentation needs."""
         return self.pick_by
 
     def __call__(
-        self, images: Tensor, fill: Sequence[int], generator: torch.Generator, answers: Answers | None = None
+        self, images: Tensor, fill: Sequence[int], generator: torch.Generator, predict: Predict | None = None
     ) -> View:
-        """Make the pool, ask once for all of it, and keep the best; the view carries their logits."""
-        if answers is None:
-            raise RequestError(f"{self.kind} needs the {self.pick_by}'s answers", value=None)
+        """Make the pool, predict it in one call, and keep the images of highest entropy with their logits."""
+        if predict is None:
+            raise RequestError(f"{self.kind} must be called with `predict`, for the logits of the {self.pick_by}")
         views = [self.base(images, fill, generator) for _ in range(self.passes)]
         pool = View(*(torch.cat(parts) for parts in zip(*map(_parts, views), strict=True)))
         with torch.no_grad():
-            logits = answers(pool.images)
+            logits = predict(pool.images)
         best = entropy(logits).nan_to_num(nan=-1.0).topk(len(images)).indices
         images, first, second, weight = (part[best] for part in _parts(pool))
         return View(images, first, second, weight, logits[best])
@@ -73,13 +79,18 @@ class Pick(Augmentation):
 
 @dataclass(frozen=True)
 class CutMixPick(Pick):
-    """CutMixPick as its authors have it: two passes of CutMix, picked by the teacher's entropy.
+    """CutMixPick (Wang et al. 2022, https://arxiv.org/abs/2012.02909): two passes of CutMix, picked by the teacher.
 
     Args:
-        draw: as for every augmentation; `batch`: each pass has one λ and one box, as in the authors' code.
-        alpha: CutMix's.
-        passes: as for `pick`.
-        pick_by: as for `pick`.
+        draw: `sample` for λ and a box per image, `batch` for one of each per pass, as in the authors' code.
+        alpha: α of CutMix.
+        passes: Views in the pool, 2 to 16; 2 in the paper.
+        pick_by: Network whose entropy counts, `teacher` or `student`.
+
+    Example:
+        >>> from spaces.augmentations import CutMixPick
+        >>> CutMixPick().scored_by
+        'teacher'
     """
 
     kind: ClassVar[str] = "cutmixpick"
@@ -88,14 +99,14 @@ class CutMixPick(Pick):
     alpha: float = 1.0
 
     def __post_init__(self) -> None:
-        """CutMix is the base."""
+        """Set CutMix as the base."""
         base = CutMix(draw=self.draw, alpha=self.alpha)
         object.__setattr__(self, "base", base)
         object.__setattr__(self, "alpha", base.alpha)
         super().__post_init__()
 
     def to_json(self) -> dict[str, Any]:
-        """Without the base, which its kind says."""
+        """Return name and parameters without the base, which the name implies."""
         content = super().to_json()
         del content["base"]
         return content
@@ -106,6 +117,6 @@ def _parts(view: View) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def entropy(logits: Tensor) -> Tensor:
-    """H(softmax(logits)) at temperature 1, in nats: (B, K) → (B,)."""
+    """Return the entropy (B,) of softmax(logits) for logits (B, K), in nats at temperature 1."""
     parts: Tensor = torch.special.entr(logits.float().softmax(dim=1))
     return parts.sum(dim=1)

@@ -1,4 +1,4 @@
-"""What an augmentor is: a module with learnable parameters that changes images differentiably."""
+"""Base class of augmentors: modules with learnable parameters that change images differentiably."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """What an augmentor made of a batch.
+class AugmentorOutput:
+    """Output of an augmentor for one batch.
 
     Letters: B images, P parameters.
 
     Args:
-        images: (B, C, H, W) floating point in [0, 1].
-        entropy: (), nats: of what was drawn, at most 0, which is at its widest (for a VAE: as wide as the VAE itself).
-        parameters: (B, P) in [-1, 1]: what was drawn, as shares of the bounds; no gradient is wanted.
-        partner: (B,) int64, which other image is mixed in; None: nothing is mixed.
-        weight: (B,) in [0, 1], the image's own share of the mix; None: nothing is mixed.
+        images: Augmented images (B, C, H, W), floating point in [0, 1].
+        entropy: Entropy of the sampling distribution in nats, (); 0 is the maximum, the uniform distribution within
+            the bounds (for a VAE, its own posterior).
+        parameters: Sampled parameters (B, P), as fractions of the bounds in [-1, 1]; detached.
+        partner: Index (B,) int64 of the image that is mixed in; None if nothing is mixed.
+        weight: Weight (B,) in [0, 1] of the first image of the mix; None if nothing is mixed.
     """
 
     images: Tensor
@@ -31,26 +32,26 @@ class Drawn:
 
 
 class Augmentor(nn.Module, ABC):
-    """g_φ of HARD (Nix, Burg, Sinz 2023, https://arxiv.org/abs/2305.14890): a learned change of images.
+    """Augmentor g_φ of HARD (Nix, Burg, Sinz 2023, https://arxiv.org/abs/2305.14890).
 
-    Its bounds hold whatever its parameters are, and its gradient reaches them through the images.
+    The bounds hold for all values of the parameters φ. Gradients flow from the images to φ.
 
     Attributes:
-        names: of the P parameters that it draws for each image, for tables and plots.
+        names: Names of the P parameters per image, for tables and plots.
     """
 
     names: tuple[str, ...]
 
     @abstractmethod
-    def forward(self, images: Tensor, fill: Tensor, generator: torch.Generator) -> Drawn:
-        """Change a batch.
+    def forward(self, images: Tensor, fill: Tensor, generator: torch.Generator) -> AugmentorOutput:
+        """Augment a batch.
 
         Args:
-            images: (B, C, H, W) float32 in [0, 1]; left as they are.
-            fill: the color of what has no pixels, (C,) in [0, 1].
-            generator: of all random numbers, on the CPU.
+            images: Images (B, C, H, W), float32 in [0, 1]. Never modified.
+            fill: Color of uncovered pixels (C,), in [0, 1].
+            generator: Source of all random numbers, on the CPU.
         """
 
     def learnable(self) -> dict[str, Tensor]:
-        """What is learned, by name: all of the state but what came ready-made."""
+        """Return a copy of the learned tensors by name, without pretrained parts."""
         return {name: value.detach().clone() for name, value in self.state_dict().items()}

@@ -1,4 +1,4 @@
-"""Augmentors one after another."""
+"""Chain of augmentors."""
 
 from __future__ import annotations
 
@@ -7,32 +7,31 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from spaces.augmentors.base import Augmentor, Drawn
+from spaces.augmentors.base import Augmentor, AugmentorOutput
 
 
 class Chain(Augmentor):
-    """The first one's images are the second one's, and so on.
+    """Augmentors applied one after another.
 
     Args:
-        parts: two augmentors or more; at most one of them mixes.
-        labels: what each part is called.
+        parts: At least two augmentors, of which at most one mixes images.
+        labels: Label of each part, a prefix of its parameter names.
     """
 
     def __init__(self, parts: Sequence[Augmentor], labels: Sequence[str]) -> None:
-        """Take them over, in order."""
         super().__init__()
         self.parts = nn.ModuleList(parts)
         pairs = zip(labels, parts, strict=True)
         self.names = tuple(f"{label} {name}" for label, part in pairs for name in part.names)
 
-    def forward(self, images: Tensor, fill: Tensor, generator: torch.Generator) -> Drawn:
-        """Pass the batch on from part to part."""
-        steps: list[Drawn] = []
+    def forward(self, images: Tensor, fill: Tensor, generator: torch.Generator) -> AugmentorOutput:
+        """Apply the parts in order."""
+        steps: list[AugmentorOutput] = []
         for part in self.parts:
-            drawn: Drawn = part(steps[-1].images if steps else images, fill, generator)
+            drawn: AugmentorOutput = part(steps[-1].images if steps else images, fill, generator)
             steps.append(drawn)
         mix = next((step for step in steps if step.partner is not None), steps[0])
-        return Drawn(
+        return AugmentorOutput(
             steps[-1].images,
             torch.stack([step.entropy for step in steps]).sum(),
             torch.cat([step.parameters for step in steps], dim=1),
@@ -41,7 +40,7 @@ class Chain(Augmentor):
         )
 
     def learnable(self) -> dict[str, Tensor]:
-        """What its parts have learned."""
+        """Return a copy of the learned tensors of all parts by name."""
         learned: dict[str, Tensor] = {}
         for index, part in enumerate(self.parts):
             if isinstance(part, Augmentor):

@@ -1,4 +1,4 @@
-"""Who is mixed with whom."""
+"""Random partners for mixing images."""
 
 from __future__ import annotations
 
@@ -8,14 +8,27 @@ from torch import Tensor
 from spaces.core.errors import RequestError
 
 
-def partners(batch: int, generator: torch.Generator) -> Tensor:
-    """Each row's partner, (B,) int64: the next one on a random ring through all rows, so nobody's partner is itself.
+def random_partners(batch: int, generator: torch.Generator) -> Tensor:
+    """Draw a partner for each image: the next one in a random cycle through the batch, never the image itself.
+
+    Args:
+        batch: Number B of images, >= 2.
+        generator: Source of the random numbers, on the CPU.
+
+    Returns:
+        Indices (B,), int64.
 
     Raises:
-        RequestError: there is nobody to mix with.
+        RequestError: The batch holds fewer than two images.
+
+    Example:
+        >>> import torch
+        >>> from spaces.augmentors.pairing import random_partners
+        >>> random_partners(2, torch.Generator()).tolist()
+        [1, 0]
     """
     if batch < 2:
-        raise RequestError("a mix needs a batch of at least two images", value=batch, hint="use larger batches")
+        raise RequestError("a batch must hold at least two images to be mixed", value=batch, hint="use larger batches")
     ring = torch.randperm(batch, generator=generator)
     partner = torch.empty_like(ring)
     partner[ring] = ring.roll(1)

@@ -1,1 +1,1 @@
-"""What every room needs: errors, files, imports, redaction, weights."""
+"""Errors, validation, files, imports, redaction, seeding and weights: the base of every other module."""

@@ -1,8 +1,8 @@
 """The exceptions of roletune.
 
 RoletuneError
-├── RequestError   the request was wrong (exit status 2): rule, value, hint, in one line
-└── WorkError      the request was fine and the work failed (exit status 1)
+├── RequestError   invalid request (exit status 2): rule, value and hint on one line
+└── WorkError      valid request whose work failed (exit status 1)
 """
 
 from __future__ import annotations
@@ -16,34 +16,65 @@ _ABSENT = object()
 
 
 class RoletuneError(Exception):
-    """Anything that roletune itself refuses or fails at. Credentials in it are masked."""
+    """Base class of all errors that roletune raises itself.
+
+    Credentials in the message are masked.
+
+    Args:
+        text: Message, one line.
+
+    Example:
+        >>> from spaces import RoletuneError, WorkError
+        >>> issubclass(WorkError, RoletuneError)
+        True
+    """
 
     def __init__(self, text: str) -> None:
-        """One line is enough."""
         super().__init__(mask(text))
 
 
 class RequestError(RoletuneError, ValueError):
-    """The request was wrong.
+    """Invalid request: a bad setting, file or argument.
 
     Args:
-        rule: what must hold, as a sentence without a full stop.
-        value: the value that broke it.
-        hint: what to do about it.
+        rule: Rule that must hold, as a sentence without a full stop.
+        value: Value that breaks the rule; left out of the message when not given.
+        hint: Advice on how to correct the request.
+
+    Example:
+        >>> from spaces import RequestError
+        >>> print(RequestError("Phase.epochs must be >= 1", value=0, hint="drop the phase"))
+        Phase.epochs must be >= 1, got 0; drop the phase
     """
 
     def __init__(self, rule: str, *, value: object = _ABSENT, hint: str = "") -> None:
-        """Join the three parts to one line."""
         text = rule if value is _ABSENT else f"{rule}, got {_short(value)}"
         super().__init__(" ".join((f"{text}; {hint}" if hint else text).split()))
 
 
 class WorkError(RoletuneError, RuntimeError):
-    """The request was fine, and the work failed."""
+    """Failure of work that a valid request started.
+
+    Example:
+        >>> from spaces import WorkError
+        >>> print(WorkError("all 8 trials failed"))
+        all 8 trials failed
+    """
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> RequestError:
-    """The error for a name that is not in `known`: it names the nearest one, or all of them."""
+    """Return the error for a name that is not in `known`; its hint is the nearest name, or all of them.
+
+    Args:
+        kind: Noun for what is named, such as `operation`.
+        name: Unknown name.
+        known: All valid names.
+
+    Example:
+        >>> from spaces.core.errors import unknown
+        >>> print(unknown("operation", "rotat", ["Rotate", "Invert"]))
+        unknown operation 'rotat'; did you mean 'Rotate'?
+    """
     names = sorted(known)
     lowered = {n.lower(): n for n in names}
     near = difflib.get_close_matches(str(name).lower(), lowered, n=1, cutoff=0.6)
@@ -54,7 +85,7 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> RequestError:
 def _short(value: object, most: int = 120) -> str:
     try:
         text = repr(value)
-    except (ValueError, RecursionError):  # a number of thousands of digits, or lists in lists in lists
+    except (ValueError, RecursionError):  # an integer of thousands of digits, or deeply nested lists
         text = f"a value of type {type(value).__name__} too large to show"
-    text = mask(text)  # before it is cut: half a password is no address any more
+    text = mask(text)  # before truncation: the pattern does not match half an address
     return text if len(text) <= most else text[: most - 1] + "…"

@@ -1,4 +1,4 @@
-"""What a user names with a dot: a model, a data set or an augmentation of their own, to import and call."""
+"""Import of custom models, data sets, losses and augmentations by dotted name."""
 
 from __future__ import annotations
 
@@ -14,13 +14,21 @@ FORMS = "write `package.module:attribute` or `package.module.attribute`"
 
 
 def import_dotted(name: str) -> Any:
-    """The object that `package.module:attribute` or `package.module.attribute` names.
+    """Import the object that a dotted name refers to.
 
-    The module is imported, so its code runs: only names from the user's own files come here.
+    Importing a module runs its code, so pass trusted names only.
+
+    Args:
+        name: `package.module:attribute` or `package.module.attribute`.
 
     Raises:
-        RequestError: the name has neither form; there is no such module, or no such attribute in it; or the
-            module was found and raised while it was imported, which is told in its own words.
+        RequestError: The name has neither form, the module or the attribute does not exist, or the module raised an
+            error while it was imported.
+
+    Example:
+        >>> from spaces.core.importing import import_dotted
+        >>> import_dotted("math:sqrt")(4)
+        2.0
     """
     module_name, attribute = check_dotted(name)
     found: Any = _module(module_name, name)
@@ -32,17 +40,23 @@ def import_dotted(name: str) -> Any:
     return found
 
 
-def accepted(factory: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of `options` that `factory` takes as keyword arguments: all of them where it takes `**anything`.
+def accepted_options(factory: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of `options` that `factory` accepts as keyword arguments; all of them if it has `**kwargs`.
 
     Raises:
-        RequestError: `factory` cannot be called, or does not say what it takes.
+        RequestError: `factory` is not callable, or has no signature.
+
+    Example:
+        >>> from spaces.core.importing import accepted_options
+        >>> def factory(size, channels=1): ...
+        >>> accepted_options(factory, {"size": 8, "classes": 10})
+        {'size': 8}
     """
     try:
         parameters = inspect.signature(factory).parameters.values()
     except (TypeError, ValueError) as error:
         hint = "name a function or a class"
-        raise RequestError("a factory says which arguments it takes", value=factory, hint=hint) from error
+        raise RequestError("a factory must have a signature", value=factory, hint=hint) from error
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return dict(options)
     named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
@@ -50,16 +64,21 @@ def accepted(factory: Callable[..., Any], options: Mapping[str, Any]) -> dict[st
 
 
 def check_dotted(name: str) -> tuple[str, str]:
-    """Module and attribute of a dotted name, without importing anything.
+    """Split a dotted name into module and attribute, without an import.
 
     Raises:
-        RequestError: it has neither form.
+        RequestError: The name has neither form.
+
+    Example:
+        >>> from spaces.core.importing import check_dotted
+        >>> check_dotted("package.module.attribute")
+        ('package.module', 'attribute')
     """
     module, colon, attribute = name.partition(":")
     if not colon:
         module, _, attribute = name.rpartition(".")
     if not all(part.isidentifier() for part in (*module.split("."), *attribute.split("."))):
-        raise RequestError("a factory's name has a module and an attribute", value=name, hint=FORMS)
+        raise RequestError("a dotted name must have a module and an attribute", value=name, hint=FORMS)
     return module, attribute
 
 
@@ -69,7 +88,7 @@ def _module(module: str, name: str) -> ModuleType:
     except Exception as error:
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         if missing is not None and f"{module}.".startswith(f"{missing}."):
-            rule = f"{name!r} names the module {module!r}, and there is no module {missing!r}"
+            rule = f"cannot import {module!r} for {name!r}: there is no module {missing!r}"
             raise RequestError(rule, hint="put its folder on PYTHONPATH, or correct the name") from error
         raise RequestError(f"importing {module!r} failed: {type(error).__name__}: {error}") from error
 

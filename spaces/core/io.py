@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Atomic file writes, and reads whose errors name the file."""
 
 from __future__ import annotations
 
@@ -11,12 +11,24 @@ from spaces.core.errors import RequestError
 
 
 def write_atomic(path: Path | str, content: str | bytes) -> Path:
-    """Write `content` to `path` so that a reader sees the old file or the new one, never a part.
+    """Write a file atomically: a reader sees the old content or the new one, never a part.
 
-    Text is written as UTF-8. Missing parent folders are made.
+    Args:
+        path: Path of the file; missing parent folders are created.
+        content: Bytes, or text that is written as UTF-8.
+
+    Returns:
+        The path.
 
     Raises:
-        RequestError: the place cannot be written to.
+        RequestError: The path cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> from spaces.core.io import read_text, write_atomic
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     read_text(write_atomic(f"{folder}/a/b.txt", "text"), "note")
+        'text'
     """
     path = Path(path)
     data = content.encode() if isinstance(content, str) else content
@@ -29,32 +41,40 @@ def write_atomic(path: Path | str, content: str | bytes) -> Path:
             os.fsync(file.fileno())
         temporary.replace(path)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise RequestError(f"cannot write {path}: {_reason(error)}", hint="choose another place") from error
-    finally:  # also after Ctrl-C; where all went well there is nothing left to remove
+        raise RequestError(f"cannot write {path}: {_reason(error)}", hint="choose another path") from error
+    finally:  # also after Ctrl-C; after a success there is nothing to remove
         with contextlib.suppress(OSError, ValueError):
             temporary.unlink()
     return path
 
 
 def read_text(path: Path | str, kind: str) -> str:
-    """The UTF-8 text of the file at `path`; `kind` names what it should be, for the error.
+    """Read a UTF-8 text file.
+
+    Args:
+        path: Path of the file.
+        kind: Noun for the file in messages, such as `policy file`.
 
     Raises:
-        RequestError: there is no such file, or it is not UTF-8 text.
+        RequestError: The file cannot be read, or is not UTF-8 text.
     """
     try:
         return Path(path).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise RequestError(f"a {kind} is UTF-8 text", value=str(path), hint="is this the right file?") from error
+        raise RequestError(f"a {kind} must be UTF-8 text", value=str(path), hint="is this the right file?") from error
     except (OSError, ValueError) as error:
         raise RequestError(f"cannot read the {kind} {path}: {_reason(error)}", hint="check the path") from error
 
 
 def read_bytes(path: Path | str, kind: str) -> bytes:
-    """The content of the file at `path`; `kind` names what it should be, for the error.
+    """Read a binary file.
+
+    Args:
+        path: Path of the file.
+        kind: Noun for the file in messages, such as `weights file`.
 
     Raises:
-        RequestError: there is no such file.
+        RequestError: The file cannot be read.
     """
     try:
         return Path(path).read_bytes()

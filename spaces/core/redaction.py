@@ -1,11 +1,11 @@
-"""What may be shown and written down of addresses that hold a password or a token."""
+"""Removal of passwords and tokens from addresses and messages."""
 
 from __future__ import annotations
 
 import os
 import re
 
-__all__ = ["bare", "mask"]
+__all__ = ["mask", "strip_credentials"]
 
 _NAMES = r"(password|passwd|pwd|token|secret|api_?key|sig|signature)"
 _SHOWN = [
@@ -15,25 +15,37 @@ _SHOWN = [
     (re.compile(r"(?i)\b(bearer|basic) +[\w.~+/=-]{8,}"), r"\1 ***"),
 ]
 _BARE = [
-    (re.compile(r"(?i)^(https?://)\S*@"), r"\1"),  # of a server's, the name before the @ may be a token
-    (re.compile(r"^(\w[\w+.-]*://[^/@\s:]*):\S*@"), r"\1@"),  # a database is told by whom it is asked
+    (re.compile(r"(?i)^(https?://)\S*@"), r"\1"),  # the user name of a server may be a token
+    (re.compile(r"^(\w[\w+.-]*://[^/@\s:]*):\S*@"), r"\1@"),  # a database URI keeps its user name
     (re.compile(rf"(?i)(?<=[?&]){_NAMES}=[^&]*(&|$)"), ""),
     (re.compile(r"[?&]$"), ""),
 ]
 
 
 def mask(text: str) -> str:
-    """`text` without credentials: those in addresses, and those that MLflow reads from the environment."""
+    """Replace credentials in `text` by `***`: those in addresses, and those of MLflow's environment variables.
+
+    Example:
+        >>> from spaces.core.redaction import mask
+        >>> mask("postgres://user:secret@host/db")
+        'postgres://user:***@host/db'
+    """
     for pattern, instead in _SHOWN:
         text = pattern.sub(instead, text)
     for name in ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"):
-        if len(secret := os.environ.get(name, "")) > 3:  # a shorter one would be found in any word
+        if len(secret := os.environ.get(name, "")) > 3:  # a shorter one would match inside ordinary words
             text = text.replace(secret, "***")
     return text
 
 
-def bare(uri: str) -> str:
-    """The address `uri` without credentials: still an address, of the same place."""
+def strip_credentials(uri: str) -> str:
+    """Remove the credentials from an address, which stays a valid address of the same resource.
+
+    Example:
+        >>> from spaces.core.redaction import strip_credentials
+        >>> strip_credentials("https://user:secret@host/path?token=abc")
+        'https://host/path'
+    """
     for pattern, instead in _BARE:
         uri = pattern.sub(instead, uri)
     return uri

@@ -1,4 +1,4 @@
-"""The engine on a CPU: hands batches to the compiled kernels, in as many parts as torch has threads."""
+"""CPU backend: splits batches among the compiled kernels, one part per torch thread."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from spaces.engine.cpu_kernels import (
 )
 from spaces.engine.lookup_tables import INDEX, ROWS, constants
 from spaces.operations.geometry import MATRICES
-from spaces.operations.tone import SHARED_TABLES
+from spaces.operations.tone import LEVEL_TABLES
 from spaces.policy.sampling import Parameters
 
 _CHUNK = 16
-"""Fewer images than this are not worth a thread of their own."""
+"""Smallest number of images per thread."""
 
 _KINDS = np.full(ROWS, COPY)
 for _kind, _names in {
     WARP: MATRICES,
-    LOOK_UP: SHARED_TABLES,
+    LOOK_UP: LEVEL_TABLES,
     CONTRAST: ["Contrast"],
     AUTO_CONTRAST: ["AutoContrast"],
     EQUALIZE: ["Equalize"],
@@ -49,7 +49,7 @@ for _kind, _names in {
 
 
 def apply(images: Tensor, parameters: Parameters, fill: Tensor) -> Tensor:
-    """Change uint8 images (B, C, H, W) as `parameters` say, with as many threads as torch uses; all on the CPU."""
+    """Apply `parameters` to uint8 images (B, C, H, W) on the CPU, with as many threads as torch uses."""
     result = torch.empty_like(images, memory_format=torch.contiguous_format)
     fixed = constants(*images.shape[-2:], images.device)
     arrays = _arrays(
@@ -65,17 +65,17 @@ def apply(images: Tensor, parameters: Parameters, fill: Tensor) -> Tensor:
         fixed.factors,
         fixed.sides,
     )
-    wrong = _in_parts(cpu_kernels.augment, len(images), (_KINDS, *arrays))
-    if wrong >= 0:
-        rule = "parameters name operations -1 … 14 at levels 0 … 9, signs -1 or 1, positions in [0, 1)"
-        here = parameters[slice(wrong, wrong + 1)]
-        got = [part.tolist() for part in (here.operations, here.levels, here.signs, here.positions)]
-        raise RequestError(f"{rule}; those of image {wrong} do not", value=got)
+    invalid = _in_parts(cpu_kernels.augment, len(images), (_KINDS, *arrays))
+    if invalid >= 0:
+        rule = "operations must be -1 … 14, levels 0 … 9, signs -1 or 1, positions in [0, 1)"
+        row = parameters[slice(invalid, invalid + 1)]
+        values = [part.tolist() for part in (row.operations, row.levels, row.signs, row.positions)]
+        raise RequestError(f"{rule}, for image {invalid}", value=values)
     return result
 
 
 def crop(images: Tensor, top: Tensor, left: Tensor, mirrored: Tensor, fill: Tensor) -> Tensor:
-    """Move uint8 images (B, C, H, W) by whole pixels, then mirror some."""
+    """Shift uint8 images (B, C, H, W) by whole pixels, then mirror some of them."""
     result = torch.empty_like(images, memory_format=torch.contiguous_format)
     arrays = _arrays(images, result, top, left, mirrored, fill)
     _in_parts(cpu_kernels.crop, len(images), arrays)
@@ -83,7 +83,7 @@ def crop(images: Tensor, top: Tensor, left: Tensor, mirrored: Tensor, fill: Tens
 
 
 def _arrays(*tensors: Tensor) -> tuple[Array, ...]:
-    """The tensors for a kernel, contiguous, since every other layout would be compiled anew."""
+    """Return contiguous arrays, since numba compiles a kernel again for every other layout."""
     return tuple(tensor.contiguous().numpy() for tensor in tensors)
 
 
@@ -91,7 +91,7 @@ def _in_parts(kernel: Callable[..., int], batch: int, arrays: tuple[Array, ...])
     """Run `kernel(start, stop, *arrays)` over the whole batch, with as many threads as torch uses.
 
     Returns:
-        the first image that the kernel refused; −1: none.
+        Index of an image with invalid parameters; -1 if there is none.
     """
     threads = min(torch.get_num_threads(), batch // _CHUNK)
     if threads <= 1:
@@ -103,6 +103,6 @@ def _in_parts(kernel: Callable[..., int], batch: int, arrays: tuple[Array, ...])
 
 
 @cache
-def _pool(process: int) -> ThreadPoolExecutor:  # noqa: ARG001 - the cache's key
-    """Threads for one process: those of a parent are not there in a fork of it."""
+def _pool(process: int) -> ThreadPoolExecutor:  # noqa: ARG001 - cache key
+    """Return the thread pool of a process; a forked process does not inherit the threads of its parent."""
     return ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="roletune-augment")

@@ -1,10 +1,10 @@
-"""The kernels of the CPU's path, compiled: each image is taken through its operations while it is in cache.
+"""Compiled kernels of the CPU backend: each image passes through its operations while it is in cache.
 
-What an operation does at a level comes in as constants, filled by `spaces.operations`; what is left here is how bytes
-are moved. The bytes are those of `spaces.operations`, and so Pillow's: no fused multiply-add, no reordered sums.
+The effect of each level comes in as constants from `spaces.engine.lookup_tables`. The bytes equal those of
+`spaces.operations` and Pillow: no fused multiply-add, no reordered sums.
 
-The first call on a machine compiles, a few seconds, and keeps the result on disk, by this file alone: no constant of
-another file may be used here, or a changed one would meet what was compiled with the old.
+The first call on a machine compiles for a few seconds and caches the result on disk. Numba's cache depends on this file
+alone, so no constant of another module may be used here.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ import numpy as np
 
 Array: TypeAlias = np.ndarray[Any, Any]
 Scalar: TypeAlias = Any
-"""A number of the kind that the compiler finds it to be."""
+"""A number whose type the compiler infers."""
 
 COPY, WARP, LOOK_UP, CONTRAST, AUTO_CONTRAST, EQUALIZE, COLOR, SHARPNESS, CUTOUT = range(9)
-"""The kinds of operations; each number of an operation stands for one of these."""
+"""Kinds of operations; each index of an operation maps to one of them."""
 
 FRACTION = 16
-"""Bits behind the point of a matrix, as `spaces.operations.geometry` has them."""
+"""Fractional bits of a matrix, equal to `spaces.operations.geometry.FRACTION`."""
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` compiled, without the interpreter's lock, and kept on disk where a disk can be written to."""
+    """Compile `function` without the GIL, and cache it on disk if a disk is writable."""
     try:
         return numba.njit(nogil=True, error_model="numpy", cache=True)(function)
-    except RuntimeError:  # numba found no folder for its cache
+    except RuntimeError:  # no writable folder for the cache
         return numba.njit(nogil=True, error_model="numpy")(function)
 
 
@@ -51,7 +51,10 @@ def augment(
     factors: Array,
     sides: Array,
 ) -> Scalar:
-    """Take the images from `start` to `stop` through their places; two buffers take turns, the last is the result."""
+    """Apply the operations to the images from `start` to `stop`; two buffers alternate, the last write is the result.
+
+    Returns the index of the first image with invalid parameters, or -1.
+    """
     _, channels, height, width = images.shape
     images, result = images.reshape(len(images), -1), result.reshape(len(images), -1)
     spare = np.empty(images.shape[1], np.uint8)
@@ -75,7 +78,7 @@ def augment(
             if kind == COPY:
                 continue
             left -= 1
-            # The last operation writes to the result, the one before it to the spare buffer, and so on in turn.
+            # The last operation writes to the result, the one before it to the spare buffer, and so on.
             there = spare if left % 2 else result[image]
             if kind == WARP:
                 matrix = matrices[operation, level, (signs[image, place] + 1) // 2]
@@ -112,7 +115,7 @@ def crop(
     mirrored: Array,
     fill: Array,
 ) -> Scalar:
-    """Move the images from `start` to `stop` by whole pixels, then mirror some."""
+    """Shift the images from `start` to `stop` by whole pixels, then mirror some of them."""
     _, channels, height, width = images.shape
     images, result = images.reshape(len(images), -1), result.reshape(len(images), -1)
     for image in range(start, stop):
@@ -146,9 +149,9 @@ def _copy(source: Array, target: Array) -> None:
 def _warp(
     source: Array, target: Array, height: Scalar, width: Scalar, matrix: Array, fill: Array, places: Array
 ) -> None:
-    """Pillow's `affine_fixed`, row by row: in each row, what is read from inside the image is one run of pixels."""
+    """Apply Pillow's `affine_fixed` row by row: the pixels of a row that are inside the image form one run."""
     a, b, c, d, e, f = matrix
-    by_rows = a == 1 << FRACTION and d == 0  # translations and ShearX: rows of the source, moved by whole pixels
+    by_rows = a == 1 << FRACTION and d == 0  # translations and ShearX shift rows by whole pixels
     for y in range(height):
         across, down = b * y + c, e * y + f
         low, high, start = 0, width, 0
@@ -175,7 +178,7 @@ def _warp(
                 _gather(source, plane, places, low, target, line + low, high - low)
 
 
-# The four below count in unsigned numbers: a signed index costs a comparison with 0 and the loop its vectors.
+# The four functions below use unsigned indices: a signed one costs a comparison with 0 and prevents vectorization.
 
 
 @compiled
@@ -234,14 +237,14 @@ def _look_up(source: Array, target: Array, table: Array) -> None:
 
 @compiled
 def _blend(under: Scalar, over: Scalar, factor: Scalar) -> Scalar:
-    """Pillow's `Image.blend` of two values, all float32, rounded three times, then truncated."""
+    """Blend two values like Pillow's `Image.blend`: float32, rounded three times, then truncated."""
     value = under + factor * (over - under)
     return np.uint8(np.int32(min(max(value, np.float32(0)), np.float32(255))))
 
 
 @compiled
 def _luma(red: Scalar, green: Scalar, blue: Scalar) -> Scalar:
-    """Pillow's `convert("L")`: ITU-R 601 weights in 16 bits, rounded."""
+    """Return the luma of Pillow's `convert("L")`: ITU-R 601 weights in 16 bits, rounded."""
     weighted = np.int32(19595) * np.int32(red) + np.int32(38470) * np.int32(green) + np.int32(7471) * np.int32(blue)
     return np.int32(weighted + np.int32(0x8000)) >> np.int32(16)
 
@@ -289,7 +292,7 @@ def _equalize(source: Array, table: Array, counts: Array) -> None:
         plane = source[channel * pixels : (channel + 1) * pixels]
         counts[:] = 0
         whole = plane.size // 4 * 4
-        for index in range(0, whole, 4):  # four histograms, so that equal neighbors do not wait for each other
+        for index in range(0, whole, 4):  # four histograms, so that equal neighbors do not stall on each other
             for part in range(4):
                 counts[part, plane[index + part]] += 1
         for index in range(whole, plane.size):
@@ -305,7 +308,7 @@ def _equalize(source: Array, table: Array, counts: Array) -> None:
             if step == 0:
                 table[channel, value] = value
             else:
-                table[channel, value] = min(np.float64(below) / step, 255.0)  # exact, as both are below 2³¹
+                table[channel, value] = min(np.float64(below) / step, 255.0)  # exact, since both are below 2³¹
                 below += counts[0, value]
 
 
@@ -326,7 +329,7 @@ def _color(source: Array, target: Array, channels: Scalar, factor: Scalar) -> No
 
 @compiled
 def _sharpness(source: Array, target: Array, height: Scalar, width: Scalar, factor: Scalar, sums: Array) -> None:
-    """Blend Pillow's SMOOTH with the image; the outermost pixels stay."""
+    """Blend Pillow's SMOOTH and the image; border pixels do not change."""
     _copy(source, target)
     wide = np.uint64(width)
     for line in range(1, source.size // width - 1):
@@ -339,6 +342,6 @@ def _sharpness(source: Array, target: Array, height: Scalar, width: Scalar, fact
         for x in range(np.uint64(1), np.uint64(max(width - 1, 1))):
             value = source[here + x]
             total = sums[x - np.uint64(1)] + sums[x] + sums[x + np.uint64(1)] + np.int32(4) * np.int32(value)
-            # (total + 6) // 13, for every total that nine bytes of these weights can give
+            # (total + 6) // 13, exact for every total of nine weighted bytes
             smooth = np.int32((total + np.int32(6)) * np.int32(20165)) >> np.int32(18)
             target[here + x] = _blend(np.float32(smooth), np.float32(value), factor)

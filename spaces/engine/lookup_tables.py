@@ -1,6 +1,6 @@
-"""What an operation does at each level, as constants of an image's size: the same for every path of the engine.
+"""Constants of each operation and level for an image size, shared by both backends.
 
-They are filled by the operations' own definitions in `spaces.operations`, so that no path has a second one.
+They are computed by `spaces.operations`, the only definition of the operations.
 """
 
 from __future__ import annotations
@@ -12,28 +12,28 @@ import torch
 from torch import Tensor
 
 from spaces.operations import LEVELS, OPERATIONS
-from spaces.operations.cutout import sides
+from spaces.operations.cutout import cutout_sides
 from spaces.operations.geometry import MATRICES, fixed_point
-from spaces.operations.tone import SHARED_TABLES, factors
+from spaces.operations.tone import LEVEL_TABLES, enhancement_factors
 
 INDEX = {name: index for index, name in enumerate(OPERATIONS)}
-"""Where an operation stands in `OPERATIONS`, which is its number in `Parameters.operations`."""
+"""Index of each operation in `OPERATIONS`, as in `Parameters.operations`."""
 
 ROWS = len(OPERATIONS) + 1
-"""One row for each operation, and a last one for none at all: index −1 finds it."""
+"""One row per operation, and a last one for no operation, which index -1 selects."""
 
 
 @dataclass(frozen=True)
 class Constants:
-    """All that depends on nothing but operation, level, sign and image size; what an operation lacks is the identity.
+    """Constants by operation, level and sign; the identity where an operation does not use a kind of constant.
 
-    Letters: O operations and none, L levels.
+    Letters: O operations plus one row for none, L levels.
 
     Args:
-        matrices: (O, L, 2, 6) int64, 16.16 fixed point, for the signs −1 and +1.
-        tables: (O, L, 256) uint8.
-        factors: (L,) float32, of the enhancers.
-        sides: (L,) int64, Cutout's, in pixels.
+        matrices: Matrices in 16.16 fixed point for the signs -1 and +1, (O, L, 2, 6) int64.
+        tables: Lookup tables, (O, L, 256) uint8.
+        factors: Factors of the enhancement operations, (L,) float32.
+        sides: Sides of the Cutout square in pixels, (L,) int64.
     """
 
     matrices: Tensor
@@ -44,7 +44,7 @@ class Constants:
 
 @lru_cache(maxsize=32)
 def constants(height: int, width: int, device: torch.device) -> Constants:
-    """The constants for images of `height` × `width`, on `device`."""
+    """Return the constants for images of `height` × `width` pixels, on `device`."""
     levels = torch.arange(LEVELS)
     identity = fixed_point(torch.tensor([[1.0, 0.0, 0.0, 0.0, 1.0, 0.0]], dtype=torch.float64))
     matrices = identity.view(1, 1, 1, 6).repeat(ROWS, LEVELS, 2, 1)
@@ -53,7 +53,7 @@ def constants(height: int, width: int, device: torch.device) -> Constants:
             at_levels = matrix(levels, torch.full_like(levels, sign), height, width)
             matrices[INDEX[name], :, (sign + 1) // 2] = fixed_point(at_levels)
     tables = torch.arange(256, dtype=torch.uint8).repeat(ROWS, LEVELS, 1)
-    for name, table in SHARED_TABLES.items():
+    for name, table in LEVEL_TABLES.items():
         tables[INDEX[name]] = table(levels)
-    parts = (matrices, tables, factors(levels), sides(levels, height, width))
+    parts = (matrices, tables, enhancement_factors(levels), cutout_sides(levels, height, width))
     return Constants(*(part.to(device) for part in parts))

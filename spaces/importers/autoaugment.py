@@ -1,14 +1,13 @@
-"""AutoAugment's published policies, from torchvision's tables: an approximation, as one policy for all epochs.
+"""AutoAugment's published policies from torchvision's tables, approximated by one policy for all epochs.
 
-Source: Cubuk et al. 2019, https://arxiv.org/abs/1805.09501; `torchvision.transforms.AutoAugment`. There, each image
-gets one of 25 sub-policies of two operations (name, probability p, magnitude m in 0 … 9), applied one after the other.
+Source: Cubuk et al. 2019, https://arxiv.org/abs/1805.09501; `torchvision.transforms.AutoAugment`. There each image gets
+one of 25 sub-policies of two operations (name, probability p, magnitude m from 0 to 9), applied in order.
 
-A policy here has no sub-policies, so the 50 operations become 50 entries in the table's order. The pairing and the
-order within a sub-policy are lost: an image gets 0, 1 or 2 of the 50 by PBA's walk (1.3 on average, where the tables
-make it 1.24 for imagenet, 1.06 for cifar10 and 1.32 for svhn), each about in proportion to its p, as in AutoAugment.
+A policy here has no sub-policies, so the 50 operations become 50 entries in the order of the table. The pairing and the
+order within a sub-policy are lost: `sample` applies 0, 1 or 2 of the 50 (1.3 on average, against 1.24 for imagenet,
+1.06 for cifar10 and 1.32 for svhn in torchvision), each about in proportion to its p.
 
-p becomes tenths without loss. m becomes the level L whose effect is nearest to that of m in torchvision, the lower one
-of two that are equally near:
+p converts to tenths without loss. m converts to the level L with the nearest effect, the lower one of equals:
 
 | operation | torchvision at m | here at L |
 |---|---|---|
@@ -20,8 +19,8 @@ of two that are equally near:
 | Solarize | inverted from 255 · (1 - m/9) up | inverted from 256 - int(25.6·L) up |
 | AutoContrast, Equalize, Invert | no magnitude | L = 0 |
 
-Where torchvision draws an enhancer's sign, the entries of one operation take turns: the first, third, … takes the sign
-+, the second, fourth, … the sign -. What lies beyond level 9 becomes level 9.
+torchvision draws the sign of the enhancement operations. Here the entries of an operation alternate: the first and the
+third have the sign +, the second and the fourth the sign -, and so on. Effects beyond level 9 become level 9.
 """
 
 from __future__ import annotations
@@ -37,7 +36,8 @@ from spaces.core.errors import RequestError, unknown
 from spaces.operations import LEVELS
 from spaces.policy.policy import TENTHS, Entry, Policy
 from spaces.schedule.genome import Genome
-from spaces.schedule.schedule import ImageSpec, Phase
+from spaces.schedule.image_spec import ImageSpec
+from spaces.schedule.schedule import Phase
 
 APPROXIMATION = (
     "AutoAugment's 25 pairs as 50 entries: pairing and order are lost, and PBA's walk decides how many an image gets; "
@@ -51,11 +51,11 @@ _ENHANCERS = ("Brightness", "Color", "Contrast", "Sharpness")
 def read(
     source: Path | str, epochs: int, image: ImageSpec, operations: Sequence[str] | None
 ) -> tuple[tuple[Phase, ...], dict[str, Any]]:
-    """The table `source` (imagenet, cifar10 or svhn) as one phase; see `spaces.importers.read_schedule`."""
-    from torchvision.transforms import AutoAugment, AutoAugmentPolicy  # takes a second, and only this reader needs it
+    """Return the table `source` (imagenet, cifar10 or svhn) as one phase; see `spaces.importers.read_schedule`."""
+    from torchvision.transforms import AutoAugment, AutoAugmentPolicy  # takes a second to import
 
     if operations is not None:
-        raise RequestError("an AutoAugment table names its operations itself", value=list(operations))
+        raise RequestError("operations must not be given for an AutoAugment table", value=list(operations))
     tables = {policy.value: policy for policy in AutoAugmentPolicy}
     name = str(source)
     if name not in tables:
@@ -65,7 +65,13 @@ def read(
 
 
 def level_effect(op: str, level: int, side: int) -> float:
-    """What `op` does at `level` to images of `side` px: degrees, slope, pixels, factor, bits or threshold."""
+    """Return the effect of a level on images of `side` px: degrees, slope, pixels, factor, bits or threshold.
+
+    Example:
+        >>> from spaces.importers.autoaugment import level_effect
+        >>> level_effect("Rotate", 4, 32), level_effect("TranslateX", 4, 32)
+        (12, 4)
+    """
     match op:
         case "Rotate":
             return 3 * level
@@ -100,7 +106,7 @@ def _nearest(op: str, effect: float, side: int) -> int:
 
 
 def _torchvision_effect(op: str, magnitude: float, sign: int) -> float:
-    """What torchvision's `_apply_op` does with this magnitude, in the terms of `level_effect`."""
+    """Return the effect of torchvision's `_apply_op` at a magnitude, in the units of `level_effect`."""
     if op in _ENHANCERS:
         return 1 + sign * magnitude
     if op == "Solarize":

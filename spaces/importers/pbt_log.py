@@ -1,10 +1,10 @@
-"""The history of one trial in a population: a file with one line per copy, from which its phases follow.
+"""PBT log of one trial: a file with one line per copy, which determines the phases of its schedule.
 
-Ray Tune writes it (`ray/tune/schedulers/pbt.py`, `_log_config_on_step`), and wrote it for PBA in 2019: each line is
-`[target, clone, target's epoch, clone's epoch, clone's config, new config]`. The target goes on from the clone's
-weights, thus at the clone's epoch, with the new config; the target's own epoch counts for nothing from then on. Before
-the line is added, the target's file becomes a copy of the clone's. A clone that never copied anybody has no file: then
-the lines of the target's former life stay where they are, at the beginning, and are stale.
+Ray Tune writes it (`ray/tune/schedulers/pbt.py`, `_log_config_on_step`), and did so for PBA in 2019. Each line is
+`[target, clone, target's epoch, clone's epoch, clone's config, new config]`: the target continues from the weights of
+the clone, thus at the clone's epoch, with the new config. Before the line is appended, the target's file is replaced by
+a copy of the clone's. A clone that never copied another trial has no file: then the old lines of the target stay at the
+beginning of its file, and are stale.
 """
 
 from __future__ import annotations
@@ -18,21 +18,22 @@ from typing import Any
 
 from spaces.core.errors import RequestError
 from spaces.core.io import read_text
+from spaces.core.validation import is_integer
 from spaces.schedule.genome import Genome
 from spaces.schedule.schedule import Phase, merge
 
-LARGEST_FILE = 2**24
-"""In bytes. Real files have some ten thousand."""
+MAX_FILE_BYTES = 2**24
+"""Largest file in bytes; real files have about ten thousand."""
 
-LONGEST_LINE = 2**18
-"""In characters: what Python needs to parse a literal is some 500 times as much. Real lines have some thousand."""
+MAX_LINE_CHARACTERS = 2**18
+"""Longest line in characters, since parsing a literal takes about 500 times its size; real lines have about 1,000."""
 
 _ALL_TRIALS = "pbt_global.txt"
 
 
 @dataclass(frozen=True, slots=True)
 class _Event:
-    """One line of the file; `epoch` is the clone's."""
+    """Line of the file; `epoch` is that of the clone."""
 
     line: int
     target: str
@@ -42,39 +43,38 @@ class _Event:
     new: Any
 
 
-def read_chain(
+def read_copies(
     source: Path | str, epochs: int, parse: Callable[[str], Any], genome: Callable[[Any], Genome]
 ) -> tuple[tuple[Phase, ...], dict[str, Any]]:
-    """The phases of the trial whose file this is.
+    """Return the phases of the trial of a PBT log.
 
-    The line before a valid one must have made its clone (the target there is the clone here) no later than the clone
-    was copied; the lines before the last break of this rule are stale. The first valid line's old config is in force
-    until its clone's epoch, each new config until the next line's, the last one until the end. A phase of no epochs
-    was never trained with and is left out (Ray's own replay would give it one epoch); neighbors that are equal
-    become one.
+    A line is valid if the target of the line before it is its clone, at an epoch no later; lines before the last
+    violation are stale. The old config of the first valid line is used until its clone's epoch, each new config until
+    the epoch of the next line, and the last one until the end. Phases of no epochs are dropped (Ray's replay would give
+    them one epoch), and equal neighbors are merged.
 
     Args:
-        source: the file.
-        epochs: how many epochs the trial had in all.
-        parse: makes a line's text a list.
-        genome: the genome in a config.
+        source: Path of the file.
+        epochs: Number of epochs of the trial.
+        parse: Function from the text of a line to a list.
+        genome: Function from a config to its genome.
 
     Returns:
-        the phases, and as provenance the file's name and how many of its lines are valid and stale.
+        The phases, and the provenance: name of the file, numbers of valid and stale lines.
 
     Raises:
-        RequestError: the file is missing, too large, empty or broken, or goes on after `epochs`.
+        RequestError: The file is missing, too large, empty or invalid, or has an epoch after `epochs`.
     """
     events = [_event(source, line, text, parse) for line, text in _lines(source)]
     if not events:
-        raise RequestError(f"{source} holds no line", hint="a trial that never copied another has no schedule to read")
-    breaks = [place for place, (one, two) in enumerate(pairwise(events), 1) if not _follows(two, one)]
+        raise RequestError(f"{source} must have at least one line", hint="a trial that never copied another has no log")
+    breaks = [index for index, (one, two) in enumerate(pairwise(events), 1) if not _follows(two, one)]
     stale = breaks[-1] if breaks else 0
     valid = events[stale:]
     last = valid[-1]
     if last.epoch > epochs:
-        rule = f"{source}, line {last.line}: the epoch of the last copy is within the epochs of the schedule"
-        raise RequestError(rule, value=last.epoch, hint="give the epochs that the search ran for")
+        rule = f"{source}, line {last.line}: the epoch of the last copy must be <= {epochs}, the epochs of the schedule"
+        raise RequestError(rule, value=last.epoch, hint="pass the number of epochs of the search")
     genomes = [_genome(source, valid[0], valid[0].old, genome)]
     genomes += [_genome(source, event, event.new, genome) for event in valid]
     bounds = pairwise([0, *(event.epoch for event in valid), epochs])
@@ -87,13 +87,15 @@ def _follows(event: _Event, before: _Event) -> bool:
 
 
 def _lines(source: Path | str) -> Iterator[tuple[int, str]]:
-    """The lines that are not blank, with their numbers."""
+    """Yield the numbers and texts of the lines that are not blank."""
     if Path(source).name == _ALL_TRIALS:
-        raise RequestError(f"{source} holds the copies of all trials", hint="give one trial's pbt_policy_….txt")
+        raise RequestError(
+            f"{source} must be the log of one trial, not of all", hint="pass pbt_policy_….txt of one trial"
+        )
     for number, text in enumerate(_text(source).split("\n"), 1):
-        if len(text) > LONGEST_LINE:
+        if len(text) > MAX_LINE_CHARACTERS:
             raise RequestError(
-                f"{source}, line {number}: a line has {LONGEST_LINE} characters at most", value=len(text)
+                f"{source}, line {number}: a line must have at most {MAX_LINE_CHARACTERS} characters", value=len(text)
             )
         if text.strip():
             yield number, text
@@ -103,35 +105,35 @@ def _text(source: Path | str) -> str:
     try:
         size = Path(source).stat().st_size
     except (OSError, ValueError):
-        size = 0  # `read_text` says what is wrong
-    if size > LARGEST_FILE:
-        raise RequestError(f"{source}: a file of copies has {LARGEST_FILE} bytes at most", value=size)
-    return read_text(source, "file of copies")
+        size = 0  # `read_text` raises the error
+    if size > MAX_FILE_BYTES:
+        raise RequestError(f"{source}: a PBT log must have at most {MAX_FILE_BYTES} bytes", value=size)
+    return read_text(source, "PBT log")
 
 
 def _event(source: Path | str, line: int, text: str, parse: Callable[[str], Any]) -> _Event:
-    with _naming(source, line):
+    with _locate_errors(source, line):
         parts = parse(text)
         if not isinstance(parts, list | tuple) or len(parts) != 6:
             raise RequestError(
-                "a line is a list [target, clone, its epoch, its epoch, old config, new one]", value=parts
+                "a line must be a list [target, clone, target epoch, clone epoch, old config, new config]", value=parts
             )
-        target, clone, own, epoch, old, new = parts
+        target, clone, target_epoch, epoch, old, new = parts
         if not isinstance(target, str) or not isinstance(clone, str):
-            raise RequestError("target and clone are names in quotes", value=[target, clone])
-        if any(isinstance(value, bool) or not isinstance(value, int) or value < 0 for value in (own, epoch)):
-            raise RequestError("the epochs of target and clone are whole numbers, 0 or more", value=[own, epoch])
+            raise RequestError("target and clone must be strings", value=[target, clone])
+        if any(not is_integer(value) or value < 0 for value in (target_epoch, epoch)):
+            raise RequestError("the epochs of target and clone must be integers >= 0", value=[target_epoch, epoch])
         return _Event(line, target, clone, epoch, old, new)
 
 
 def _genome(source: Path | str, event: _Event, config: Any, genome: Callable[[Any], Genome]) -> Genome:
-    with _naming(source, event.line):
+    with _locate_errors(source, event.line):
         return genome(config)
 
 
 @contextmanager
-def _naming(source: Path | str, line: int) -> Iterator[None]:
-    """Say in which line a fault lies."""
+def _locate_errors(source: Path | str, line: int) -> Iterator[None]:
+    """Add file and line to errors."""
     try:
         yield
     except RequestError as error:

@@ -1,9 +1,9 @@
-"""Rotate, ShearX, ShearY, TranslateX and TranslateY: an affine matrix per sample, and one resampling for all.
+"""Rotate, ShearX, ShearY, TranslateX and TranslateY: one affine matrix per image, one resampling per batch.
 
-Source: PBA, Ho et al. 2019, https://arxiv.org/abs/1905.05393. Parity: Pillow's `Image.transform` and
-`Image.rotate` with nearest-neighbor resampling. A matrix is Pillow's (a, b, c, d, e, f): the output (x, y)
-is read from (a·x + b·y + c, d·x + e·y + f) of the input: a positive translation moves the picture left or up.
-Letters: B samples, C channels, H rows, W columns; a level L is in 0…9, a sign in {-1, +1}.
+Source: PBA, Ho et al. 2019, https://arxiv.org/abs/1905.05393. Reference: Pillow's `Image.transform` and
+`Image.rotate` with nearest-neighbor resampling. A matrix is (a, b, c, d, e, f) as in Pillow: the output pixel (x, y) is
+read from (a·x + b·y + c, d·x + e·y + f) of the input, so a positive translation moves the image left or up.
+Letters: B images, C channels, H rows, W columns; a level L is 0 to 9, a sign -1 or +1.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from torch import Tensor
 Matrix: TypeAlias = Callable[[Tensor, Tensor, int, int], Tensor]
 """(levels (B,), signs (B,), height, width) → matrices (B, 6) in float64."""
 
-FRACTION = 16  # bits behind the point of Pillow's fixed-point coordinates
-_SAFE_SIDE = 2**14  # up to this side, coordinates of turned and sheared images fit 16.16 bits
+FRACTION = 16  # fractional bits of Pillow's fixed-point coordinates
+_SAFE_SIDE = 2**14  # up to this side, coordinates of rotated and sheared images fit 16.16 bits
 
 
 def rotate(levels: Tensor, signs: Tensor, height: int, width: int) -> Tensor:
-    """±3·L degrees, counter-clockwise where the sign is +1, about the middle of the image.
+    """Return matrices that rotate by ±3·L degrees around the center, counter-clockwise for sign +1.
 
-    Pillow also rounds sine and cosine to 15 digits; at these angles 16.16 fixed point cannot tell.
+    Pillow also rounds sine and cosine to 15 digits, which makes no difference in 16.16 fixed point at these angles.
     """
     angles = torch.deg2rad(-3.0 * (levels * signs).double())
     cos, sin = angles.cos(), angles.sin()
@@ -34,23 +34,23 @@ def rotate(levels: Tensor, signs: Tensor, height: int, width: int) -> Tensor:
 
 
 def shear_x(levels: Tensor, signs: Tensor, height: int, width: int) -> Tensor:
-    """Slope ±0.03·L: row y is read ±0.03·L·y pixels further right."""
-    return _identity_but(1, _slopes(levels, signs))
+    """Return matrices of slope ±0.03·L: row y is read ±0.03·L·y pixels further right."""
+    return _identity_except(1, _slopes(levels, signs))
 
 
 def shear_y(levels: Tensor, signs: Tensor, height: int, width: int) -> Tensor:
-    """Slope ±0.03·L: column x is read ±0.03·L·x pixels further down."""
-    return _identity_but(3, _slopes(levels, signs))
+    """Return matrices of slope ±0.03·L: column x is read ±0.03·L·x pixels further down."""
+    return _identity_except(3, _slopes(levels, signs))
 
 
 def translate_x(levels: Tensor, signs: Tensor, height: int, width: int) -> Tensor:
-    """±L·W/32 pixels, rounded to a whole pixel, halves away from zero."""
-    return _identity_but(2, _pixels(levels, signs, width))
+    """Return matrices that shift by ±L·W/32 pixels, rounded to an integer, halves away from zero."""
+    return _identity_except(2, _pixels(levels, signs, width))
 
 
 def translate_y(levels: Tensor, signs: Tensor, height: int, width: int) -> Tensor:
-    """±L·H/32 pixels, rounded to a whole pixel, halves away from zero."""
-    return _identity_but(5, _pixels(levels, signs, height))
+    """Return matrices that shift by ±L·H/32 pixels, rounded to an integer, halves away from zero."""
+    return _identity_except(5, _pixels(levels, signs, height))
 
 
 MATRICES: Mapping[str, Matrix] = MappingProxyType(
@@ -65,37 +65,37 @@ MATRICES: Mapping[str, Matrix] = MappingProxyType(
 
 
 def warp(images: Tensor, matrices: Tensor, fill: Tensor) -> Tensor:
-    """Resample each image by its own matrix, nearest neighbor, as Pillow's `Image.transform(…, AFFINE, …)`.
+    """Resample each image with its own matrix, nearest neighbor, like Pillow's `Image.transform(…, AFFINE, …)`.
 
-    Byte for byte for every matrix with b or d ≠ 0 and for whole-pixel shifts. Not so for a pure scaling or a
-    fractional shift, which no operation here makes, nor where a coordinate passes 32,767: there Pillow leaves
-    fixed point for floating point, and a coordinate near the edge of two pixels may fall into the other one.
+    The bytes equal Pillow's for matrices with b or d ≠ 0 and for shifts by whole pixels. They may differ for a pure
+    scaling or a fractional shift, which no operation here uses, and where a coordinate exceeds 32,767: there Pillow
+    uses floating point.
 
     Args:
-        images: (B, C, H, W) uint8.
-        matrices: (B, 6) float64, output to input.
-        fill: (C,) uint8, the color of what the input does not cover.
+        images: Images (B, C, H, W), uint8.
+        matrices: Matrices (B, 6) from output to input, float64.
+        fill: Color of uncovered pixels (C,), uint8.
 
     Returns:
-        (B, C, H, W) uint8, a new tensor.
+        New images (B, C, H, W), uint8.
     """
-    return read(images, *sources(fixed_point(matrices), images), fill)
+    return read_pixels(images, *source_coordinates(fixed_point(matrices), images), fill)
 
 
 def fixed_point(matrices: Tensor) -> Tensor:
-    """Pillow's `affine_fixed`: matrices (B, 6) as 16.16 fixed-point numbers, taken at the pixels' middles, int64."""
+    """Convert matrices (B, 6) to 16.16 fixed point at pixel centers, int64, like Pillow's `affine_fixed`."""
     across, down, shift = matrices.reshape(-1, 2, 3).unbind(2)
     middle = shift + across * 0.5 + down * 0.5
     fixed: Tensor = (torch.stack((across, down, middle), dim=2) * 2**FRACTION + 0.5).floor().long()
     return fixed.view(-1, 6)
 
 
-def sources(fixed: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Which column and row of the input each output pixel is read from, inside or outside, (B, H, W) each.
+def source_coordinates(fixed: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the input column and row of each output pixel, (B, H, W) each; they may lie outside the image.
 
     Args:
-        fixed: (B, 6), from `fixed_point`.
-        images: (B, C, H, W); only its shape and device count.
+        fixed: Matrices (B, 6) from `fixed_point`.
+        images: Images (B, C, H, W), used for their shape alone.
     """
     dtype = _index_dtype(images)
     columns = torch.arange(images.shape[-1], dtype=dtype, device=fixed.device).view(1, 1, -1)
@@ -106,8 +106,8 @@ def sources(fixed: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
     return x, y
 
 
-def read(images: Tensor, x: Tensor, y: Tensor, fill: Tensor, hidden: Tensor | None = None) -> Tensor:
-    """The pixels of `images` (B, C, H, W) at columns x and rows y (B, H, W); `fill` outside, and where `hidden`."""
+def read_pixels(images: Tensor, x: Tensor, y: Tensor, fill: Tensor, hidden: Tensor | None = None) -> Tensor:
+    """Gather the pixels of `images` (B, C, H, W) at columns x, rows y (B, H, W); `fill` outside and where `hidden`."""
     batch, channels, height, width = images.shape
     column, row = x.clamp(0, width - 1), y.clamp(0, height - 1)
     shown = (column == x) & (row == y)
@@ -120,13 +120,13 @@ def read(images: Tensor, x: Tensor, y: Tensor, fill: Tensor, hidden: Tensor | No
 
 
 def _index_dtype(images: Tensor) -> torch.dtype:
-    """int32 where it suffices: half the memory of int64 for coordinates and indices."""
+    """Return int32 if coordinates and indices fit, which halves the memory, else int64."""
     fits = images.numel() < 2**31 and max(images.shape[-2:]) <= _SAFE_SIDE
     return torch.int32 if fits else torch.int64
 
 
-def _identity_but(entry: int, values: Tensor) -> Tensor:
-    """Identity matrices (B, 6) with the given entry replaced by `values` (B,)."""
+def _identity_except(entry: int, values: Tensor) -> Tensor:
+    """Return identity matrices (B, 6) with one entry replaced by `values` (B,)."""
     matrices = torch.zeros(len(values), 6, dtype=torch.float64, device=values.device)
     matrices[:, 0] = 1.0
     matrices[:, 4] = 1.0
@@ -135,10 +135,10 @@ def _identity_but(entry: int, values: Tensor) -> Tensor:
 
 
 def _slopes(levels: Tensor, signs: Tensor) -> Tensor:
-    """±0.03·L in PBA's own order of operations, (B,) float64."""
+    """Return ±0.03·L, (B,) float64, in PBA's order of multiplication and division."""
     return (levels * signs).double() * 0.3 / 10
 
 
 def _pixels(levels: Tensor, signs: Tensor, side: int) -> Tensor:
-    """±round(L·side/32), halves away from zero, in integers, (B,)."""
+    """Return ±round(L·side/32), halves away from zero, (B,) int64."""
     return signs * ((levels * side + 16) // 32)

@@ -1,1 +1,1 @@
-"""Policies, and the sampling that decides which operation hits which image."""
+"""Policies, and the sampling of operations for each image of a batch."""

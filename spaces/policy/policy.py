@@ -1,7 +1,7 @@
-"""Policies: which operations an image may meet, how often, and how strongly.
+"""Policies: lists of (operation, probability, magnitude).
 
-Source: PBA, Population Based Augmentation (Ho et al. 2019, https://arxiv.org/abs/1905.05393), whose entries are taken
-as its authors released them, except that every operation is stored by name.
+Source: PBA, Population Based Augmentation (Ho et al. 2019, https://arxiv.org/abs/1905.05393). Entries are as in the
+authors' code, except that operations are stored by name.
 """
 
 from __future__ import annotations
@@ -13,23 +13,29 @@ from functools import cached_property
 from typing import Any
 
 from spaces.core.errors import RequestError, unknown
+from spaces.core.validation import check_integer
 from spaces.operations import LEVELS, OPERATIONS
 
 TENTHS = 10
-"""Probabilities are whole tenths, 0 … 10."""
+"""Probabilities are integers in tenths, 0 to 10."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of a policy: apply `op` with `probability` tenths at level `magnitude`.
+    """Entry of a policy: an operation with its probability and magnitude.
 
     Args:
-        op: a name of `spaces.OPERATIONS`.
-        probability: in tenths, 0 … 10.
-        magnitude: the level, 0 … 9; what a level means is said by the operation.
+        op: Name of an operation in `spaces.OPERATIONS`.
+        probability: Probability in tenths, 0 to 10.
+        magnitude: Level, 0 to 9; `Operation.meaning` says what a level does.
 
     Raises:
-        RequestError: an unknown operation, or a number that is not whole or out of range.
+        RequestError: The operation is unknown, or a number is not an integer or out of range.
+
+    Example:
+        >>> from spaces import Entry
+        >>> Entry("Rotate", probability=5, magnitude=4).strength
+        2.0
     """
 
     op: str
@@ -37,44 +43,54 @@ class Entry:
     magnitude: int
 
     def __post_init__(self) -> None:
-        """Refuse what is out of bounds."""
         if self.op not in OPERATIONS:
             raise unknown("operation", self.op, OPERATIONS)
-        _check_bounds(f"the probability of {self.op}", self.probability, TENTHS)
-        _check_bounds(f"the magnitude of {self.op}", self.magnitude, LEVELS - 1)
+        check_integer(f"the probability of {self.op}", self.probability, 0, TENTHS)
+        check_integer(f"the magnitude of {self.op}", self.magnitude, 0, LEVELS - 1)
 
     @property
     def strength(self) -> float:
-        """The expected magnitude: probability × magnitude, 0 … 9.
+        """Expected magnitude, probability × magnitude, 0 to 9.
 
-        An operation that takes no level is either on or off, so it counts with the highest one.
+        An operation without a level counts with the highest level.
         """
         level = self.magnitude if OPERATIONS[self.op].uses_level else LEVELS - 1
         return self.probability / TENTHS * level
 
     def to_json(self) -> dict[str, Any]:
-        """This entry as plain data."""
+        """Return the entry as JSON data."""
         return {"op": self.op, "probability": self.probability, "magnitude": self.magnitude}
 
 
 @dataclass(frozen=True)
 class Policy:
-    """The entries that are walked in random order for every image; none at all is the identity.
+    """Entries from which zero, one or two operations are sampled for each image; an empty policy is the identity.
 
     Args:
-        entries: an operation may stand more than once.
+        entries: Entries; an operation may occur more than once.
+
+    Raises:
+        RequestError: An item of `entries` is not an `Entry`.
+
+    Example:
+        >>> from spaces import Entry, Policy
+        >>> policy = Policy((Entry("Rotate", 5, 4), Entry("Invert", 10, 0)))
+        >>> policy.strength()
+        {'Rotate': 2.0, 'Invert': 9.0}
+        >>> Policy.from_json(policy.to_json()) == policy
+        True
     """
 
     entries: tuple[Entry, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse what are no entries."""
+        """Convert the entries to a tuple."""
         object.__setattr__(self, "entries", tuple(self.entries))
         if not all(isinstance(entry, Entry) for entry in self.entries):
-            raise RequestError("a policy's entries are Entry(op, probability, magnitude)", value=self.entries)
+            raise RequestError("Policy.entries must be Entry(op, probability, magnitude)", value=self.entries)
 
     def __hash__(self) -> int:
-        """Taken once: a policy is looked up for every batch."""
+        """Return the hash, computed once: a policy is a cache key for every batch."""
         return self._hash
 
     @cached_property
@@ -82,49 +98,57 @@ class Policy:
         return hash(self.entries)
 
     def __reduce__(self) -> tuple[type[Policy], tuple[tuple[Entry, ...]]]:
-        """The hash stays behind: another process hashes names otherwise."""
+        """Pickle without the hash, since strings hash differently in another process."""
         return Policy, (self.entries,)
 
     def __iter__(self) -> Iterator[Entry]:
-        """The entries one by one."""
+        """Iterate over the entries."""
         return iter(self.entries)
 
     def __len__(self) -> int:
-        """How many entries there are."""
+        """Return the number of entries."""
         return len(self.entries)
 
     @cached_property
     def is_identity(self) -> bool:
-        """Whether no image is ever changed."""
+        """True if the policy never changes an image."""
         return all(entry.probability == 0 for entry in self.entries)
 
     def strength(self) -> dict[str, float]:
-        """Each operation's expected magnitude, 0 … 9: the mean over the entries that name it."""
+        """Return the expected magnitude of each operation, 0 to 9, averaged over its entries."""
         parts: dict[str, list[float]] = {}
         for entry in self.entries:
             parts.setdefault(entry.op, []).append(entry.strength)
         return {op: sum(values) / len(values) for op, values in parts.items()}
 
     def mean_strength(self) -> float:
-        """The expected magnitude, 0 … 9, averaged over the entries: one number for how strongly a role augments."""
+        """Return the expected magnitude, 0 to 9, averaged over all entries; 0.0 for an empty policy."""
         return sum(entry.strength for entry in self.entries) / max(1, len(self.entries))
 
     @classmethod
     def mean(cls, weighted: Sequence[tuple[int, Policy]]) -> Policy:
-        """The mean of policies that are in force for some epochs each, given as (epochs, policy).
+        """Return the mean of policies, weighted by epochs.
 
-        Entries are matched by their operation, the first with the first, the second with the second. A probability is
-        the mean over all epochs; in whole tenths by largest remainders, so that the sum over the entries stays. A
-        level is the mean over the times that the operation is applied, rounded.
+        The n-th entries of an operation are averaged together. A probability is the mean over all epochs, rounded to
+        tenths by largest remainders, so that the sum over the entries is kept. A magnitude is the mean over the
+        applications of the operation, rounded.
+
+        Args:
+            weighted: Pairs (epochs, policy).
+
+        Example:
+            >>> from spaces import Entry, Policy
+            >>> Policy.mean([(1, Policy((Entry("Rotate", 2, 4),))), (1, Policy((Entry("Rotate", 6, 8),)))])
+            Policy(entries=(Entry(op='Rotate', probability=4, magnitude=7),))
         """
         total = sum(epochs for epochs, _ in weighted)
         tenths: dict[tuple[str, int], int] = {}
         levels: dict[tuple[str, int], int] = {}
         for epochs, policy in weighted:
-            met: Counter[str] = Counter()
+            seen: Counter[str] = Counter()
             for entry in policy:
-                place = entry.op, met[entry.op]
-                met[entry.op] += 1
+                place = entry.op, seen[entry.op]
+                seen[entry.op] += 1
                 tenths[place] = tenths.get(place, 0) + epochs * entry.probability
                 levels[place] = levels.get(place, 0) + epochs * entry.probability * entry.magnitude
         rounded = {place: value // total for place, value in tenths.items()}
@@ -139,25 +163,25 @@ class Policy:
         )
 
     def to_json(self) -> list[dict[str, Any]]:
-        """This policy as plain data; `from_json` gives it back."""
+        """Return the policy as JSON data, the inverse of `from_json`."""
         return [entry.to_json() for entry in self.entries]
 
     @classmethod
     def from_json(cls, data: Any) -> Policy:
-        """The policy that `to_json` wrote.
+        """Return the policy that `to_json` wrote.
 
         Raises:
-            RequestError: `data` is no policy.
+            RequestError: `data` is not a policy.
         """
         if not isinstance(data, Sequence) or isinstance(data, str):
-            raise RequestError("a policy is a list of entries", value=data)
+            raise RequestError("a policy must be a list of entries", value=data)
         return cls(tuple(_entry(item) for item in data))
 
 
 def _entry(data: Any) -> Entry:
     _check_keys("a policy entry", data, {"op", "probability", "magnitude"})
     if not isinstance(data["op"], str):
-        raise RequestError("an entry's op is a name", value=data["op"])
+        raise RequestError("the op of an entry must be a string", value=data["op"])
     return Entry(data["op"], data["probability"], data["magnitude"])
 
 
@@ -165,9 +189,4 @@ def _check_keys(kind: str, data: Any, keys: Iterable[str]) -> None:
     keys = set(keys)
     if not isinstance(data, Mapping) or set(data) != keys:
         got = sorted(map(str, data)) if isinstance(data, Mapping) else data
-        raise RequestError(f"{kind} is an object with {', '.join(sorted(keys))} and nothing else", value=got)
-
-
-def _check_bounds(what: str, value: object, most: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
-        raise RequestError(f"{what} is a whole number from 0 to {most}", value=value)
+        raise RequestError(f"{kind} must be an object with the keys {', '.join(sorted(keys))} and no others", value=got)

@@ -1,1 +1,1 @@
-"""Genomes, schedules, their file format, and the transforms that apply them."""
+"""Genomes, schedules, their policy file, and the modules that apply them."""

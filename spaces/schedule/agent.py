@@ -1,6 +1,6 @@
-"""An agent: one role's side of the question what each role should see.
+"""Agents: the current genome of one role, and its history.
 
-Source: role-wise augmentation (Fu et al. 2020, https://arxiv.org/abs/2004.08861): one agent per role.
+Source: role-wise augmentation (Fu et al. 2020, https://arxiv.org/abs/2004.08861), with one agent per role.
 """
 
 from __future__ import annotations
@@ -13,52 +13,60 @@ from spaces.schedule.schedule import Phase, Schedule, merge
 
 
 class Agent:
-    """Says which genome is in force, and keeps the history of what was.
+    """Current genome of one role, with the history of the epochs trained so far.
 
-    While searching, a scheduler moves it (`set_genome`); while replaying, a schedule does. The history travels with the
-    weights, so a member that copied another one carries the genomes that those weights were really trained under.
+    During a search a scheduler sets the genome (`set_genome`); during a replay a schedule does. The history is saved
+    with the weights, so a trial that copied another one has the genomes that its weights were trained with.
 
     Args:
-        mover: a genome to start from (a scheduler will move the agent), or a schedule to replay.
+        source: Initial genome, or schedule to replay.
+
+    Example:
+        >>> from spaces import Genome
+        >>> from spaces.schedule.agent import Agent
+        >>> agent = Agent(Genome())
+        >>> agent.advance()
+        >>> agent.advance()
+        >>> agent.epoch, len(agent.history)
+        (2, 1)
     """
 
     def __init__(self, source: Genome | Schedule) -> None:
-        """Start with an empty history."""
-        self._mover = source
+        self._source = source
         self.history: tuple[Phase, ...] = ()
 
     @property
     def epoch(self) -> int:
-        """How many epochs were trained so far."""
+        """Number of epochs trained so far."""
         return sum(phase.epochs for phase in self.history)
 
     @property
     def genome(self) -> Genome:
-        """The genome of the epoch that comes next."""
-        return self._mover.at(self.epoch) if isinstance(self._mover, Schedule) else self._mover
+        """Genome of the next epoch."""
+        return self._source.at(self.epoch) if isinstance(self._source, Schedule) else self._source
 
     def set_genome(self, genome: Genome) -> None:
-        """Use `genome` from now on.
+        """Set the genome of the following epochs.
 
         Raises:
-            RequestError: this agent replays a schedule.
+            RequestError: The agent replays a schedule.
         """
-        if isinstance(self._mover, Schedule):
-            raise RequestError("an agent that replays a schedule obeys no scheduler", value=genome)
-        self._mover = genome
+        if isinstance(self._source, Schedule):
+            raise RequestError("the genome of an agent that replays a schedule must not be set", value=genome)
+        self._source = genome
 
-    def move(self, source: Genome | Schedule) -> None:
-        """Hand the agent to another mover; the history stays."""
-        self._mover = source
+    def set_source(self, source: Genome | Schedule) -> None:
+        """Replace the genome or the schedule; the history is kept."""
+        self._source = source
 
     def advance(self) -> None:
-        """Note that one epoch was trained under the genome in force."""
+        """Append one epoch with the current genome to the history."""
         self.history = merge((*self.history, Phase(1, self.genome)))
 
     def state_dict(self) -> list[dict[str, Any]]:
-        """The history as plain data."""
+        """Return the history as JSON data."""
         return [{"epochs": phase.epochs, "genome": phase.genome.to_json()} for phase in self.history]
 
     def load_state_dict(self, state: list[dict[str, Any]]) -> None:
-        """Take over a history; who moves the agent stays as it is."""
+        """Load a history; the genome or the schedule is kept."""
         self.history = tuple(Phase(item["epochs"], Genome.from_json(item["genome"])) for item in state)

@@ -1,4 +1,4 @@
-"""Genomes: everything that one agent chooses at one moment."""
+"""Genomes: all choices of one agent at one time."""
 
 from __future__ import annotations
 
@@ -7,22 +7,31 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
-from spaces.augmentations import Augmentation, Identity, augmentation, imported
+from spaces.augmentations import Augmentation, Identity, augmentation, imported_name
 from spaces.core.errors import RequestError
+from spaces.core.validation import is_integer
 from spaces.policy.policy import Policy
 
 
 @dataclass(frozen=True, slots=True)
 class Genome:
-    """Everything that one agent chooses at one moment.
+    """All choices of one agent at one time.
 
     Args:
-        policy: which operations an image may meet.
-        augment: how the second view of a batch is made, that only the teacher's answers are the target of; the
-            identity: there is no second view.
-        distill: what is chosen of how a student learns from its teacher, as plain data; empty: nothing.
-        bits: what is chosen of a student's bits, `weights` and `activations`; empty: nothing. A network has them from
-            its first epoch to its last.
+        policy: Policy for the images of the role.
+        augment: Augmentation that makes the second view of a batch, used by the distillation loss alone; the identity
+            for no second view.
+        distill: Chosen settings of the distillation, as JSON data; empty for none.
+        bits: Chosen bits of the student's `weights` and `activations`; empty for none. They are constant over the
+            training of a network.
+
+    Example:
+        >>> from spaces import Entry, Genome, Policy
+        >>> genome = Genome(Policy((Entry("Rotate", 5, 4),)), distill={"loss": "kd", "temperature": 4.0})
+        >>> genome.is_identity, genome.has_view
+        (False, False)
+        >>> Genome.from_json(genome.to_json()) == genome
+        True
     """
 
     policy: Policy = field(default_factory=Policy)
@@ -32,22 +41,22 @@ class Genome:
 
     @property
     def is_identity(self) -> bool:
-        """Whether no image is ever changed."""
+        """True if no image is ever changed."""
         return self.policy.is_identity and not self.has_view
 
     @property
     def has_view(self) -> bool:
-        """Whether there is a second view of each batch."""
+        """True if there is a second view of each batch."""
         return self.augment.kind != Identity.kind
 
     @property
-    def imported(self) -> tuple[str, ...]:
-        """The dotted names that using it would import: of its augmentation, and of losses of the user's own."""
-        augment = imported(self.augment)
-        return (*([augment] if augment else []), *own_losses(self.distill))
+    def imported_names(self) -> tuple[str, ...]:
+        """Dotted names of custom code, an augmentation or losses, that the genome imports when used."""
+        augment = imported_name(self.augment)
+        return (*([augment] if augment else []), *custom_losses(self.distill))
 
     def to_json(self) -> dict[str, Any]:
-        """This genome as plain data; `from_json` gives it back."""
+        """Return the genome as JSON data, the inverse of `from_json`."""
         content: dict[str, Any] = {"policy": self.policy.to_json()}
         content |= {"augment": self.augment.to_json()} if self.has_view else {}
         content |= {"distill": deepcopy(dict(self.distill))} if self.distill else {}
@@ -55,31 +64,27 @@ class Genome:
 
     @classmethod
     def from_json(cls, data: Any) -> Genome:
-        """The genome that `to_json` wrote.
+        """Return the genome that `to_json` wrote.
 
         Raises:
-            RequestError: `data` is no genome.
+            RequestError: `data` is not a genome.
         """
         if not isinstance(data, Mapping) or not {"policy"} <= set(data) <= {"policy", "augment", "distill", "bits"}:
-            got = sorted(map(str, data)) if isinstance(data, Mapping) else data
-            rule = "a genome is an object with policy, perhaps augment, distill and bits, and nothing else"
-            raise RequestError(rule, value=got)
+            value = sorted(map(str, data)) if isinstance(data, Mapping) else data
+            rule = "a genome must be an object with the key policy, optional augment, distill and bits, and no others"
+            raise RequestError(rule, value=value)
         distill = data.get("distill", {})
         if not isinstance(distill, Mapping) or not all(isinstance(name, str) for name in distill):
-            raise RequestError("a genome's distill is an object", value=distill)
+            raise RequestError("the distill of a genome must be an object", value=distill)
         bits = data.get("bits", {})
-        if not isinstance(bits, Mapping) or not all(isinstance(name, str) and _is_whole(bits[name]) for name in bits):
-            raise RequestError("a genome's bits are an object of whole numbers", value=bits)
+        if not isinstance(bits, Mapping) or not all(isinstance(name, str) and is_integer(bits[name]) for name in bits):
+            raise RequestError("the bits of a genome must be an object of integers", value=bits)
         augment = augmentation(data.get("augment", Identity.kind))
         return cls(Policy.from_json(data["policy"]), augment, deepcopy(dict(distill)), dict(bits))
 
 
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def own_losses(distill: Mapping[str, Any]) -> tuple[str, ...]:
-    """The dotted names among the losses of `distill`, a genome's or a domain of such."""
+def custom_losses(distill: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the dotted names among the losses of `distill`, of a genome or of a space."""
     loss = distill.get("loss", ())
     sums = loss if isinstance(loss, list | tuple) else [loss]
     names = [str(name) for each in sums for name in (each if isinstance(each, Mapping) else [each])]

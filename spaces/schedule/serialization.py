@@ -1,4 +1,4 @@
-"""The policy file: its schema, its text, and what is refused."""
+"""Format of the policy file: schema, validation, text."""
 
 from __future__ import annotations
 
@@ -16,27 +16,35 @@ from spaces.core.errors import RequestError
 FORMAT = "roletune.policy"
 VERSION = 1
 
+_OLD_OPTIONS = {"normalisation": "normalization"}
+
 
 @cache
 def policy_schema() -> Mapping[str, Any]:
-    """The JSON Schema of the policy file, as it stands in `spaces/schedule/policy.schema.json`."""
+    """Return the JSON Schema of the policy file, `spaces/schedule/policy.schema.json`.
+
+    Example:
+        >>> from spaces.schedule.serialization import policy_schema
+        >>> policy_schema()["properties"]["role"]
+        {'enum': ['teacher', 'student']}
+    """
     schema: dict[str, Any] = json.loads((Path(__file__).parent / "policy.schema.json").read_text("utf-8"))
     return MappingProxyType(schema)
 
 
 def validate_policy(document: Any) -> None:
-    """Hold `document` against the policy file's schema.
+    """Validate the content of a policy file.
 
     Raises:
-        RequestError: it is no policy file, a newer version, or breaks the schema (the first fault is named), or
-            holds what cannot be written as JSON: an infinite number, half a surrogate pair, lists too deep.
+        RequestError: `document` is not a policy file, has a newer version, violates the schema (the message names the
+            first violation), or cannot be written as JSON: an infinite number, half a surrogate pair, deep nesting.
     """
     if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise RequestError(f'a policy file is an object with "format": "{FORMAT}"', value=document)
+        raise RequestError(f'a policy file must be an object with "format": "{FORMAT}"', value=document)
     version = document.get("version")
     if isinstance(version, int) and version > VERSION:
         raise RequestError(
-            f"this roletune reads policy files up to version {VERSION}",
+            f"the version of a policy file must be <= {VERSION} for this roletune",
             value=version,
             hint="install a newer roletune",
         )
@@ -47,47 +55,75 @@ def validate_policy(document: Any) -> None:
             _canonical(document).encode()
             return
     except (TypeError, ValueError, RecursionError) as fault:
-        raise RequestError(f"a policy file is plain JSON: {fault}") from fault
+        raise RequestError(f"a policy file must be plain JSON: {fault}") from fault
     raise RequestError(f"policy file, at {error.json_path}: {error.message[:200]}")
 
 
-def text(document: dict[str, Any]) -> str:
-    """The policy file with this content: one entry a line, keys in a fixed order.
+def dump(document: dict[str, Any]) -> str:
+    """Return the text of a policy file: one entry per line, keys in a fixed order.
 
     Raises:
-        RequestError: as `validate_policy`.
+        RequestError: The content is invalid, see `validate_policy`.
     """
     validate_policy(document)
     return _canonical(document) + "\n"
 
 
 def parse(content: str, source: str) -> Any:
-    """The plain data in a policy file's text; `source` names the file, for errors.
+    """Parse the text of a policy file, without validation.
+
+    Args:
+        content: Text of the file.
+        source: Name of the file in messages.
 
     Raises:
-        RequestError: it is no JSON, or a key stands twice.
+        RequestError: The text is not JSON, or an object has a key twice.
     """
     try:
-        return json.loads(content, parse_constant=_no_constant, object_pairs_hook=_no_key_twice)
+        return json.loads(content, parse_constant=_no_constant, object_pairs_hook=_no_duplicate_key)
     except (ValueError, RecursionError) as error:
-        raise RequestError(f"{source} is no policy file: {error}", hint="is it whole JSON?") from error
+        raise RequestError(f"{source} must be a policy file: {error}", hint="is the JSON complete?") from error
+
+
+def upgrade_genome(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a genome of a policy file in today's spelling; older ones spell a loss option `normalisation`.
+
+    Options of custom losses, whose names are dotted, are left unchanged.
+    """
+    distill = content.get("distill")
+    if not isinstance(distill, Mapping) or "loss" not in distill:
+        return content
+    return {**content, "distill": {**distill, "loss": _upgrade_loss(distill["loss"])}}
+
+
+def _upgrade_loss(loss: Any) -> Any:
+    if isinstance(loss, list):
+        return [_upgrade_loss(item) for item in loss]
+    if not isinstance(loss, Mapping):
+        return loss
+    return {
+        name: {_OLD_OPTIONS.get(key, key): value for key, value in options.items()}
+        if isinstance(options, Mapping) and not {".", ":"} & set(name)
+        else options
+        for name, options in loss.items()
+    }
 
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _no_duplicate_key(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     document: dict[str, Any] = {}
     for key, value in pairs:
         if key in document:
-            raise ValueError(f"the key {key!r} stands twice")
+            raise ValueError(f"the key {key!r} occurs twice")
         document[key] = value
     return document
 
 
 def _canonical(document: Mapping[str, Any]) -> str:
-    """JSON with one line per policy entry, which is what a person reads and what `git diff` compares."""
+    """Return JSON with one policy entry per line, for readers and `git diff`."""
 
     def flat(value: Any) -> str:
         return json.dumps(value, ensure_ascii=False, allow_nan=False)

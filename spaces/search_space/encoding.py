@@ -1,8 +1,8 @@
-"""The numbers of a genome as one vector in [0, 1]: what a model of continuous values can learn from and choose.
+"""Encoding of a genome's numbers as a vector in [0, 1], for models of continuous values.
 
-They are each policy entry's probability and magnitude, in turn, then the ranges of `space.distill` in the order in
-which they stand there. A range inside a choice is free only where that choice is the genome's; elsewhere it has its
-place in the vector all the same, so that all genomes of a space have vectors of one length.
+The vector has the probability and magnitude of each policy entry, then the ranges of `space.distill` in order. A range
+inside a choice is active only if its item is chosen. Inactive ranges keep their place, so that all vectors of a space
+have one length.
 """
 
 from __future__ import annotations
@@ -19,46 +19,63 @@ from spaces.core.errors import RequestError
 from spaces.operations import LEVELS
 from spaces.policy.policy import TENTHS, Entry, Policy
 from spaces.schedule.genome import Genome
-from spaces.search_space.domain import belongs
+from spaces.search_space.domain import contains
 from spaces.search_space.space import Space
 
 Vector: TypeAlias = npt.NDArray[np.float64]
 
-ABSENT = 0.5
-"""What stands for a range that is not in the genome's branch of a choice."""
+INACTIVE = 0.5
+"""Value of an inactive range in the vector."""
 
 
-def numbers(space: Space, genome: Genome) -> Vector:
-    """The genome's numbers, each as its share of the way through its range, or through its logarithm.
+def encode(space: Space, genome: Genome) -> Vector:
+    """Encode the numbers of a genome, each as its fraction of its range, linear or logarithmic.
+
+    Args:
+        space: Search space of the genome.
+        genome: Genome to encode.
 
     Returns:
-        (n,), the same n for all genomes of the space.
+        Vector (n,), with the same n for all genomes of the space.
 
     Raises:
-        RequestError: the genome is not of this space.
+        RequestError: The genome is not in the space.
+
+    Example:
+        >>> from spaces import Entry, Genome, Policy, Space
+        >>> from spaces.search_space.encoding import encode
+        >>> encode(Space(operations=("Rotate",), copies=1), Genome(Policy((Entry("Rotate", 5, 9),)))).tolist()
+        [0.5, 1.0]
     """
     return np.array([value for value, _ in _read(space, genome)])
 
 
-def present(space: Space, genome: Genome) -> npt.NDArray[np.bool_]:
-    """Which places of `numbers` the genome has: all but the ranges of branches that it is not in.
+def active_mask(space: Space, genome: Genome) -> npt.NDArray[np.bool_]:
+    """Return the mask (n,) of the active numbers: all but the ranges inside items that are not chosen.
 
     Raises:
-        RequestError: the genome is not of this space.
+        RequestError: The genome is not in the space.
     """
-    return np.array([there for _, there in _read(space, genome)], dtype=bool)
+    return np.array([active for _, active in _read(space, genome)], dtype=bool)
 
 
-def with_numbers(space: Space, genome: Genome, vector: npt.ArrayLike) -> Genome:
-    """The genome with other numbers, each rounded to what its range has; its choices stay.
+def decode(space: Space, genome: Genome, vector: npt.ArrayLike) -> Genome:
+    """Return the genome with the numbers of a vector, rounded to valid values; its choices are kept.
 
     Args:
-        space: that the genome is of.
-        genome: says which branches are chosen; places that are not `present` there are passed over.
-        vector: (n,), as `numbers` gives it; what is outside [0, 1] is clipped.
+        space: Search space of the genome.
+        genome: Genome with the choices; inactive numbers are ignored.
+        vector: Vector (n,) as from `encode`, clipped to [0, 1].
 
     Raises:
-        RequestError: the genome is not of this space.
+        RequestError: The genome is not in the space.
+
+    Example:
+        >>> from spaces import Space
+        >>> from spaces.search_space.encoding import decode
+        >>> space = Space(operations=("Rotate",), copies=1)
+        >>> decode(space, space.zero(), [0.5, 1.0]).policy.entries
+        (Entry(op='Rotate', probability=5, magnitude=9),)
     """
     _check(space, genome)
     values = iter(np.clip(np.asarray(vector, dtype=float), 0, 1).tolist())
@@ -66,69 +83,67 @@ def with_numbers(space: Space, genome: Genome, vector: npt.ArrayLike) -> Genome:
         Entry(entry.op, round(next(values) * TENTHS), round(next(values) * (LEVELS - 1))) for entry in genome.policy
     ]
 
-    def written(span: _Span, value: Any) -> Any:
-        share = next(values)
-        return value if value is _NOT_CHOSEN else span.at(share)
+    def write(bounds: _Range, value: Any) -> Any:
+        fraction = next(values)
+        return value if value is _NOT_CHOSEN else bounds.at(fraction)
 
-    distill = _over_ranges(space.distill, genome.distill, written)
+    distill = _over_ranges(space.distill, genome.distill, write)
     return replace(genome, policy=Policy(tuple(entries)), distill=distill)
 
 
 def _read(space: Space, genome: Genome) -> list[tuple[float, bool]]:
-    """Each number, and whether the genome has it."""
+    """Return each number with True if it is active."""
     _check(space, genome)
     found = []
     for entry in genome.policy:
         found += [(entry.probability / TENTHS, True), (entry.magnitude / (LEVELS - 1), True)]
 
-    def seen(span: _Span, value: Any) -> Any:
-        there = value is not _NOT_CHOSEN
-        found.append((span.share(value) if there else ABSENT, there))
+    def collect(bounds: _Range, value: Any) -> Any:
+        active = value is not _NOT_CHOSEN
+        found.append((bounds.fraction(value) if active else INACTIVE, active))
         return value
 
-    _over_ranges(space.distill, genome.distill, seen)
+    _over_ranges(space.distill, genome.distill, collect)
     return found
 
 
 def _check(space: Space, genome: Genome) -> None:
     ops = [entry.op for entry in genome.policy]
     if ops != list(space.operations * space.copies):
-        raise RequestError("a genome of this space has its operations, in its order", value=ops)
-    if not belongs(space.distill, genome.distill):
-        raise RequestError("a genome of this space has a distill that space.distill allows", value=dict(genome.distill))
+        raise RequestError("the operations of the genome must be those of the space, in its order", value=ops)
+    if not contains(space.distill, genome.distill):
+        raise RequestError("the distill of the genome must be allowed by space.distill", value=dict(genome.distill))
 
 
 _NOT_CHOSEN = object()
-"""What stands for the value of a branch that is not chosen."""
+"""Value of an item that is not chosen."""
 
 
 @dataclass(frozen=True)
-class _Span:
-    """A range."""
-
+class _Range:
     low: float
     high: float
     log: bool
 
-    def share(self, value: float) -> float:
-        """How far through the range `value` is."""
+    def fraction(self, value: float) -> float:
+        """Return the fraction of the range below `value`."""
         low, high, at = (math.log(x) if self.log else float(x) for x in (self.low, self.high, value))
         return min(max((at - low) / (high - low), 0.0), 1.0)
 
-    def at(self, share: float) -> float:
-        """The value that is so far through it."""
+    def at(self, fraction: float) -> float:
+        """Return the value at a fraction of the range."""
         low, high = (math.log(x) if self.log else float(x) for x in (self.low, self.high))
-        value = low + share * (high - low)
+        value = low + fraction * (high - low)
         value = math.exp(value) if self.log else value
         if isinstance(self.low, int) and isinstance(self.high, int):
             return min(max(round(value), self.low), self.high)
         return min(max(value, float(self.low)), float(self.high))
 
 
-def _over_ranges(domain: Any, value: Any, visit: Callable[[_Span, Any], Any]) -> Any:
-    """`value` as `visit` changes it, which meets all ranges of `domain` in order, those of other branches too."""
+def _over_ranges(domain: Any, value: Any, visit: Callable[[_Range, Any], Any]) -> Any:
+    """Return `value` as changed by `visit`, which is called for all ranges of `domain` in order, inactive ones too."""
     if isinstance(domain, list | tuple):
-        chosen = None if value is _NOT_CHOSEN else next(i for i, item in enumerate(domain) if belongs(item, value))
+        chosen = None if value is _NOT_CHOSEN else next(i for i, item in enumerate(domain) if contains(item, value))
         inside = [
             _over_ranges(item, value if index == chosen else _NOT_CHOSEN, visit) for index, item in enumerate(domain)
         ]
@@ -136,7 +151,7 @@ def _over_ranges(domain: Any, value: Any, visit: Callable[[_Span, Any], Any]) ->
     if not isinstance(domain, Mapping):
         return value
     if "low" in domain:
-        return visit(_Span(domain["low"], domain["high"], domain.get("log", False)), value)
+        return visit(_Range(domain["low"], domain["high"], domain.get("log", False)), value)
     inner = {key: value[key] if isinstance(value, Mapping) else _NOT_CHOSEN for key in domain}
     changed = {key: _over_ranges(domain[key], inner[key], visit) for key in domain}
     return value if value is _NOT_CHOSEN else changed

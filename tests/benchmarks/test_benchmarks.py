@@ -31,8 +31,8 @@ from benchmarks.training.step import digits_task, learner, shaped_task, strong_g
 from benchmarks.training.step_parts import PARTS, apart, watch
 from results.analysis.statistics import holm
 from spaces import OPERATIONS, Parameters, apply
+from spaces.core.seeding import seeded_generator
 from spaces.operations import LEVELS
-from spaces.policy.sampling import seeded
 from trainables.data import TensorImages
 from trainables.losses import kd_loss
 from trainables.quantization import Bits
@@ -222,7 +222,7 @@ def test_lean_pillow_draws_two_operations():
 def test_ours_always_has_two_operations_and_every_one_at_every_level():
     found = torch.zeros(len(OPERATIONS), LEVELS)
     for policy in policies():
-        parameters = two_always(policy, 256, seeded(0))
+        parameters = two_always(policy, 256, seeded_generator(0))
         assert len(parameters) == 256 and (parameters.operations >= 0).all()
         for place in range(2):
             pairs = parameters.operations[:, place], parameters.levels[:, place]
@@ -324,7 +324,7 @@ def test_the_digits_case_is_the_demos_student():
 
 def test_corruptions_change_the_pixels_alone_and_always_in_the_same_way():
     for setting, channels in zip(hard_corrupted.SETTINGS.values(), (1, 3), strict=True):
-        pixels = torch.randint(256, (7, channels, 8, 8), generator=seeded(0), dtype=torch.uint8)
+        pixels = torch.randint(256, (7, channels, 8, 8), generator=seeded_generator(0), dtype=torch.uint8)
         images, before = TensorImages(pixels, torch.arange(7)), pixels.clone()
         found, again = (hard_corrupted.corrupted(images, setting) for _ in range(2))
         assert tuple(found) == hard_corrupted.CORRUPTIONS and torch.equal(pixels, before)
@@ -367,15 +367,15 @@ def test_every_part_is_painted_over_columns_of_its_own(monkeypatch):
     for part, images in grounds.items():
         own = (images == codes[part]).all(1).float().mean((1, 2))
         assert own.min() > 0.05, f"some of every {part} image is bare, and from {part}'s columns"
-        bare = hard_corrupted.squares(hard_corrupted.COLUMNS[part], 400, seeded(1))
+        bare = hard_corrupted.squares(hard_corrupted.COLUMNS[part], 400, seeded_generator(1))
         assert bare.shape == (400, 3, 16, 16) and (255 * bare).round().unique().tolist() == [codes[part]]
 
 
 def test_a_painted_digit_stands_out_in_every_channel():
-    ground = torch.rand(200, 3, 1, 1, generator=seeded(0)).expand(200, 3, 16, 16)
-    painted = hard_corrupted.painted(ground, torch.ones(200, 1, 8, 8), seeded(1))
+    ground = torch.rand(200, 3, 1, 1, generator=seeded_generator(0)).expand(200, 3, 16, 16)
+    painted = hard_corrupted.painted(ground, torch.ones(200, 1, 8, 8), seeded_generator(1))
     assert float((painted - ground).abs().min()) > 0.299 and painted.min() >= 0 and painted.max() <= 1
-    assert torch.equal(hard_corrupted.painted(ground, torch.zeros(200, 1, 8, 8), seeded(1)), ground)
+    assert torch.equal(hard_corrupted.painted(ground, torch.zeros(200, 1, 8, 8), seeded_generator(1)), ground)
 
 
 def test_a_gain_is_ours_minus_theirs_and_its_p_is_corrected_within_its_family():
@@ -442,7 +442,7 @@ def test_a_student_of_two_bits_is_smaller():
 
 
 def test_an_image_stands_in_its_corner_and_nowhere_else():
-    pixels = torch.randint(1, 256, (8, 1, 3, 3), generator=seeded(0), dtype=torch.uint8)
+    pixels = torch.randint(1, 256, (8, 1, 3, 3), generator=seeded_generator(0), dtype=torch.uint8)
     images = TensorImages(pixels, torch.arange(8))
     corners = torch.tensor([0, 1, 2, 3, 3, 2, 1, 0])
     found = projection.placed(images, corners)

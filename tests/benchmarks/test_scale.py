@@ -21,7 +21,7 @@ from results.analysis.statistics import holm
 from search.execution.journal import Journal
 from search.execution.trials import JournalCallback
 from spaces import Genome, Phase, Space
-from spaces.search_space.encoding import numbers, with_numbers
+from spaces.search_space.encoding import decode, encode
 
 ONE = Space(operations=("Rotate",), copies=1)
 
@@ -36,7 +36,7 @@ def _quiet():
 
 def every_genome(space):
     places = itertools.product(range(11), range(10))
-    return [with_numbers(space, space.zero(), (p / 10, m / 9)) for p, m in places]
+    return [decode(space, space.zero(), (p / 10, m / 9)) for p, m in places]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -48,18 +48,18 @@ def test_the_best_schedule_is_the_best_of_all(kind, interval):
     for phase, first in zip(surface.best_phases(interval), range(0, 10, interval), strict=True):
         epochs = range(first + 1, min(first + interval, 10) + 1)
         assert phase.epochs == len(epochs)
-        sums = [sum(surface.gain(numbers(ONE, g), epoch) for epoch in epochs) for g in every_genome(ONE)]
-        assert sum(surface.gain(numbers(ONE, phase.genome), epoch) for epoch in epochs) == pytest.approx(max(sums))
+        sums = [sum(surface.gain(encode(ONE, g), epoch) for epoch in epochs) for g in every_genome(ONE)]
+        assert sum(surface.gain(encode(ONE, phase.genome), epoch) for epoch in epochs) == pytest.approx(max(sums))
         z += max(sums)
     assert surface.trained(surface.best_phases(interval)) == pytest.approx(skill(z))
 
 
 def test_a_training_that_is_always_at_its_best_learns_all_there_is():
-    place = numbers(ONE, with_numbers(ONE, ONE.zero(), (0.3, 5 / 9)))
+    place = encode(ONE, decode(ONE, ONE.zero(), (0.3, 5 / 9)))
     surface = Surface(ONE, 20, place, place)
-    best = with_numbers(ONE, ONE.zero(), place)
+    best = decode(ONE, ONE.zero(), place)
     assert surface.trained([Phase(20, best)]) == pytest.approx(1 - np.exp(-LEARNED))
-    off = float(np.mean((numbers(ONE, ONE.zero()) - place) ** 2))
+    off = float(np.mean((encode(ONE, ONE.zero()) - place) ** 2))
     expected = skill(LEARNED * (0.25 + 0.75 * (1 - CURVATURE * off)))
     assert surface.trained([Phase(15, ONE.zero()), Phase(5, best)]) == pytest.approx(expected)
     assert surface.trained([Phase(5, best), Phase(15, ONE.zero())]) == pytest.approx(expected), "in any order"

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from spaces import Entry, Genome, ImageSpec, Phase, Policy, RequestError, Schedule
-from spaces.search_space.domain import variants
+from spaces.search_space.domain import enumerate_values
 from trainables import Bits, Teacher
 from trainables.quantization import CHOICES, size_in_bits
 from trainables.task import test_score as score_on_test
@@ -221,7 +221,7 @@ def test_an_interrupted_training_with_bits_goes_on_as_it_would_have(make_task, a
 
 def test_size_under_every_choice_of_bits(make_task, monkeypatch):
     task = make_task("student", model="resnet8")
-    genomes = [Genome(bits=bits) for bits in variants({"weights": list(CHOICES), "activations": [2, 32]})]
+    genomes = [Genome(bits=bits) for bits in enumerate_values({"weights": list(CHOICES), "activations": [2, 32]})]
     sizes = {(genome.bits["weights"], genome.bits["activations"]): task.size_in_bits(genome) for genome in genomes}
     assert (
         [sizes[bits, 2] for bits in CHOICES]

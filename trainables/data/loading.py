@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from spaces.core.errors import RequestError, RoletuneError, unknown
-from spaces.core.importing import accepted, import_dotted
+from spaces.core.importing import accepted_options, import_dotted
 from trainables.data.dataset import DataSet
 from trainables.data.images import Images
 from trainables.data.registry import DATA

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spaces import RequestError, Schedule, Transform
-from spaces.augmentations import Answers, Augmentation, Hard, View
-from spaces.augmentations.hard import with_tensors
-from spaces.policy.sampling import seeded
+from spaces.augmentations import Augmentation, Hard, Predict, View
+from spaces.augmentations.hard_weights import with_weights
+from spaces.core.seeding import seeded_generator
 from trainables.distillation.objective import Distill, Distillation
 from trainables.hard.game import SHOWN, Game, augmentation_of
 from trainables.losses import DistillBatch, kd_loss, upgrade_losses
@@ -211,7 +211,7 @@ class Student(Learner):
             classes=self.data.classes,
             images=len(self.data.train),
             shape=(self.data.channels, self.data.size, self.data.size),
-            seed=seeded(self.seed, epoch, 6).initial_seed(),
+            seed=seeded_generator(self.seed, epoch, 6).initial_seed(),
             device=self.device,
         )
         trainable = any(parameter.requires_grad for parameter in self.distillation.parameters())

@@ -18,10 +18,11 @@ from torch.func import functional_call
 
 from spaces import Phase, RequestError, WorkError
 from spaces.augmentations import Hard, View, augmentation
-from spaces.augmentations.hard import color, fit, made, with_tensors
-from spaces.augmentors import Augmentor, Drawn
+from spaces.augmentations.hard import fill_color, load_weights, render_view
+from spaces.augmentations.hard_weights import with_weights
+from spaces.augmentors import Augmentor, AugmentorOutput
+from spaces.core.seeding import seeded_generator
 from spaces.core.weights import Learned
-from spaces.policy.sampling import seeded
 from spaces.schedule.schedule import merge
 from trainables.losses import divergence
 from trainables.training.frozen_teacher import FrozenTeacher
@@ -105,11 +106,11 @@ class Game:
     ) -> None:
         """Build the augmentor at its initial weights."""
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seeded(seed, 0, 7).initial_seed())
+            torch.default_generator.manual_seed(seeded_generator(seed, 0, 7).initial_seed())
             self.augmentor: Augmentor = augment.augmentor(channels).to(device)
         self.augment, self.seed = augment, seed
         self._teacher, self._student, self._normalize, self._temperature = teacher, student, normalize, temperature
-        self._color, self._device = color(normalize.fill, device), device
+        self._color, self._device = fill_color(normalize.fill, device), device
         self._learnable = [value for value in self.augmentor.parameters() if value.requires_grad]
         self._optimizer = Adam(self._learnable, lr=augment.lr)
         self._memory: list[dict[str, Tensor]] = []
@@ -133,7 +134,7 @@ class Game:
         for group in self._optimizer.param_groups:
             group["lr"] = augment.lr
         del self._memory[: max(0, len(self._memory) - augment.memory)]
-        self._generator = seeded(seed, epoch, 6)
+        self._generator = seeded_generator(seed, epoch, 6)
         self._sums: dict[str, float] = {}
         self._disagreements: list[float] = []
         self._drawn: Drawn | None = None
@@ -370,8 +371,8 @@ class _EarlierAugmentor:
     def __init__(self, augmentor: Augmentor, weights: dict[str, Tensor]) -> None:
         self._augmentor, self._weights = augmentor, weights
 
-    def __call__(self, *args: Any) -> Drawn:
-        drawn: Drawn = functional_call(self._augmentor, self._weights, args)
+    def __call__(self, *args: Any) -> AugmentorOutput:
+        drawn: AugmentorOutput = functional_call(self._augmentor, self._weights, args)
         return drawn
 
 
@@ -400,7 +401,7 @@ def replayable_phases(
     """
     replayed: list[Phase] = []
     for epoch, genome in enumerate(phase.genome for phase in phases for _ in range(phase.epochs)):
-        augment = with_tensors(genome.augment, weights)
+        augment = with_weights(genome.augment, weights)
         if isinstance(augment, Hard) and augment.learns and state is not None:
             augment = replace(augment, learned=Learned.of(state["snapshots"][epoch]))
         replayed.append(Phase(1, replace(genome, augment=augment)))

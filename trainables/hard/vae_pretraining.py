@@ -16,8 +16,8 @@ from torch import Tensor
 from spaces import WorkError
 from spaces.augmentations import Augmentation, HardChain, HardVae
 from spaces.augmentors import Vae
+from spaces.core.seeding import seeded_generator
 from spaces.core.weights import Learned
-from spaces.policy.sampling import seeded
 from trainables.checkpoints import load_weights, save_weights
 from trainables.data import Images
 from trainables.training.optimizers import Adam
@@ -58,10 +58,10 @@ def train_vae(
         False
     """
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seeded(seed, 0, 8).initial_seed())
+        torch.default_generator.manual_seed(seeded_generator(seed, 0, 8).initial_seed())
         vae = Vae(channels, latent=choice.latent, width=choice.width).to(device)
     optimizer = Adam(vae.parameters(), lr=RATE)
-    generator = seeded(seed, 1, 8)
+    generator = seeded_generator(seed, 1, 8)
     for step in range(choice.vae_steps):
         for group in optimizer.param_groups:
             group["lr"] = RATE * 0.5 * (1 + math.cos(math.pi * step / choice.vae_steps))

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from spaces import BaseAugmentation, RequestError
 from spaces.augmentations import Augmentation, Identity, View, entropy, resolve
-from spaces.policy.sampling import seeded
+from spaces.core.seeding import seeded_generator
 from trainables.data import DataSet, Images
 from trainables.screening.t_stddev import BATCHES, TStddev, percentiles
 from trainables.training.frozen_teacher import FrozenTeacher
@@ -130,7 +130,7 @@ class _Candidate:
 
     def __init__(self, augment: Augmentation, rows: int, seed: int, index: int) -> None:
         self.augment = augment
-        self.generator = seeded(seed, index, 1)
+        self.generator = seeded_generator(seed, index, 1)
         self.metric = TStddev(rows, seed=seed, replicates=REPLICATES)  # one seed for all: the ratios are paired
         self.correct = self.entropy_sum = self.chance = 0.0
         self.images, self.seconds = 0, 0.0

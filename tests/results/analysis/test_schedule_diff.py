@@ -203,5 +203,5 @@ def test_nothing_to_compare_has_a_picture_too():
 
 def test_a_place_that_cannot_be_written_to_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RequestError, match=r"cannot write .*choose another place"):
+    with pytest.raises(RequestError, match=r"cannot write .*choose another path"):
         plot_difference(difference(A, B), tmp_path / "file" / "x.png")

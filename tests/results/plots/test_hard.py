@@ -143,7 +143,7 @@ def test_nothing_is_said_to_be_nothing():
 
 def test_a_place_that_cannot_be_written_to_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RequestError, match=r"cannot write .*choose another place"):
+    with pytest.raises(RequestError, match=r"cannot write .*choose another path"):
         plot_game(game(grids=[]), tmp_path / "file")
 
 

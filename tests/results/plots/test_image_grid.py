@@ -12,7 +12,7 @@ from results.plots.contact_sheet import LEAST_SIDE, MOST_SIDE, ContactSheet
 from results.plots.image_files import find_images, load_image
 from results.plots.image_grid import default_epochs, grid_png, plot_grid, spread, told
 from spaces import OPERATIONS, Entry, Genome, ImageSpec, Parameters, Phase, Policy, RequestError, Schedule
-from spaces.policy.sampling import NONE
+from spaces.policy.sampling import NO_OPERATION
 
 STRONG = Genome(Policy(tuple(Entry(op, 10, 7) for op in OPERATIONS)))
 HEADINGS = [("epoch 0", "mean strength 0.00"), ("epoch 3", "mean strength 7.40")]
@@ -82,7 +82,7 @@ def test_the_words_are_what_was_done():
         operations, levels, signs = (torch.tensor([column]) for column in zip(*places, strict=True))
         return told(Parameters(operations, levels, signs, torch.zeros(1, 2, 2)))
 
-    nothing = (NONE, 0, 1)
+    nothing = (NO_OPERATION, 0, 1)
     assert of((index("Rotate"), 6, -1), (index("Cutout"), 4, -1)) == ["Rotate −6", "Cutout 4"]
     assert of((index("Invert"), 3, -1), (index("ShearX"), 9, 1)) == ["Invert", "ShearX 9"]
     assert of((index("TranslateY"), 0, -1), nothing) == ["TranslateY 0"]

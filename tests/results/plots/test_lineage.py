@@ -125,5 +125,5 @@ def test_a_family_without_anybody_has_a_picture():
 
 def test_a_place_that_cannot_be_written_to_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RequestError, match=r"cannot write .*choose another place"):
+    with pytest.raises(RequestError, match=r"cannot write .*choose another path"):
         plot_family(family(), tmp_path / "file" / "x.png")

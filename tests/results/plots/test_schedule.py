@@ -70,5 +70,5 @@ def test_an_operation_that_comes_later_is_drawn_from_there(tmp_path):
 
 def test_a_place_that_cannot_be_written_to_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RequestError, match=r"cannot write .*choose another place"):
+    with pytest.raises(RequestError, match=r"cannot write .*choose another path"):
         plot_schedule(schedule(STRONG), tmp_path / "file" / "x.png")

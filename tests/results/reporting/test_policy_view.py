@@ -216,7 +216,7 @@ REFUSED = {
     "epochs for nothing": ({"epochs": [0]}, "--grid FILE.png"),
     "a grid of nothing": ({"grid": "x.png"}, "--images PATH"),
     "an epoch too late": ({"plot": "y.png", "grid": "x.png", "images": ["a.png"], "epochs": [4]}, "0 to 3, got 4"),
-    "a place that is none": ({"plot": "a.png/x.png"}, "cannot write .*choose another place"),
+    "a place that is none": ({"plot": "a.png/x.png"}, "cannot write .*choose another path"),
     "over its own images": ({"plot": "a.png", "grid": "x.png", "images": ["."]}, "a.png is one of the images"),
 }
 

@@ -9,7 +9,7 @@ from scipy.stats import multivariate_normal
 
 from search.algorithms.bandit import LEAST, MOST, REACH, Bound, Posterior, TimeVaryingBandit, fitted
 from spaces import Space
-from spaces.search_space.encoding import numbers
+from spaces.search_space.encoding import encode
 
 SPACE = Space(operations=("Rotate", "Invert"), copies=1)
 INTERVAL = 3
@@ -101,7 +101,7 @@ def taught(space=SPACE, count=24, gain=lambda vector: float(vector[0]), interval
     bandit = TimeVaryingBandit(space, interval)
     for index in range(count):
         genome = some(space, 7, index)
-        bandit.observe(interval * (1 + index // 8), genome, gain(numbers(space, genome)))
+        bandit.observe(interval * (1 + index // 8), genome, gain(encode(space, genome)))
     return bandit
 
 
@@ -124,8 +124,8 @@ def test_what_pays_is_chosen_within_reach_of_what_the_space_proposes():
     bandit = taught(gain=lambda vector: float(vector[0] - vector[1]), count=60)
     for seed in range(10):
         bandit.begin(100 * seed)
-        proposed = numbers(SPACE, SPACE.explore(some(SPACE, seed), generator(seed)))
-        chosen = numbers(SPACE, bandit.explore(some(SPACE, seed), generator(seed), 24))
+        proposed = encode(SPACE, SPACE.explore(some(SPACE, seed), generator(seed)))
+        chosen = encode(SPACE, bandit.explore(some(SPACE, seed), generator(seed), 24))
         assert (np.abs(chosen - proposed) <= REACH + 0.5 / 9 + 1e-9).all()
         assert chosen[0] == pytest.approx(min(proposed[0] + REACH, 1))
         assert chosen[1] == pytest.approx(max(proposed[1] - REACH, 0), abs=0.5 / 9)
@@ -229,13 +229,13 @@ def regret(source, seed, space, population=8, generations=12):
     Gains are seen with noise and become smaller with time; the worst quarter copies one of the best quarter.
     """
     draw = generator(seed, 0)
-    width = len(numbers(space, space.zero()))
+    width = len(encode(space, space.zero()))
     start, end = draw.uniform(0.1, 0.9, (2, width))
     genomes, scores, losses = [space.zero()] * population, np.zeros(population), []
     bandit = source(space, INTERVAL)
     for generation in range(1, generations + 1):
         optimum = start + 0.3 * (end - start) * generation / generations
-        loss = np.array([3 * ((numbers(space, genome) - optimum) ** 2).mean() for genome in genomes])
+        loss = np.array([3 * ((encode(space, genome) - optimum) ** 2).mean() for genome in genomes])
         losses.append(loss.mean())
         gains = 0.9**generation * (1 - loss) + 0.02 * draw.normal(size=population)
         scores = scores + gains

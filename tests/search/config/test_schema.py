@@ -133,7 +133,7 @@ def test_with_weights_the_teacher_is_not_searched(tmp_path):
         ("teacher={pretrained: false, policy: x}", "policy must go with weights"),
         ("teacher.data={nme: digits}", "teacher.data"),
         ("space.augment=[cutmx]", "unknown augmentation 'cutmx'; did you mean 'cutmix'?"),
-        ("space.augment=[cutmix, {kind: cutmix, alpha: 1}]", "one augmentation or more, each once"),
+        ("space.augment=[cutmix, {kind: cutmix, alpha: 1}]", "at least one augmentation, each once"),
         ("screen.drop=1", "screen.drop: Input should be less than 1, got 1"),
         ("screen.drop=-0.1", "greater than or equal to 0, got -0.1"),
         ("screen.drop='0.5'", "screen.drop"),

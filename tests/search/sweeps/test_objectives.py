@@ -96,7 +96,7 @@ def test_members_that_copy_each_other_have_the_same_bits(kind):
             "space.bits.weights must be a list of 1, 2, 4, 8 and 32; a range holds others",
         ),
         ({"weight": [2, 4]}, "did you mean 'weights'?"),
-        ({"weights": []}, "space.bits.weights is a choice among one item or more"),
+        ({"weights": []}, "space.bits.weights must be a choice of at least one item"),
     ],
 )
 def test_bits_that_are_none(bits, rule):

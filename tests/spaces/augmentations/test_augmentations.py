@@ -17,8 +17,8 @@ from scipy import stats
 from support import FILLS, READY, pictures
 
 from spaces import Entry, Genome, ImageSpec, Phase, Policy, RequestError, Schedule, apply, sample
-from spaces.augmentations import CATALOG, CustomAugmentation, CutMix, Mixup, View, augmentation, entropy, imported
-from spaces.policy.sampling import seeded
+from spaces.augmentations import CATALOG, CustomAugmentation, CutMix, Mixup, View, augmentation, entropy, imported_name
+from spaces.core.seeding import seeded_generator
 
 quick = settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 
@@ -61,7 +61,7 @@ def linear(images):
 
 
 def view_of(choice, images, seed=0):
-    return choice(images, FILLS[images.shape[1]], seeded(seed), linear)
+    return choice(images, FILLS[images.shape[1]], seeded_generator(seed), linear)
 
 
 def same(one, other):
@@ -101,7 +101,7 @@ def test_a_view_has_the_promised_shapes_and_leaves_the_images_as_they_are(kind, 
         else:
             assert view.first.tolist() == view.second.tolist() == list(range(batch))
             assert (view.weight == 1).all()
-        assert (view.logits is None) == (choice.asks == "")
+        assert (view.logits is None) == (choice.scored_by == "")
         assert view.logits is None or view.logits.shape == (batch, 5)
 
 
@@ -109,13 +109,13 @@ def test_a_view_has_the_promised_shapes_and_leaves_the_images_as_they_are(kind, 
 @every_draw
 def test_the_generator_decides(kind, draw):
     choice, images = made(kind, draw), pictures(6, 3, 9, 8)
-    one, other = seeded(4), seeded(4)
+    one, other = seeded_generator(4), seeded_generator(4)
     for _ in range(2):  # and so does where it has come to
         assert same(choice(images, FILLS[3], one, linear), choice(images, FILLS[3], other, linear))
         assert torch.equal(one.get_state(), other.get_state())
     distinct = {view_of(choice, images, seed).images.numpy().tobytes() for seed in range(20)}
     assert len(distinct) == 1 if kind == "identity" else len(distinct) > 1
-    moved = not torch.equal(one.get_state(), seeded(4).get_state())
+    moved = not torch.equal(one.get_state(), seeded_generator(4).get_state())
     assert moved == (kind != "identity")
 
 
@@ -187,11 +187,11 @@ def test_a_label_names_what_differs_from_the_defaults():
 
 
 def test_who_is_asked():
-    assert {kind: augmentation(kind).asks for kind in CATALOG if augmentation(kind).asks} == {
+    assert {kind: augmentation(kind).scored_by for kind in CATALOG if augmentation(kind).scored_by} == {
         "cutmixpick": "teacher",
         "pick": "teacher",
     }
-    assert augmentation({"kind": "pick", "pick_by": "student"}).asks == "student"
+    assert augmentation({"kind": "pick", "pick_by": "student"}).scored_by == "student"
 
 
 # ---- one draw for the batch, or one for each image -------------------------------------------------
@@ -248,7 +248,7 @@ def test_each_pass_of_a_pick_has_a_draw_of_its_own(kind):
 @pytest.mark.parametrize(
     ("choice", "rule"),
     [
-        (None, "an augmentation is a name, or a mapping with kind and parameters, got None"),
+        (None, "an augmentation must be a name, or a mapping with kind and parameters, got None"),
         (3, "a mapping with kind and parameters, got 3"),
         (["cutmix"], r"with kind and parameters, got \['cutmix'\]"),
         ({}, "with kind and parameters, got {}"),
@@ -258,31 +258,37 @@ def test_each_pass_of_a_pick_has_a_draw_of_its_own(kind):
         ("CutMix", "^unknown augmentation 'CutMix'; did you mean 'cutmix'"),
         ({"kind": "rand_augment"}, "^unknown augmentation 'rand_augment'; did you mean 'randaugment'"),
         ("", "^unknown augmentation ''; known: autoaugment, crop_flip, .*trivialaugment"),
-        ("own", "^unknown augmentation 'own'; known: "),
+        ("custom", "^unknown augmentation 'custom'; known: "),
         ({"kind": "mixup", "alhpa": 1.0}, "^unknown parameter of mixup 'alhpa'; did you mean 'alpha'"),
         ({"kind": "cutout", "alpha": 1.0}, "^unknown parameter of cutout 'alpha'; known: draw, kind, side"),
         ({"kind": "flip", 3: 1.0}, "^unknown parameter of flip '3'; known"),
         ({"kind": "cutmixpick", "base": "flip"}, "^unknown parameter of cutmixpick 'base'"),
-        ({"kind": "mixup", "_shares": 1}, "^unknown parameter of mixup '_shares'"),
-        ({"kind": "flip", "draw": "image"}, "^draw is sample or batch, got 'image'$"),
-        ({"kind": "flip", "draw": None}, "^draw is sample or batch, got None$"),
-        ({"kind": "cutmixpick", "draw": "both"}, "^draw is sample or batch, got 'both'$"),
+        ({"kind": "mixup", "_weights": 1}, "^unknown parameter of mixup '_weights'"),
+        ({"kind": "flip", "draw": "image"}, "^draw must be one of sample, batch, got 'image'$"),
+        ({"kind": "flip", "draw": None}, "^draw must be one of sample, batch, got None$"),
+        ({"kind": "cutmixpick", "draw": "both"}, "^draw must be one of sample, batch, got 'both'$"),
         ({"kind": "autoaugment", "table": "cifar"}, "^unknown table of autoaugment 'cifar'; did you mean 'cifar10'"),
-        ({"kind": "autoaugment", "table": 10}, "^autoaugment's table is a name, got 10$"),
-        ({"kind": "autoaugment", "table": 10**5000}, "^autoaugment's table is a name, got a value of type int"),
-        ({"kind": "autoaugment", "table": ["svhn"]}, "^autoaugment's table is a name, got \\['svhn'\\]$"),
-        ({"kind": "policy", "policy": "Rotate"}, "a policy is a list of entries, got 'Rotate'"),
+        ({"kind": "autoaugment", "table": 10}, "^autoaugment table must be a string, got 10$"),
+        ({"kind": "autoaugment", "table": 10**5000}, "^autoaugment table must be a string, got a value of type int"),
+        ({"kind": "autoaugment", "table": ["svhn"]}, "^autoaugment table must be a string, got \\['svhn'\\]$"),
+        ({"kind": "policy", "policy": "Rotate"}, "a policy must be a list of entries, got 'Rotate'"),
         ({"kind": "policy", "policy": [{**STRONG[0], "op": "Rotat"}]}, "unknown operation 'Rotat'; did you mean"),
         ({"kind": "policy", "policy": [{**STRONG[0], "magnitude": 10}]}, "from 0 to 9, got 10"),
-        ({"kind": "pick", "pick_by": "both"}, "^pick's pick_by is teacher or student, got 'both'$"),
-        ({"kind": "cutmixpick", "pick_by": None}, "^cutmixpick's pick_by is teacher or student, got None$"),
-        ({"kind": "pick", "base": "pick"}, "^pick's base picks nothing itself, got 'pick'$"),
-        ({"kind": "pick", "base": "cutmixpick"}, "^pick's base picks nothing itself, got 'cutmixpick'$"),
-        ({"kind": "pick", "base": {"kind": "pick", "base": "flip"}}, "^pick's base picks nothing itself, got"),
+        ({"kind": "pick", "pick_by": "both"}, "^pick pick_by must be one of teacher, student, got 'both'$"),
+        ({"kind": "cutmixpick", "pick_by": None}, "^cutmixpick pick_by must be one of teacher, student, got None$"),
+        ({"kind": "pick", "base": "pick"}, "^the base of pick must not be a pick, got 'pick'$"),
+        ({"kind": "pick", "base": "cutmixpick"}, "^the base of pick must not be a pick, got 'cutmixpick'$"),
+        ({"kind": "pick", "base": {"kind": "pick", "base": "flip"}}, "^the base of pick must not be a pick, got"),
         ({"kind": "pick", "base": "cutmixx"}, "^unknown augmentation 'cutmixx'; did you mean 'cutmix'"),
-        ({"kind": "pick", "base": None}, "an augmentation is a name, or a mapping .* got None"),
-        ({"kind": "own.module:f", "side": [1]}, r"^own.module:f's parameter side is a plain value, got \[1\]$"),
-        ({"kind": "own.f", "side": {"a": 1}}, "^own.f's parameter side is a plain value, got {'a': 1}$"),
+        ({"kind": "pick", "base": None}, "an augmentation must be a name, or a mapping .* got None"),
+        (
+            {"kind": "own.module:f", "side": [1]},
+            r"^parameter side of own.module:f must be a string, a number, true, false or null, got \[1\]$",
+        ),
+        (
+            {"kind": "own.f", "side": {"a": 1}},
+            "^parameter side of own.f must be a string, a number, true, false or null, got {'a': 1}$",
+        ),
     ],
 )
 def test_what_is_no_augmentation(choice, rule):
@@ -292,17 +298,17 @@ def test_what_is_no_augmentation(choice, rule):
 
 
 NUMBERS = [
-    ("mixup", "alpha", [0.001, 1, 100, 0.5], [0, -1, 0.0009, 100.1], "mixup's alpha is a number from 0.001 to 100"),
-    ("cutmix", "alpha", [0.001, 100.0], [0.0, 101], "cutmix's alpha is a number from 0.001 to 100"),
-    ("cutmixpick", "alpha", [0.001, 100], [0, 1000], "cutmix's alpha is a number from 0.001 to 100"),
-    ("crop_flip", "padding", [0, 1, 0.01], [-0.1, 1.01], "crop_flip's padding is a number from 0 to 1"),
-    ("cutout", "side", [0, 1.0, 0.7], [-0.1, 1.01], "cutout's side is a number from 0 to 1"),
+    ("mixup", "alpha", [0.001, 1, 100, 0.5], [0, -1, 0.0009, 100.1], "mixup alpha must be a number from 0.001 to 100"),
+    ("cutmix", "alpha", [0.001, 100.0], [0.0, 101], "cutmix alpha must be a number from 0.001 to 100"),
+    ("cutmixpick", "alpha", [0.001, 100], [0, 1000], "cutmix alpha must be a number from 0.001 to 100"),
+    ("crop_flip", "padding", [0, 1, 0.01], [-0.1, 1.01], "crop_flip padding must be a number from 0 to 1"),
+    ("cutout", "side", [0, 1.0, 0.7], [-0.1, 1.01], "cutout side must be a number from 0 to 1"),
 ]
 COUNTS = [
-    ("randaugment", "operations", [0, 14], [-1, 15, 2.0], "randaugment's operations is a whole number from 0 to 14"),
-    ("randaugment", "magnitude", [0, 30], [-1, 31, 9.0], "randaugment's magnitude is a whole number from 0 to 30"),
-    ("pick", "passes", [2, 16], [17, 2.0], "pick's passes is a whole number from 2 to 16"),
-    ("cutmixpick", "passes", [2, 16], [17, 2.0], "cutmixpick's passes is a whole number from 2 to 16"),
+    ("randaugment", "operations", [0, 14], [-1, 15, 2.0], "randaugment operations must be an integer from 0 to 14"),
+    ("randaugment", "magnitude", [0, 30], [-1, 31, 9.0], "randaugment magnitude must be an integer from 0 to 30"),
+    ("pick", "passes", [2, 16], [17, 2.0], "pick passes must be an integer from 2 to 16"),
+    ("cutmixpick", "passes", [2, 16], [17, 2.0], "cutmixpick passes must be an integer from 2 to 16"),
 ]
 NEVER = [True, False, None, "1", [1], float("nan"), float("inf"), -float("inf"), 10**400]
 
@@ -345,14 +351,14 @@ def test_every_parameter_is_bounded():
 def test_a_pick_over_one_pass_is_refused(kind, passes):
     with pytest.raises(RequestError) as error:
         augmentation({"kind": kind, "passes": passes})
-    rule = f"{kind} picks from 2 passes or more: a pool of one is the batch itself, got {passes}"
+    rule = f"{kind} passes must be an integer from 2 to 16, got {passes}"
     assert str(error.value) == rule
 
 
 def test_a_base_that_is_no_augmentation_is_refused():
-    with pytest.raises(RequestError, match=r"^pick's base is an augmentation, got 'cutmix'$"):
+    with pytest.raises(RequestError, match=r"^the base of pick must be an augmentation, got 'cutmix'$"):
         CATALOG["pick"](base="cutmix")
-    with pytest.raises(RequestError, match=r"^pick's base picks nothing itself, got 'cutmixpick'$"):
+    with pytest.raises(RequestError, match=r"^the base of pick must not be a pick, got 'cutmixpick'$"):
         CATALOG["pick"](base=augmentation("cutmixpick"))
 
 
@@ -361,21 +367,21 @@ def test_a_base_that_is_no_augmentation_is_refused():
 def test_a_batch_of_one_has_nobody_to_mix_with(kind, draw):
     with pytest.raises(RequestError) as error:
         view_of(made(kind, draw), pictures(1, 3))
-    assert str(error.value) == "a mix needs a batch of at least two images, got 1; use larger batches"
+    assert str(error.value) == "a batch must hold at least two images to be mixed, got 1; use larger batches"
 
 
 @pytest.mark.parametrize("by", ["teacher", "student"])
 @pytest.mark.parametrize("kind", ["pick", "cutmixpick"])
 def test_a_pick_without_answers_is_refused(kind, by):
-    with pytest.raises(RequestError, match=f"^{kind} needs the {by}'s answers, got None$"):
-        augmentation({"kind": kind, "pick_by": by})(pictures(4, 1), FILLS[1], seeded(0))
+    with pytest.raises(RequestError, match=f"^{kind} must be called with `predict`, for the logits of the {by}$"):
+        augmentation({"kind": kind, "pick_by": by})(pictures(4, 1), FILLS[1], seeded_generator(0))
 
 
 def test_picks_in_picks_are_refused_at_any_depth():
     choice = {"kind": "cutmix"}
     for _ in range(50_000):
         choice = {"kind": "pick", "base": choice}
-    with pytest.raises(RequestError, match=r"^pick's base picks nothing itself, got 'pick'$"):
+    with pytest.raises(RequestError, match=r"^the base of pick must not be a pick, got 'pick'$"):
         augmentation(choice)
 
 
@@ -463,7 +469,7 @@ def test_cutout_covers_a_square_about_a_center_anywhere(side, size, most):
 @every_draw
 def test_a_policy_is_what_the_engine_makes_of_it(draw):
     policy = Policy((Entry("Rotate", 7, 6), Entry("Invert", 4, 0)))
-    images, generator = pictures(20, 3), seeded(0)
+    images, generator = pictures(20, 3), seeded_generator(0)
     if draw == "sample":
         expected = apply(images, sample(policy, 20, generator), FILLS[3])
     else:
@@ -494,7 +500,7 @@ def test_torchvisions_own_output_under_the_same_seed(kind, draw, channels):
     wide = images.expand(-1, 3, -1, -1)
     change = torchvisions(kind, [float(value) for value in FILLS[3]] if channels == 3 else [float(FILLS[1][0])] * 3)
     for seed in range(6):
-        drawn = int(torch.randint(2**62, (), generator=seeded(seed)))
+        drawn = int(torch.randint(2**62, (), generator=seeded_generator(seed)))
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(drawn)
             expected = change(wide) if draw == "batch" else torch.stack([change(image) for image in wide])
@@ -508,7 +514,7 @@ def test_randaugments_parameters_are_torchvisions(operations, magnitude):
     images, change = pictures(4, 3), v2.RandAugment(operations, magnitude, fill=[float(value) for value in FILLS[3]])
     choice = made("randaugment", "batch", operations=operations, magnitude=magnitude)
     for seed in range(6):
-        drawn = int(torch.randint(2**62, (), generator=seeded(seed)))
+        drawn = int(torch.randint(2**62, (), generator=seeded_generator(seed)))
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(drawn)
             expected = change(images)
@@ -531,7 +537,7 @@ def test_every_table_of_autoaugment_is_its_own(table):
 @both_mixes
 @pytest.mark.parametrize("batch", [2, 3, 4, 7])
 def test_nobody_is_its_own_partner_and_everybody_is_somebodys(mix, batch):
-    images, choice, generator = colors(batch, 2, 2), augmentation(mix), seeded(batch)
+    images, choice, generator = colors(batch, 2, 2), augmentation(mix), seeded_generator(batch)
     met = np.zeros((batch, batch))
     for _ in range(300 * (batch - 1)):
         view = choice(images, (0,), generator)
@@ -645,14 +651,28 @@ def test_a_class_agrees_with_either_image_that_is_shown():
         second=torch.tensor([1, 1, 1, 0, 0, 1]),
         weight=torch.tensor([0.7, 0.7, 0.7, 1.0, 0.0, 1.0]),
     )
-    assert view.agrees(torch.tensor([4, 7, 9, 4, 9, 7]), labels).tolist() == [True, True, False, False, False, True]
-    assert view.agrees(torch.tensor([7, 4, 0, 7, 4, 4]), labels).tolist() == [True, True, False, True, True, False]
+    assert view.matches_label(torch.tensor([4, 7, 9, 4, 9, 7]), labels).tolist() == [
+        True,
+        True,
+        False,
+        False,
+        False,
+        True,
+    ]
+    assert view.matches_label(torch.tensor([7, 4, 0, 7, 4, 4]), labels).tolist() == [
+        True,
+        True,
+        False,
+        True,
+        True,
+        False,
+    ]
 
 
 def test_a_view_alone_agrees_with_the_label():
     labels = torch.tensor([2, 0, 1, 1])
-    view = View.alone(pictures(4, 1))
-    assert view.agrees(torch.tensor([2, 1, 1, 0]), labels).tolist() == [True, False, True, False]
+    view = View.unmixed(pictures(4, 1))
+    assert view.matches_label(torch.tensor([2, 1, 1, 0]), labels).tolist() == [True, False, True, False]
     assert view.logits is None
 
 
@@ -668,7 +688,7 @@ def test_entropy_on_logits_by_hand():
 
 
 def test_entropy_against_scipy_and_whatever_is_added_to_all_logits():
-    logits = 4 * torch.randn(50, 10, generator=seeded(1))
+    logits = 4 * torch.randn(50, 10, generator=seeded_generator(1))
     expected = stats.entropy(np.exp(logits.double().numpy()), axis=1)
     np.testing.assert_allclose(entropy(logits), expected, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(entropy(logits + 50), entropy(logits), rtol=1e-4, atol=1e-4)
@@ -701,7 +721,7 @@ class Answers:
 def test_the_least_certain_of_the_whole_pool_are_picked(certainties, picked):
     answers, images = Answers(*map(float, certainties)), colors(3)
     choice = augmentation({"kind": "pick", "base": "cutout", "passes": len(certainties) // 3})
-    view = choice(images, (0,), seeded(5), answers)
+    view = choice(images, (0,), seeded_generator(5), answers)
     (pool,) = answers.teacher_inputs
     assert len(pool) == len(certainties), "asked once, about the whole pool"
     assert answers.gradients == [False]
@@ -717,7 +737,7 @@ def test_cutmixpick_against_a_plain_implementation(draw, passes, by):
     images, batch = pictures(8, 3, 8, 8), 8
     choice = made("cutmixpick", draw, passes=passes, pick_by=by)
     for seed in range(6):
-        generator = seeded(seed)
+        generator = seeded_generator(seed)
         views = [CutMix(draw=draw)(images, FILLS[3], generator) for _ in range(passes)]
         pool = np.concatenate([view.images.numpy() for view in views])
         logits = linear(torch.from_numpy(pool)).numpy()
@@ -834,12 +854,14 @@ def test_one_that_writes_into_what_it_is_given_does_no_harm(module):
     ],
 )
 def test_one_that_returns_something_else_is_refused(module, name, got):
-    with pytest.raises(RequestError, match=rf"{name} returns images of \(torch.uint8, \(3, 1, 13, 11\)\), got {got}"):
+    with pytest.raises(
+        RequestError, match=rf"{name} must return images of \(torch.uint8, \(3, 1, 13, 11\)\), got {got}"
+    ):
         view_of(augmentation(f"{module}:{name}"), pictures(3, 1))
 
 
 def test_one_that_cannot_be_called_or_is_not_there(module):
-    with pytest.raises(RequestError, match=r"number returns a callable \(images, generator\) → images, got 'int'$"):
+    with pytest.raises(RequestError, match=r"number must return a callable \(images, generator\) → images, got 'int'$"):
         view_of(augmentation(f"{module}:number"), pictures(3, 1))
     with pytest.raises(RequestError, match=r"unknown attribute of .* 'darkr'; did you mean 'darker'"):
         view_of(augmentation(f"{module}:darkr"), pictures(3, 1))
@@ -851,25 +873,27 @@ def test_one_that_cannot_be_called_or_is_not_there(module):
 def test_a_file_with_a_name_of_ones_own_is_refused_unless_it_is_allowed(module, picked, tmp_path):
     name = f"{module}:darker"
     choice = {"kind": "pick", "base": name} if picked else name
-    assert imported(augmentation(choice)) == name
+    assert imported_name(augmentation(choice)) == name
     schedule = file_of(choice)
     text, path = schedule.dumps(), schedule.save(tmp_path / "policy.json")
     for own in ([], ["darker"], [module], [f"{module}.darker"]):
         with pytest.raises(RequestError) as error:
-            Schedule.loads(text, own=own)
+            Schedule.loads(text, custom=own)
         (line,) = str(error.value).splitlines()
-        assert line.startswith("the text: a policy file names what comes with roletune")
-        assert f"got {name!r}; if you trust it, allow that name: own=[" in line
-    with pytest.raises(RequestError, match=r"policy.json: a policy file names what comes with roletune"):
+        assert line.startswith("the text: a policy file must not import custom code without permission")
+        assert f"got {name!r}; if you trust it, allow that name: custom=[" in line
+    with pytest.raises(
+        RequestError, match=r"policy.json: a policy file must not import custom code without permission"
+    ):
         Schedule.load(path)
-    assert Schedule.loads(text, own=[name]) == Schedule.load(path, own={name, "other.one"}) == schedule
-    assert Schedule.loads(text, own=[name]).dumps() == text
+    assert Schedule.loads(text, custom=[name]) == Schedule.load(path, custom={name, "other.one"}) == schedule
+    assert Schedule.loads(text, custom=[name]).dumps() == text
     assert module not in sys.modules, "to read a file imports nothing"
 
 
 @every_kind
 def test_what_is_of_the_catalog_imports_nothing(kind):
-    assert imported(augmentation(kind)) == ""
+    assert imported_name(augmentation(kind)) == ""
     assert Schedule.loads(file_of(kind).dumps()) == file_of(kind)
 
 

@@ -8,8 +8,8 @@ import torch
 from scipy import stats
 
 from spaces import BaseAugmentation, RequestError
+from spaces.core.seeding import seeded_generator
 from spaces.engine import cpu, dense
-from spaces.policy.sampling import seeded
 
 FILLS = {1: (119,), 3: (125, 122, 113)}
 
@@ -45,7 +45,7 @@ def test_every_image_is_one_of_its_crops_each_as_often(channels, height, width, 
     expected = {tuple(v.flatten().tolist()): choice for choice, v in variants(image, fill, crop, flip).items()}
     assert len(expected) == (2 * crop + 1) ** 2 * (1 + flip), "the reference tells them apart"
     batch = 60 * len(expected)
-    results = BaseAugmentation(crop, flip)(image.expand(batch, -1, -1, -1), fill, seeded(crop, flip, width))
+    results = BaseAugmentation(crop, flip)(image.expand(batch, -1, -1, -1), fill, seeded_generator(crop, flip, width))
     assert (results.dtype, results.shape) == (torch.uint8, (batch, channels, height, width))
     seen = Counter(expected[tuple(result.flatten().tolist())] for result in results)
     assert set(seen) == set(expected.values())
@@ -57,7 +57,7 @@ def test_every_image_is_one_of_its_crops_each_as_often(channels, height, width, 
 def test_padding_wider_than_the_image(channels):
     image, fill = picture(channels, 2, 3), FILLS[channels]
     allowed = {tuple(v.flatten().tolist()) for v in variants(image, fill, 4, flip=True).values()}
-    results = BaseAugmentation(4, True)(image.expand(500, -1, -1, -1), fill, seeded(0))
+    results = BaseAugmentation(4, True)(image.expand(500, -1, -1, -1), fill, seeded_generator(0))
     assert {tuple(result.flatten().tolist()) for result in results} <= allowed
 
 
@@ -65,14 +65,14 @@ def test_padding_wider_than_the_image(channels):
 def test_each_image_stays_in_its_place(crop, flip):
     """Images of one color each: whatever is cropped, only that color and the fill are seen."""
     images = torch.arange(100, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 6, 6)
-    results = BaseAugmentation(crop, flip)(images, (200,), seeded(1))
+    results = BaseAugmentation(crop, flip)(images, (200,), seeded_generator(1))
     for color, result in enumerate(results):
         assert set(result.unique().tolist()) <= {color, 200}
         assert result[0, 2:4, 2:4].eq(color).all(), "what the crop cannot reach"
 
 
 def test_off_is_the_same_tensor_and_draws_nothing():
-    images, generator = picture(3, 4, 4)[None], seeded(2)
+    images, generator = picture(3, 4, 4)[None], seeded_generator(2)
     before = generator.get_state()
     assert BaseAugmentation(0, False)(images, FILLS[3], generator) is images
     assert torch.equal(generator.get_state(), before)
@@ -82,7 +82,7 @@ def test_off_is_the_same_tensor_and_draws_nothing():
 def test_the_input_is_untouched_and_the_output_is_new(crop, flip):
     images = picture(3, 8, 8).expand(64, -1, -1, -1).clone()
     before = images.clone()
-    result = BaseAugmentation(crop, flip)(images, FILLS[3], seeded(3))
+    result = BaseAugmentation(crop, flip)(images, FILLS[3], seeded_generator(3))
     result_before = result.clone()
     assert torch.equal(images, before)
     images.zero_()
@@ -94,18 +94,18 @@ def test_the_generator_decides(crop, flip):
     images, base = picture(3, 8, 8).expand(64, -1, -1, -1), BaseAugmentation(crop, flip)
     torch.manual_seed(0)
     state = torch.get_rng_state()
-    generator = seeded(4)
+    generator = seeded_generator(4)
     first = base(images, FILLS[3], generator)
     torch.manual_seed(0)
-    assert torch.equal(base(images, FILLS[3], seeded(4)), first)
+    assert torch.equal(base(images, FILLS[3], seeded_generator(4)), first)
     assert torch.equal(torch.get_rng_state(), state), "the global state is not touched"
     assert not torch.equal(base(images, FILLS[3], generator), first), "a generator that was used goes on"
-    assert not torch.equal(base(images, FILLS[3], seeded(5)), first)
+    assert not torch.equal(base(images, FILLS[3], seeded_generator(5)), first)
 
 
 @pytest.mark.parametrize("layout", ["channels last", "every other pixel"])
 def test_the_memory_layout_does_not_matter(layout):
-    images = torch.randint(0, 256, (32, 3, 6, 9), dtype=torch.uint8, generator=seeded(6))
+    images = torch.randint(0, 256, (32, 3, 6, 9), dtype=torch.uint8, generator=seeded_generator(6))
     given = {
         "channels last": images.to(memory_format=torch.channels_last),
         "every other pixel": images.repeat_interleave(2, dim=3)[..., ::2],
@@ -113,7 +113,7 @@ def test_the_memory_layout_does_not_matter(layout):
     assert not given.is_contiguous()
     for crop, flip in ((2, True), (0, True)):
         base = BaseAugmentation(crop, flip)
-        assert torch.equal(base(given, FILLS[3], seeded(7)), base(images, FILLS[3], seeded(7)))
+        assert torch.equal(base(given, FILLS[3], seeded_generator(7)), base(images, FILLS[3], seeded_generator(7)))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -122,13 +122,13 @@ def test_both_paths_of_the_engine_agree(channels, size):
     """Every offset up to wholly outside, mirrored or not."""
     offsets = torch.arange(-size[1] - 1, size[1] + 2)
     top, left, mirrored = torch.cartesian_prod(offsets, offsets, torch.arange(2)).unbind(1)
-    images = torch.randint(0, 256, (len(top), channels, *size), dtype=torch.uint8, generator=seeded(9))
+    images = torch.randint(0, 256, (len(top), channels, *size), dtype=torch.uint8, generator=seeded_generator(9))
     given = (images, top, left, mirrored.bool(), torch.tensor(FILLS[channels], dtype=torch.uint8))
     assert torch.equal(cpu.crop(*given), dense.crop(*given))
 
 
 def test_a_negative_padding_is_refused():
-    with pytest.raises(RequestError, match=r"^the crop's padding is 0 px or more, got -1$"):
+    with pytest.raises(RequestError, match=r"^BaseAugmentation.crop must be >= 0, got -1$"):
         BaseAugmentation(-1, True)
 
 
@@ -136,6 +136,6 @@ def test_a_negative_padding_is_refused():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_the_same_bytes_on_a_gpu():
     images, base = picture(3, 8, 8).expand(64, -1, -1, -1), BaseAugmentation(2, True)
-    on_device = base(images.cuda(), FILLS[3], seeded(8))
+    on_device = base(images.cuda(), FILLS[3], seeded_generator(8))
     assert on_device.is_cuda
-    assert torch.equal(on_device.cpu(), base(images, FILLS[3], seeded(8)))
+    assert torch.equal(on_device.cpu(), base(images, FILLS[3], seeded_generator(8)))

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from spaces import RequestError
 from spaces.augmentors import Affine, Chain, Color, Latent, Mix, Vae
-from spaces.augmentors.affine import warped
-from spaces.augmentors.bounded import LEAST_SPREAD, Bounded
-from spaces.augmentors.pairing import partners
-from spaces.policy.sampling import seeded
+from spaces.augmentors.affine import warp_affine
+from spaces.augmentors.bounded import MIN_SPREAD, BoundedNormal
+from spaces.augmentors.pairing import random_partners
+from spaces.core.seeding import seeded_generator
 
 quick = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 
@@ -86,7 +86,7 @@ def fixed(module, values):
 def test_a_gradient_of_the_images_reaches_everything_that_learns(name, channels):
     """The networks' last layers start at 0 and pass nothing on: so from a place a little way off."""
     module, images = made(name, channels, moved=0.1), pixels(6, channels)
-    drawn = module(images, FILL[channels], seeded(1))
+    drawn = module(images, FILL[channels], seeded_generator(1))
     weights = torch.randn(drawn.images.shape, generator=torch.Generator().manual_seed(3))
     parameters = learnable(module)
     gradients = torch.autograd.grad((drawn.images * weights).sum(), list(parameters.values()), allow_unused=True)
@@ -99,7 +99,7 @@ def test_a_gradient_of_the_images_reaches_everything_that_learns(name, channels)
 def test_at_the_start_the_gradient_is_there_already(name):
     """Of the images to the last layers and to whatever has none; else the game would stand still."""
     module = made(name)
-    drawn = module(pixels(), FILL[1], seeded(1))
+    drawn = module(pixels(), FILL[1], seeded_generator(1))
     found = torch.autograd.grad(drawn.images.pow(2).sum(), list(learnable(module).values()), allow_unused=True)
     reached = {parameter for parameter, gradient in zip(learnable(module), found, strict=True) if gradient.any()}
     ends = (
@@ -116,7 +116,7 @@ def test_at_the_start_the_gradient_is_there_already(name):
 @every_augmentor
 def test_the_entropy_has_a_gradient_of_its_own(name):
     module = made(name, moved=0.1)
-    entropy = module(pixels(), FILL[1], seeded(1)).entropy
+    entropy = module(pixels(), FILL[1], seeded_generator(1)).entropy
     assert entropy.shape == () and entropy.isfinite()
     found = torch.autograd.grad(entropy, list(learnable(module).values()), allow_unused=True)
     assert any(gradient is not None and gradient.any() for gradient in found)
@@ -128,7 +128,7 @@ def test_what_was_learned_is_a_copy_that_another_can_take_over(name):
     weights = module.learnable()
     before = copy.deepcopy(weights)
     images = pixels()
-    expected = module(images, FILL[1], seeded(4)).images
+    expected = module(images, FILL[1], seeded_generator(4)).images
     for value in learnable(module).values():
         value.data.zero_()
     assert all(torch.equal(weights[key], before[key]) and not weights[key].requires_grad for key in weights)
@@ -136,7 +136,7 @@ def test_what_was_learned_is_a_copy_that_another_can_take_over(name):
         if isinstance(one, Vae):
             two.load_state_dict(one.state_dict())
     assert other.load_state_dict(weights, strict=False).unexpected_keys == []
-    assert torch.equal(other(images, FILL[1], seeded(4)).images, expected)
+    assert torch.equal(other(images, FILL[1], seeded_generator(4)).images, expected)
 
 
 @given(
@@ -153,7 +153,7 @@ def test_the_bounds_hold_whatever_was_learned(name, channels, moved, shape, seed
     images[0] = (images[0] > 0.5).float()
     before = images.clone()
     module = made(name, channels, moved, seed)
-    drawn = module(images, FILL[channels], seeded(seed))
+    drawn = module(images, FILL[channels], seeded_generator(seed))
     assert torch.equal(images, before), "the images are left as they are"
     assert drawn.images.shape == images.shape and drawn.images.dtype == torch.float32
     assert ((drawn.images >= 0) & (drawn.images <= 1)).all()
@@ -172,7 +172,7 @@ def test_the_bounds_hold_whatever_was_learned(name, channels, moved, shape, seed
 @every_augmentor
 def test_the_generator_alone_decides(name):
     module, images = made(name, moved=0.3), pixels()
-    one, other, state = seeded(5), seeded(5), torch.get_rng_state()
+    one, other, state = seeded_generator(5), seeded_generator(5), torch.get_rng_state()
     for _ in range(2):  # and so does where it has come to
         torch.default_generator.manual_seed(7)
         assert torch.equal(module(images, FILL[1], one).images, module(images, FILL[1], other).images)
@@ -180,7 +180,9 @@ def test_the_generator_alone_decides(name):
     torch.set_rng_state(state)
     module(images, FILL[1], one)
     assert torch.equal(torch.get_rng_state(), state), "the global state is neither read nor touched"
-    assert not torch.equal(module(images, FILL[1], seeded(6)).images, module(images, FILL[1], seeded(5)).images)
+    assert not torch.equal(
+        module(images, FILL[1], seeded_generator(6)).images, module(images, FILL[1], seeded_generator(5)).images
+    )
 
 
 @pytest.mark.parametrize("name", [name for name in MAKE if "mix" not in name and name != "chain"])
@@ -189,7 +191,7 @@ def test_but_for_a_mix_images_do_not_depend_on_the_rest_of_the_batch(name):
     module, images = made(name, moved=0.3), pixels(5)
     other = images.clone()
     other[1:] = 1 - other[1:]
-    one, two = (module(shown, FILL[1], seeded(2)).images for shown in (images, other))
+    one, two = (module(shown, FILL[1], seeded_generator(2)).images for shown in (images, other))
     torch.testing.assert_close(one[0], two[0], rtol=0, atol=1e-6)
     assert (one[1] - two[1]).abs().max() > 1e-3
 
@@ -217,29 +219,29 @@ PLACES = [(0.0, 0.1), (0.5, 0.3), (-1.0, 0.5), (0.0, 0.87), (2.0, 1.0), (0.3, 1.
 
 @pytest.mark.parametrize(("location", "spread"), PLACES)
 def test_the_entropy_is_what_integration_and_counting_give(location, spread):
-    module = Bounded(1, spread=spread - LEAST_SPREAD)
+    module = BoundedNormal(1, spread=spread - MIN_SPREAD)
     module.location.data.fill_(location)
-    values, entropy = module(torch.zeros(200_000, 1, 1, 1), seeded(3))
+    values, entropy = module(torch.zeros(200_000, 1, 1, 1), seeded_generator(3))
     assert float(entropy.detach()) == pytest.approx(entropy_by_integration(location, spread), abs=0.02)
     assert float(entropy.detach()) == pytest.approx(entropy_by_counting(values.detach().flatten().numpy()), abs=0.02)
 
 
 def test_the_entropies_of_several_numbers_add_up():
-    module = Bounded(len(PLACES))
+    module = BoundedNormal(len(PLACES))
     with torch.no_grad():
         module.location.copy_(torch.tensor([location for location, _ in PLACES]))
-        module.scale.copy_(torch.tensor([math.log(math.expm1(spread - LEAST_SPREAD)) for _, spread in PLACES]))
-    _, entropy = module(torch.zeros(200_000, 1, 1, 1), seeded(3))
+        module.scale.copy_(torch.tensor([math.log(math.expm1(spread - MIN_SPREAD)) for _, spread in PLACES]))
+    _, entropy = module(torch.zeros(200_000, 1, 1, 1), seeded_generator(3))
     assert float(entropy.detach()) == pytest.approx(sum(entropy_by_integration(*place) for place in PLACES), abs=0.05)
 
 
 def test_no_entropy_is_above_that_of_the_uniform_distribution_and_the_best_is_close_to_it():
     spreads = torch.logspace(-2, 1, 60)
     grid = torch.tensor(list(itertools.product([0.0, 0.2, 1.0], spreads.tolist())))
-    module = Bounded(len(grid))
+    module = BoundedNormal(len(grid))
     with torch.no_grad():
         module.location.copy_(grid[:, 0])
-        module.scale.copy_((grid[:, 1] - LEAST_SPREAD).expm1().log())
+        module.scale.copy_((grid[:, 1] - MIN_SPREAD).expm1().log())
         noise = torch.randn(100_000, generator=torch.Generator().manual_seed(0))
     found = [entropy_by_integration(location, spread) for location, spread in grid.tolist()]
     assert max(found) < 0
@@ -253,36 +255,39 @@ def test_no_entropy_is_above_that_of_the_uniform_distribution_and_the_best_is_cl
 def test_the_lower_the_entropy_the_narrower():
     found = [entropy_by_integration(0.0, spread) for spread in (0.01, 0.1, 0.5, 0.87)]
     assert found == sorted(found)
-    modules = [Bounded(1, spread=spread) for spread in (0.01, 0.1, 0.5, 0.87)]
-    drawn = [module(torch.zeros(5000, 1, 1, 1), seeded(0)) for module in modules]
+    modules = [BoundedNormal(1, spread=spread) for spread in (0.01, 0.1, 0.5, 0.87)]
+    drawn = [module(torch.zeros(5000, 1, 1, 1), seeded_generator(0)) for module in modules]
     assert [float(entropy.detach()) for _, entropy in drawn] == sorted(float(entropy.detach()) for _, entropy in drawn)
 
 
 @pytest.mark.parametrize(("start", "spread"), [(0.0, 0.1), (-0.9, 0.1), (0.5, 0.7)])
 def test_a_start_is_where_it_says(start, spread):
-    values, _ = Bounded(2, start=start, spread=spread)(torch.zeros(50_000, 1, 1, 1), seeded(1))
+    values, _ = BoundedNormal(2, start=start, spread=spread)(torch.zeros(50_000, 1, 1, 1), seeded_generator(1))
     normal = values.double().atanh()
     assert float(normal.detach().mean()) == pytest.approx(math.atanh(start), abs=4 * spread / math.sqrt(len(values)))
-    assert float(normal.detach().std()) == pytest.approx(spread + LEAST_SPREAD, rel=0.02)
+    assert float(normal.detach().std()) == pytest.approx(spread + MIN_SPREAD, rel=0.02)
 
 
 @both_channels
 def test_a_network_starts_at_nothing_and_then_tells_images_apart(channels):
     images = torch.cat((torch.zeros(1, channels, 8, 8), torch.ones(1, channels, 8, 8)))
     with torch.random.fork_rng(devices=[]):
-        plain, depends = Bounded(3), Bounded(3, channels=channels)
-    assert all(torch.equal(a, b) for a, b in zip(plain(images, seeded(2)), depends(images, seeded(2)), strict=True))
+        plain, depends = BoundedNormal(3), BoundedNormal(3, channels=channels)
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(plain(images, seeded_generator(2)), depends(images, seeded_generator(2)), strict=True)
+    )
     depends.network[-1].weight.data.normal_(generator=torch.Generator().manual_seed(0))
-    moved = depends(images, seeded(2))[0] - plain(images, seeded(2))[0]
+    moved = depends(images, seeded_generator(2))[0] - plain(images, seeded_generator(2))[0]
     assert (moved[0] - moved[1]).abs().max() > 0.05
 
 
 @pytest.mark.parametrize("value", [1e4, -1e4])
 def test_however_far_the_location_or_the_scale_the_numbers_stay(value):
     for name in ("location", "scale"):
-        module = Bounded(3)
+        module = BoundedNormal(3)
         getattr(module, name).data.fill_(value)
-        values, entropy = module(torch.zeros(100, 1, 1, 1), seeded(0))
+        values, entropy = module(torch.zeros(100, 1, 1, 1), seeded_generator(0))
         assert values.abs().max() <= 1 and entropy.isfinite()
         if name == "location":
             assert (values == math.copysign(1, value)).all()
@@ -295,7 +300,7 @@ def test_however_far_the_location_or_the_scale_the_numbers_stay(value):
 
 @pytest.mark.parametrize("batch", [2, 3, 8, 65])
 def test_partners_are_a_ring(batch):
-    partner = partners(batch, seeded(batch))
+    partner = random_partners(batch, seeded_generator(batch))
     place, seen = 0, []
     for _ in range(batch):
         seen.append(place)
@@ -304,8 +309,8 @@ def test_partners_are_a_ring(batch):
 
 
 def test_nobody_to_mix_with():
-    with pytest.raises(RequestError, match=r"^a mix needs a batch of at least two images, got 1; use larger"):
-        made("mix")(pixels(1), FILL[1], seeded(0))
+    with pytest.raises(RequestError, match=r"^a batch must hold at least two images to be mixed, got 1; use larger"):
+        made("mix")(pixels(1), FILL[1], seeded_generator(0))
 
 
 # ---- Affine ----------------------------------------------------------------------------------------
@@ -315,14 +320,14 @@ def test_nobody_to_mix_with():
 @pytest.mark.parametrize("size", [(8, 8), (5, 9), (1, 1), (32, 32)])
 def test_no_change_is_the_identity(channels, size):
     images = pixels(3, channels, *size)
-    torch.testing.assert_close(warped(images, torch.zeros(3, 6), FILL[channels]), images, rtol=0, atol=1e-5)
+    torch.testing.assert_close(warp_affine(images, torch.zeros(3, 6), FILL[channels]), images, rtol=0, atol=1e-5)
     module = Affine(channels, linear=0.0, shift=0.0, conditional=False)
-    torch.testing.assert_close(module(images, FILL[channels], seeded(0)).images, images, rtol=0, atol=1e-5)
+    torch.testing.assert_close(module(images, FILL[channels], seeded_generator(0)).images, images, rtol=0, atol=1e-5)
 
 
 def test_an_affine_starts_near_the_identity():
     images = F.interpolate(pixels(64, 1, 4, 4), (16, 16), mode="bilinear")
-    changed = made("affine")(images, FILL[1], seeded(0))
+    changed = made("affine")(images, FILL[1], seeded_generator(0))
     assert changed.parameters.abs().mean() < 0.1
     assert 0 < (changed.images - images).abs().mean() < 0.05
 
@@ -341,16 +346,16 @@ def test_a_shift_moves_pixels_and_fills_what_comes_from_outside(channels, across
     for y, x in itertools.product(range(16), range(8)):
         if 0 <= y + below < 16 and 0 <= x + right < 8:
             expected[:, :, y, x] = images[:, :, y + below, x + right]
-    torch.testing.assert_close(warped(images, change, fill), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(warp_affine(images, change, fill), expected, rtol=0, atol=1e-5)
 
 
 def test_a_learned_shift_is_that_share_of_its_bound():
     images = pixels(3, 1, 8, 8)
     module = Affine(1, linear=0.0, shift=0.5, conditional=False)
     fixed(module.drawn, [1.0, 1.0, 1.0, -1.0, -1.0, -1.0])
-    drawn = module(images, FILL[1], seeded(0))
+    drawn = module(images, FILL[1], seeded_generator(0))
     change = torch.tensor([[0, 0, 0.5, 0, 0, -0.5]] * 3)
-    torch.testing.assert_close(drawn.images, warped(images, change, FILL[1]), rtol=0, atol=1e-5)
+    torch.testing.assert_close(drawn.images, warp_affine(images, change, FILL[1]), rtol=0, atol=1e-5)
     assert drawn.parameters.tolist() == [[1, 1, 1, -1, -1, -1]] * 3
 
 
@@ -367,19 +372,19 @@ def test_a_learned_shift_is_that_share_of_its_bound():
 def test_stretches_and_shears(theta, expected):
     images = pixels(2, 3)
     change = torch.tensor([theta] * 2, dtype=torch.float32) - torch.tensor([1, 0, 0, 0, 1, 0.0])
-    torch.testing.assert_close(warped(images, change, FILL[3]), expected(images), rtol=0, atol=1e-5)
+    torch.testing.assert_close(warp_affine(images, change, FILL[3]), expected(images), rtol=0, atol=1e-5)
 
 
 def test_halfway_between_pixels_is_their_mean():
     images = pixels(1, 1, 4, 4)
-    half = warped(images, torch.tensor([[0, 0, 0.25, 0, 0, 0]]), FILL[1])
+    half = warp_affine(images, torch.tensor([[0, 0, 0.25, 0, 0, 0]]), FILL[1])
     torch.testing.assert_close(half[..., :3], (images[..., :3] + images[..., 1:]) / 2, rtol=0, atol=1e-5)
     torch.testing.assert_close(half[..., 3], (images[..., 3] + FILL[1]) / 2, rtol=0, atol=1e-5)
 
 
 def test_each_image_has_a_transform_of_its_own():
     images = pixels(1).expand(6, -1, -1, -1)
-    changed = made("affine", moved=0.5)(images, FILL[1], seeded(0)).images
+    changed = made("affine", moved=0.5)(images, FILL[1], seeded_generator(0)).images
     assert len({image.numpy().tobytes() for image in changed.detach()}) == 6
 
 
@@ -400,7 +405,7 @@ def toned(image, values, reach):
 def test_color_is_its_formula(channels, reach):
     module, images = Color(channels, reach=reach, conditional=False), pixels(8, channels)
     module.drawn.scale.data.fill_(1.0)
-    drawn = module(images, FILL[channels], seeded(0))
+    drawn = module(images, FILL[channels], seeded_generator(0))
     expected = np.stack([toned(x, v, reach) for x, v in zip(images, drawn.parameters.tolist(), strict=True)])
     np.testing.assert_allclose(drawn.images.detach().numpy(), expected, rtol=0, atol=1e-6)
     assert torch.allclose(drawn.images, images, atol=1e-6) == (reach == 0)
@@ -413,9 +418,13 @@ def test_color_at_its_bounds(sign):
     module = Color(1, reach=0.5, conditional=False)
     mean = images.mean(dim=(1, 2, 3), keepdim=True)
     fixed(module.drawn, [sign, 0.0])
-    torch.testing.assert_close(module(images, FILL[1], seeded(0)).images, (images + sign / 2).clamp(0, 1), **NEARLY)
+    torch.testing.assert_close(
+        module(images, FILL[1], seeded_generator(0)).images, (images + sign / 2).clamp(0, 1), **NEARLY
+    )
     fixed(module.drawn, [0.0, sign])
-    torch.testing.assert_close(module(images, FILL[1], seeded(0)).images, (images - mean) * 2.0**sign + mean, **NEARLY)
+    torch.testing.assert_close(
+        module(images, FILL[1], seeded_generator(0)).images, (images - mean) * 2.0**sign + mean, **NEARLY
+    )
 
 
 NEARLY = {"rtol": 0, "atol": 0.01}
@@ -426,7 +435,7 @@ def test_a_gain_is_of_one_channel():
     images = 0.5 * pixels(2, 3)
     module = Color(3, reach=1.0, conditional=False)
     fixed(module.drawn, [0.0, 0.0, 1.0, 0.0, -1.0])
-    changed = module(images, FILL[3], seeded(0)).images
+    changed = module(images, FILL[3], seeded_generator(0)).images
     factors = torch.tensor([2.0, 1.0, 0.5]).view(1, 3, 1, 1)
     torch.testing.assert_close(changed, (images * factors).clamp(0, 1), **NEARLY)
     assert module.names == ("brightness", "contrast", "red", "green", "blue")
@@ -440,7 +449,7 @@ def test_a_gain_is_of_one_channel():
 def test_one_region_is_a_plain_mix(most, channels):
     module, images = Mix(channels, regions=1, most=most, conditional=False), pixels(6, channels)
     module.drawn.scale.data.fill_(2.0)
-    drawn = module(images, FILL[channels], seeded(0))
+    drawn = module(images, FILL[channels], seeded_generator(0))
     share = (most / 2 * (1 + drawn.parameters)).view(-1, 1, 1, 1)
     expected = (1 - share) * images + share * images[drawn.partner]
     torch.testing.assert_close(drawn.images, expected, rtol=0, atol=1e-6)
@@ -452,7 +461,7 @@ def test_a_region_for_each_pixel():
     """Then nothing is between regions, and the share is the pixel's own."""
     module, images = Mix(1, regions=4, most=0.8, conditional=False), pixels(5, 1, 4, 4)
     module.drawn.scale.data.fill_(2.0)
-    drawn = module(images, FILL[1], seeded(0))
+    drawn = module(images, FILL[1], seeded_generator(0))
     share = 0.4 * (1 + drawn.parameters.view(5, 1, 4, 4))
     torch.testing.assert_close(drawn.images, images + share * (images[drawn.partner] - images), rtol=0, atol=1e-6)
     assert module.names[1] == "row 0 column 1", "rows first"
@@ -463,7 +472,7 @@ def test_shares_are_smooth_between_regions():
     module = Mix(1, regions=2, most=1.0, conditional=False)
     fixed(module.drawn, [-1.0, 1.0, -1.0, 1.0])
     images = torch.stack((torch.zeros(1, 8, 8), torch.ones(1, 8, 8)))
-    share = module(images, FILL[1], seeded(0)).images[0, 0]
+    share = module(images, FILL[1], seeded_generator(0)).images[0, 0]
     expected = torch.tensor([0, 0, 0.125, 0.375, 0.625, 0.875, 1, 1]).expand(8, 8)
     torch.testing.assert_close(share, expected, rtol=0, atol=1e-5)
 
@@ -474,7 +483,7 @@ def test_no_rounding_leaves_the_bounds(regions):
     for height, width, seed in itertools.product((1, 6, 31), (5, 8, 23), range(3)):
         module = Mix(1, regions=regions, most=1.0, conditional=False)
         module.drawn.location.data.fill_(1e4)
-        drawn = module(pixels(4, 1, height, width, seed).round(), FILL[1], seeded(seed))
+        drawn = module(pixels(4, 1, height, width, seed).round(), FILL[1], seeded_generator(seed))
         assert ((drawn.images >= 0) & (drawn.images <= 1)).all()
         assert (drawn.weight == 0).all()
 
@@ -485,13 +494,13 @@ def test_the_weight_is_the_share_of_the_pixels(regions):
     module = Mix(1, regions=regions, most=0.7, conditional=False)
     module.drawn.scale.data.fill_(2.0)
     shades = torch.tensor([0.0, 0.2, 0.5, 0.6, 1.0])
-    drawn = module(shades.view(-1, 1, 1, 1).expand(-1, 1, 6, 9), FILL[1], seeded(0))
+    drawn = module(shades.view(-1, 1, 1, 1).expand(-1, 1, 6, 9), FILL[1], seeded_generator(0))
     expected = drawn.weight * shades + (1 - drawn.weight) * shades[drawn.partner]
     torch.testing.assert_close(drawn.images.mean(dim=(1, 2, 3)), expected, rtol=0, atol=1e-6)
 
 
 def test_a_mix_starts_with_a_twentieth_of_its_largest_share():
-    drawn = Mix(1, regions=4, most=0.8, conditional=False)(pixels(500), FILL[1], seeded(0))
+    drawn = Mix(1, regions=4, most=0.8, conditional=False)(pixels(500), FILL[1], seeded_generator(0))
     assert float(1 - drawn.weight.mean()) == pytest.approx(0.8 / 20, rel=0.02)
 
 
@@ -500,7 +509,7 @@ def test_at_its_bounds_a_mix_is_the_image_or_the_largest_share():
     for value, weight in ((-1.0, 1.0), (1.0, 0.25)):
         module = Mix(1, regions=3, most=0.75, conditional=False)
         fixed(module.drawn, [value] * 9)
-        drawn = module(images, FILL[1], seeded(0))
+        drawn = module(images, FILL[1], seeded_generator(0))
         expected = weight * images + (1 - weight) * images[drawn.partner]
         torch.testing.assert_close(drawn.images, expected, rtol=0, atol=1e-5)
 
@@ -511,7 +520,9 @@ def test_at_its_bounds_a_mix_is_the_image_or_the_largest_share():
 def spread_out(latent):
     """Posteriors of all kinds: means apart, deviations above and below 1."""
     last = latent.vae.encoder[-1]
-    last.bias.data.copy_(torch.linspace(-2, 2, len(last.bias))[torch.randperm(len(last.bias), generator=seeded(0))])
+    last.bias.data.copy_(
+        torch.linspace(-2, 2, len(last.bias))[torch.randperm(len(last.bias), generator=seeded_generator(0))]
+    )
     return latent
 
 
@@ -528,11 +539,11 @@ def test_step_0_is_the_vaes_own_stochastic_reconstruction(channels):
     latent, images = spread_out(made("vae", channels)), pixels(6, channels)
     _, log_deviation = latent.vae.encode(images)
     assert (log_deviation < -0.5).any() and (log_deviation > 0.5).any()
-    drawn = latent(images, FILL[channels], seeded(3))
-    torch.testing.assert_close(drawn.images, reconstruction(latent.vae, images, seeded(3)), rtol=0, atol=1e-6)
+    drawn = latent(images, FILL[channels], seeded_generator(3))
+    torch.testing.assert_close(drawn.images, reconstruction(latent.vae, images, seeded_generator(3)), rtol=0, atol=1e-6)
     assert float(drawn.entropy.detach()) == pytest.approx(0, abs=1e-4)
     assert not drawn.parameters.any()
-    other = latent(images, FILL[channels], seeded(4)).images
+    other = latent(images, FILL[channels], seeded_generator(4)).images
     assert (other - drawn.images).abs().max() > 1e-3, "it is stochastic"
 
 
@@ -541,10 +552,12 @@ def test_step_0_is_the_vaes_own_stochastic_reconstruction(channels):
 def test_at_reach_0_it_stays_there_whatever_the_weights(moved, seed):
     latent = spread_out(Latent(1, latent=3, width=4, reach=0.0))
     for value in learnable(latent).values():
-        value.data += moved * torch.randn(value.shape, generator=seeded(seed))
+        value.data += moved * torch.randn(value.shape, generator=seeded_generator(seed))
     images = pixels(seed=seed)
-    drawn = latent(images, FILL[1], seeded(seed))
-    torch.testing.assert_close(drawn.images, reconstruction(latent.vae, images, seeded(seed)), rtol=0, atol=1e-6)
+    drawn = latent(images, FILL[1], seeded_generator(seed))
+    torch.testing.assert_close(
+        drawn.images, reconstruction(latent.vae, images, seeded_generator(seed)), rtol=0, atol=1e-6
+    )
     gradients = torch.autograd.grad(drawn.images.sum() + drawn.entropy, list(learnable(latent).values()))
     assert not any(gradient.any() for gradient in gradients), "nor is there anything to learn"
 
@@ -554,13 +567,13 @@ def test_a_residual_moves_mean_and_deviation_by_its_formula():
     latent, images = spread_out(Latent(1, latent=2, width=4, reach=0.5)), pixels(3)
     last = latent.residual[-1].bias
     last.data.copy_(torch.tensor([0.3, -2.0, 1.0, -0.4]))
-    drawn = latent(images, FILL[1], seeded(1))
+    drawn = latent(images, FILL[1], seeded_generator(1))
     mean, log_deviation = (part.double().detach().numpy() for part in latent.vae.encode(images))
     moved = 0.5 * np.tanh(last.detach().double().numpy()).reshape(2, 1, 2, 1, 1)
     deviation = np.exp(log_deviation)
     raw = np.where(deviation < 1, np.log(deviation), deviation - 1) + moved[1]
     widened = np.where(raw < 0, np.exp(raw), raw + 1)
-    noise = torch.randn(mean.shape, generator=seeded(1)).double().numpy()
+    noise = torch.randn(mean.shape, generator=seeded_generator(1)).double().numpy()
     made_of = torch.from_numpy(mean + moved[0] + widened * noise).float()
     torch.testing.assert_close(drawn.images, latent.vae.decode(made_of, 8, 8), rtol=0, atol=1e-5)
     entropy = np.minimum(np.log(widened / deviation), 0).sum(axis=(1, 2, 3)).mean()  # wider than the VAE does not count
@@ -573,7 +586,7 @@ def test_the_vae_itself_takes_no_gradient_and_is_none_of_what_was_learned():
     latent = made("vae")
     assert not any(value.requires_grad for value in latent.vae.parameters())
     assert all(name.startswith("residual.") for name in latent.learnable())
-    latent(pixels(), FILL[1], seeded(0)).images.sum().backward()
+    latent(pixels(), FILL[1], seeded_generator(0)).images.sum().backward()
     assert all(value.grad is None for value in latent.vae.parameters())
 
 
@@ -592,8 +605,8 @@ def test_a_vae_takes_images_of_any_size(size, channels):
 
 
 def test_a_chain_is_its_parts_one_after_another():
-    chain, images, generator = made("chain", moved=0.2), pixels(5), seeded(6)
-    together = chain(images, FILL[1], seeded(6))
+    chain, images, generator = made("chain", moved=0.2), pixels(5), seeded_generator(6)
+    together = chain(images, FILL[1], seeded_generator(6))
     steps, shown = [], images
     for part in chain.parts:
         steps.append(part(shown, FILL[1], generator))
@@ -609,5 +622,5 @@ def test_a_chain_is_its_parts_one_after_another():
 
 
 def test_a_chain_without_a_mix_mixes_nothing():
-    drawn = made("chain that ends in a vae")(pixels(), FILL[1], seeded(0))
+    drawn = made("chain that ends in a vae")(pixels(), FILL[1], seeded_generator(0))
     assert drawn.partner is None and drawn.weight is None

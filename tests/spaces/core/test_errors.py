@@ -17,9 +17,9 @@ any_text = st.text(st.characters())
     ("parts", "line"),
     [
         ({}, "a hat is worn"),
-        ({"got": 3}, "a hat is worn, got 3"),
-        ({"got": None}, "a hat is worn, got None"),
-        ({"got": ""}, "a hat is worn, got ''"),
+        ({"value": 3}, "a hat is worn, got 3"),
+        ({"value": None}, "a hat is worn, got None"),
+        ({"value": ""}, "a hat is worn, got ''"),
         ({"hint": "buy one"}, "a hat is worn; buy one"),
         ({"value": "a cap", "hint": "buy one"}, "a hat is worn, got 'a cap'; buy one"),
     ],

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from spaces.core.errors import RequestError
-from spaces.core.importing import accepted, import_dotted
+from spaces.core.importing import accepted_options, import_dotted
 
 
 @pytest.fixture
@@ -49,11 +49,11 @@ def test_attribute_of_a_class(package):
         ("{}.typo:f", "failed: SyntaxError"),
         (
             "nodot",
-            "a factory's name has a module and an attribute, got 'nodot'; write `package.module:",
+            "a dotted name must have a module and an attribute, got 'nodot'; write `package.module:",
         ),
-        (".relative:f", "has a module and an attribute"),
-        ("a.b:", "has a module and an attribute"),
-        ("a b.c:d", "has a module and an attribute"),
+        (".relative:f", "must have a module and an attribute"),
+        ("a.b:", "must have a module and an attribute"),
+        ("a b.c:d", "must have a module and an attribute"),
     ],
 )
 def test_errors(package, name, message):
@@ -64,9 +64,9 @@ def test_errors(package, name, message):
 
 def test_accepted():
     options = {"a": 1, "b": 2}
-    assert accepted(lambda a, /, b: 0, options) == {"b": 2}
-    assert accepted(lambda *, a=3: 0, options) == {"a": 1}
-    assert accepted(lambda **rest: 0, options) == options
-    assert accepted(lambda *a: 0, options) == {}
-    with pytest.raises(RequestError, match="says which arguments it takes, got 3"):
-        accepted(3, options)
+    assert accepted_options(lambda a, /, b: 0, options) == {"b": 2}
+    assert accepted_options(lambda *, a=3: 0, options) == {"a": 1}
+    assert accepted_options(lambda **rest: 0, options) == options
+    assert accepted_options(lambda *a: 0, options) == {}
+    with pytest.raises(RequestError, match="must have a signature, got 3"):
+        accepted_options(3, options)

@@ -103,7 +103,7 @@ def test_a_place_that_cannot_be_written_to(tmp_path):
     ):
         with pytest.raises(RequestError) as error:
             write_atomic(place, "new")
-        assert str(error.value) == f"cannot write {place}: {reason}; choose another place"
+        assert str(error.value) == f"cannot write {place}: {reason}; choose another path"
         assert isinstance(error.value.__cause__, OSError)
     assert everything(tmp_path) == before
     assert (tmp_path / "file").read_text() == "old"
@@ -111,7 +111,7 @@ def test_a_place_that_cannot_be_written_to(tmp_path):
 
 def test_a_path_with_a_nul(tmp_path):
     for path in (f"{tmp_path}/a\0b", f"{tmp_path}/a\0b/c"):
-        with pytest.raises(RequestError, match=r"^cannot write .*null byte; choose another place$"):
+        with pytest.raises(RequestError, match=r"^cannot write .*null byte; choose another path$"):
             write_atomic(path, "x")
         with pytest.raises(RequestError, match=r"^cannot read the sweep file .*null byte; check the path$"):
             read_text(path, "sweep file")
@@ -128,7 +128,7 @@ def test_a_disk_that_is_full(fault, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(RequestError) as error:
         write_atomic(place, "new")
-    assert str(error.value) == f"cannot write {place}: {fault.strerror or 'a bare word'}; choose another place"
+    assert str(error.value) == f"cannot write {place}: {fault.strerror or 'a bare word'}; choose another path"
     assert place.read_text() == "old"
     assert everything(tmp_path) == ["file"]
 
@@ -154,7 +154,7 @@ def test_a_file_that_cannot_be_read(tmp_path):
     for place, line in (
         (tmp_path / "none", f"cannot read the sweep file {tmp_path}/none: No such file or directory; check the path"),
         (tmp_path, f"cannot read the sweep file {tmp_path}: Is a directory; check the path"),
-        (tmp_path / "latin", f"a sweep file is UTF-8 text, got '{tmp_path}/latin'; is this the right file?"),
+        (tmp_path / "latin", f"a sweep file must be UTF-8 text, got '{tmp_path}/latin'; is this the right file?"),
     ):
         with pytest.raises(RequestError) as error:
             read_text(place, "sweep file")

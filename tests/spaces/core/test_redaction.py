@@ -3,7 +3,7 @@
 import pytest
 
 from spaces import RequestError, WorkError
-from spaces.core.redaction import bare, mask
+from spaces.core.redaction import mask, strip_credentials
 
 
 @pytest.mark.parametrize(
@@ -39,8 +39,8 @@ def test_credentials_are_masked(monkeypatch, text, masked):
     ],
 )
 def test_an_address_without_credentials_is_still_one(uri, without):
-    assert bare(uri) == without == bare(without)
-    assert "pw" not in bare(uri) and "t0ken" not in bare(uri)
+    assert strip_credentials(uri) == without == strip_credentials(without)
+    assert "pw" not in strip_credentials(uri) and "t0ken" not in strip_credentials(uri)
 
 
 @pytest.mark.parametrize("filler", ["", "x" * 130])

@@ -16,9 +16,10 @@ from support import FILLS, READY, pictures, taught, with_any_vae
 
 from spaces import Entry, Genome, ImageSpec, Phase, Policy, RequestError, Schedule, Space
 from spaces.augmentations import CATALOG, Hard, HardAffine, HardChain, HardColor, HardMix, HardVae, augmentation
-from spaces.augmentations.hard import FACTORS, RANGES, color, fit, learned_parts, with_tensors
+from spaces.augmentations.hard import FACTORS, RANGES, fill_color, load_weights
+from spaces.augmentations.hard_weights import learned_weights, with_weights
+from spaces.core.seeding import seeded_generator
 from spaces.core.weights import Learned
-from spaces.policy.sampling import seeded
 
 quick = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 
@@ -44,7 +45,7 @@ ROTATE = Policy((Entry("Rotate", 3, 4),))
 
 
 def view_of(choice, images, seed=0):
-    return choice(images, FILLS[images.shape[1]], seeded(seed))
+    return choice(images, FILLS[images.shape[1]], seeded_generator(seed))
 
 
 def refusal(work):
@@ -106,27 +107,27 @@ def test_a_label_names_what_differs_from_the_defaults():
 
 NUMBERS = [
     *[
-        ("hard_affine", name, [100, 0, 0.5], [-0.1, 100.1], f"hard_affine's {name} is a number from 0 to 100")
+        ("hard_affine", name, [100, 0, 0.5], [-0.1, 100.1], f"hard_affine {name} must be a number from 0 to 100")
         for name in ("lambda_s", "lambda_t", "lambda_h")
     ],
-    ("hard_mix", "low", [0.01, 0.5], [0, 0.009, 1000.1], "hard_mix's low is a number from 0.01 to 1000"),
-    ("hard_mix", "high", [1000, 900.5], [0, 1000.1], "hard_mix's high is a number from 0.01 to 1000"),
-    ("hard_chain", "lr", [1, 1e-5], [0, 9e-6, 1.1], "hard_chain's lr is a number from 1e-05 to 1"),
-    ("hard_affine", "linear", [1, 0, 0.5], [-0.1, 1.1], "hard_affine's linear is a number from 0 to 1"),
-    ("hard_affine", "shift", [1, 0, 0.5], [-0.1, 1.1], "hard_affine's shift is a number from 0 to 1"),
-    ("hard_mix", "most", [1, 0, 0.7], [-0.1, 1.1], "hard_mix's most is a number from 0 to 1"),
-    ("hard_vae", "reach", [0, 4, 0.7], [-0.1, 4.1], "hard_vae's reach is a number from 0 to 4"),
-    ("hard_color", "reach", [0, 1, 0.7], [-0.1, 1.1], "hard_color's reach is a number from 0 to 1"),
+    ("hard_mix", "low", [0.01, 0.5], [0, 0.009, 1000.1], "hard_mix low must be a number from 0.01 to 1000"),
+    ("hard_mix", "high", [1000, 900.5], [0, 1000.1], "hard_mix high must be a number from 0.01 to 1000"),
+    ("hard_chain", "lr", [1, 1e-5], [0, 9e-6, 1.1], "hard_chain lr must be a number from 1e-05 to 1"),
+    ("hard_affine", "linear", [1, 0, 0.5], [-0.1, 1.1], "hard_affine linear must be a number from 0 to 1"),
+    ("hard_affine", "shift", [1, 0, 0.5], [-0.1, 1.1], "hard_affine shift must be a number from 0 to 1"),
+    ("hard_mix", "most", [1, 0, 0.7], [-0.1, 1.1], "hard_mix most must be a number from 0 to 1"),
+    ("hard_vae", "reach", [0, 4, 0.7], [-0.1, 4.1], "hard_vae reach must be a number from 0 to 4"),
+    ("hard_color", "reach", [0, 1, 0.7], [-0.1, 1.1], "hard_color reach must be a number from 0 to 1"),
 ]
 COUNTS = [
-    ("hard_affine", "warmup", [1, 10**6], [0, -1, 10**6 + 1, 2.0], "hard_affine's warmup is a whole number from 1 to"),
-    ("hard_mix", "student_steps", [1, 10**6], [0, -1, 2.0], "hard_mix's student_steps is a whole number from 1 to"),
-    ("hard_vae", "augmentor_steps", [1, 10**6], [0, 2.0], "hard_vae's augmentor_steps is a whole number from 1 to"),
-    ("hard_color", "memory", [0, 1000], [-1, 1001, 2.0], "hard_color's memory is a whole number from 0 to 1000"),
-    ("hard_mix", "regions", [1, 16], [0, 17, 4.0], "hard_mix's regions is a whole number from 1 to 16"),
-    ("hard_vae", "latent", [1, 256], [0, 257, 4.0], "hard_vae's latent is a whole number from 1 to 256"),
-    ("hard_vae", "width", [1, 256], [0, 257, 4.0], "hard_vae's width is a whole number from 1 to 256"),
-    ("hard_vae", "vae_steps", [1, 10**6], [0, 10**6 + 1, 4.0], "hard_vae's vae_steps is a whole number from 1 to"),
+    ("hard_affine", "warmup", [1, 10**6], [0, -1, 10**6 + 1, 2.0], "hard_affine warmup must be an integer from 1 to"),
+    ("hard_mix", "student_steps", [1, 10**6], [0, -1, 2.0], "hard_mix student_steps must be an integer from 1 to"),
+    ("hard_vae", "augmentor_steps", [1, 10**6], [0, 2.0], "hard_vae augmentor_steps must be an integer from 1 to"),
+    ("hard_color", "memory", [0, 1000], [-1, 1001, 2.0], "hard_color memory must be an integer from 0 to 1000"),
+    ("hard_mix", "regions", [1, 16], [0, 17, 4.0], "hard_mix regions must be an integer from 1 to 16"),
+    ("hard_vae", "latent", [1, 256], [0, 257, 4.0], "hard_vae latent must be an integer from 1 to 256"),
+    ("hard_vae", "width", [1, 256], [0, 257, 4.0], "hard_vae width must be an integer from 1 to 256"),
+    ("hard_vae", "vae_steps", [1, 10**6], [0, 10**6 + 1, 4.0], "hard_vae vae_steps must be an integer from 1 to"),
 ]
 NEVER = [True, False, None, "1", [1], float("nan"), float("inf"), -float("inf"), 10**400]
 
@@ -166,62 +167,65 @@ def test_every_parameter_is_bounded():
     [
         (
             {"kind": "hard_affine", "draw": "batch"},
-            "^hard_affine draws for each image: draw is sample, got 'batch'$",
+            "^the draw of hard_affine must be sample, got 'batch'$",
         ),
-        ({"kind": "hard_affine", "draw": "both"}, "^draw is sample or batch, got 'both'$"),
-        ({"kind": "hard_mix", "low": 2, "high": 1.5}, "^hard_mix's low is below its high, got '?2 and 1.5'?$"),
-        ({"kind": "hard_mix", "low": 2, "high": 2}, "^hard_mix's low is below its high"),
-        ({"kind": "hard_mix", "conditional": 1}, "^hard_mix's conditional is true or false, got 1$"),
-        ({"kind": "hard_affine", "conditional": None}, "^hard_affine's conditional is true or false, got None$"),
-        ({"kind": "hard_color", "conditional": "no"}, "^hard_color's conditional is true or false, got 'no'$"),
+        ({"kind": "hard_affine", "draw": "both"}, "^draw must be one of sample, batch, got 'both'$"),
+        ({"kind": "hard_mix", "low": 2, "high": 1.5}, "^hard_mix low must be less than high, got '?2 and 1.5'?$"),
+        ({"kind": "hard_mix", "low": 2, "high": 2}, "^hard_mix low must be less than high"),
+        ({"kind": "hard_mix", "conditional": 1}, "^hard_mix conditional must be true or false, got 1$"),
+        ({"kind": "hard_affine", "conditional": None}, "^hard_affine conditional must be true or false, got None$"),
+        ({"kind": "hard_color", "conditional": "no"}, "^hard_color conditional must be true or false, got 'no'$"),
         (
             {"kind": "hard_color", "learned": "abc"},
-            "^learned weights are an object with \"sha256\" alone, got 'abc'",
+            "^learned weights must be an object with the one key \"sha256\", got 'abc'",
         ),
-        ({"kind": "hard_color", "learned": {}}, '^learned weights are an object with "sha256" alone'),
+        ({"kind": "hard_color", "learned": {}}, '^learned weights must be an object with the one key "sha256"'),
         (
             {"kind": "hard_color", "learned": {"sha256": SHA, "a": 1}},
-            '^learned weights are an object with "sha256" alone',
+            '^learned weights must be an object with the one key "sha256"',
         ),
         (
             {"kind": "hard_color", "learned": {"sha256": SHA[1:]}},
-            "^learned weights are named by a sha256 of 64 hexadec",
+            "^the sha256 of learned weights must have 64 hexadec",
         ),
-        ({"kind": "hard_color", "learned": {"sha256": SHA.upper()}}, "^learned weights are named by a sha256"),
-        ({"kind": "hard_color", "learned": {"sha256": f"{SHA}\n"}}, "^learned weights are named by a sha256"),
-        ({"kind": "hard_vae", "vae": {"sha256": 3}}, "^learned weights are named by a sha256 .* got 3$"),
-        ({"kind": "hard_vae", "vae": 3}, '^learned weights are an object with "sha256" alone, got 3$'),
+        ({"kind": "hard_color", "learned": {"sha256": SHA.upper()}}, "^the sha256 of learned weights must"),
+        ({"kind": "hard_color", "learned": {"sha256": f"{SHA}\n"}}, "^the sha256 of learned weights must"),
+        ({"kind": "hard_vae", "vae": {"sha256": 3}}, "^the sha256 of learned weights must .* got 3$"),
+        ({"kind": "hard_vae", "vae": 3}, '^learned weights must be an object with the one key "sha256", got 3$'),
         ({"kind": "hard_affine", "vae": {"sha256": SHA}}, "^unknown parameter of hard_affine 'vae'"),
         ({"kind": "hard_afine"}, "^unknown augmentation 'hard_afine'; did you mean 'hard_affine'"),
         ({"kind": "hard_affine", "lamda_s": 1}, "^unknown parameter of hard_affine 'lamda_s'; did you mean 'lambda_s'"),
-        ({"kind": "hard_chain", "parts": []}, "^hard_chain's parts are two or more of the other hard augmentations"),
-        ({"kind": "hard_chain", "parts": ["hard_mix"]}, "^hard_chain's parts are two or more"),
-        ({"kind": "hard_chain", "parts": "hard_mix"}, "^hard_chain's parts are two or more"),
-        ({"kind": "hard_chain", "parts": {"kind": "hard_mix"}}, "^hard_chain's parts are two or more"),
+        (
+            {"kind": "hard_chain", "parts": []},
+            "^the parts of hard_chain must be two or more of the other hard augmentations",
+        ),
+        ({"kind": "hard_chain", "parts": ["hard_mix"]}, "^the parts of hard_chain must be two or more"),
+        ({"kind": "hard_chain", "parts": "hard_mix"}, "^the parts of hard_chain must be two or more"),
+        ({"kind": "hard_chain", "parts": {"kind": "hard_mix"}}, "^the parts of hard_chain must be two or more"),
         (
             {"kind": "hard_chain", "parts": ["hard_mix", "flip"]},
-            "^hard_chain's parts are two or more of the other hard",
+            "^the parts of hard_chain must be two or more of the other hard",
         ),
-        ({"kind": "hard_chain", "parts": ["hard_mix", 3]}, "^an augmentation is a name, or a mapping .* got 3$"),
+        ({"kind": "hard_chain", "parts": ["hard_mix", 3]}, "^an augmentation must be a name, or a mapping .* got 3$"),
         ({"kind": "hard_chain", "parts": ["hard_mix", "hard_mx"]}, "^unknown augmentation 'hard_mx'; did you mean"),
         (
             {"kind": "hard_chain", "parts": ["hard_color", "hard_chain"]},
-            "^hard_chain's parts are no chains themselves",
+            "^the parts of hard_chain must not be chains",
         ),
         (
             {
                 "kind": "hard_chain",
                 "parts": ["hard_color", {"kind": "hard_chain", "parts": ["hard_mix", "hard_color"]}],
             },
-            "^hard_chain's parts are no chains themselves, got 'hard_chain'$",
+            "^the parts of hard_chain must not be chains, got 'hard_chain'$",
         ),
         (
             {"kind": "hard_chain", "parts": ["hard_mix", "hard_mix"]},
-            "^at most one of hard_chain's parts mixes, got",
+            "^at most one of the parts of hard_chain must mix, got",
         ),
         (
             {"kind": "hard_chain", "parts": ["hard_mix", {"kind": "hard_color", "learned": {"sha256": SHA}}]},
-            "^what hard_chain has learned stands in itself, not in its parts",
+            "^the learned weights of hard_chain must be in the chain, not in its parts",
         ),
     ],
 )
@@ -234,7 +238,7 @@ def test_what_is_refused(content, rule):
 @pytest.mark.parametrize("parts", [5, None, 1.5, True])
 def test_parts_that_are_no_list_are_refused(parts):
     assert refusal(lambda: augmentation({"kind": "hard_chain", "parts": parts})).startswith(
-        "hard_chain's parts are two"
+        "the parts of hard_chain must be two"
     )
 
 
@@ -242,7 +246,7 @@ def test_chains_in_chains_are_refused_at_any_depth():
     chain = {"kind": "hard_chain", "parts": ["hard_color", "hard_affine"]}
     for _ in range(50_000):
         chain = {"kind": "hard_chain", "parts": ["hard_color", chain]}
-    assert refusal(lambda: augmentation(chain)).startswith("hard_chain's parts are no chains themselves")
+    assert refusal(lambda: augmentation(chain)).startswith("the parts of hard_chain must not be chains")
 
 
 def test_chains_in_picks_in_chains_are_refused_at_any_depth():
@@ -310,7 +314,7 @@ def test_an_augmentor_has_the_settings_of_its_entry(content, channels):
     choice = with_any_vae(augmentation(content), channels)
     with torch.random.fork_rng(devices=[]):
         module = choice.augmentor(channels)
-    drawn = module(pictures(4, channels, 8, 8).float() / 255, color(FILLS[channels], "cpu"), seeded(0))
+    drawn = module(pictures(4, channels, 8, 8).float() / 255, fill_color(FILLS[channels], "cpu"), seeded_generator(0))
     assert drawn.images.shape == (4, channels, 8, 8)
     assert drawn.parameters.shape == (4, len(module.names))
     if isinstance(choice, HardMix):
@@ -337,7 +341,7 @@ def test_a_replay_is_a_view_by_the_weights_as_they_are(content, channels):
     with torch.random.fork_rng(devices=[]):
         module = choice.augmentor(channels)
     module.load_state_dict(choice.learned.tensors, strict=False)
-    drawn = module(images.float() / 255, torch.tensor(FILLS[channels]) / 255, seeded(3))
+    drawn = module(images.float() / 255, torch.tensor(FILLS[channels]) / 255, seeded_generator(3))
     assert torch.equal(view.images, (255 * drawn.images).round().to(torch.uint8))
     assert (view.images.dtype, view.images.shape, view.logits) == (torch.uint8, images.shape, None)
     assert view.first.tolist() == list(range(6)) and view.weight.dtype == torch.float32
@@ -365,7 +369,7 @@ def test_a_replay_follows_from_its_generator_alone(content):
 @every_hard
 def test_what_has_yet_to_learn_cannot_be_called(content):
     line = refusal(lambda: view_of(augmentation(content), pictures(4, 1)))
-    assert line.startswith(f"{content['kind']} has yet to learn, in a game against a student; train a student with it")
+    assert line.startswith(f"{content['kind']} must be learned before it is applied; train a student with it")
     assert "policy" in line
 
 
@@ -374,14 +378,14 @@ def test_a_reference_without_its_weights_cannot_be_called(content):
     choice = taught(content)
     view_of(choice, pictures(4, 1))  # the weights of that name were seen before
     line = refusal(lambda: view_of(augmentation(choice.to_json()), pictures(4, 1)))
-    assert line.startswith("the learned weights of this augmentation are not at hand, got ")
-    assert "load the policy from its file, with the .safetensors file that it names beside it" in line
+    assert line.startswith("the learned weights of this augmentation must be loaded, got ")
+    assert "load the policy from its file, with its .safetensors file in the same folder" in line
 
 
 def test_a_vae_that_nobody_trained():
-    assert refusal(lambda: augmentation(SMALL_VAE).augmentor(1)).startswith("hard_vae needs a trained VAE")
+    assert refusal(lambda: augmentation(SMALL_VAE).augmentor(1)).startswith("the VAE of hard_vae must be trained first")
     named = augmentation({**SMALL_VAE, "vae": {"sha256": SHA}})
-    assert "not at hand" in refusal(lambda: named.augmentor(1))
+    assert "must be loaded" in refusal(lambda: named.augmentor(1))
 
 
 @pytest.mark.parametrize(
@@ -389,14 +393,14 @@ def test_a_vae_that_nobody_trained():
     [
         (
             replace(taught("hard_mix"), regions=3),
-            "^hard_mix's learned weights have other shapes than these settings ask for",
+            "^the learned weights of hard_mix must have the shapes of these settings",
         ),
-        (taught("hard_color", channels=3), "^hard_color's learned weights have other shapes"),
+        (taught("hard_color", channels=3), "^the learned weights of hard_color must have the shapes"),
         (
             replace(taught("hard_affine"), learned=Learned.of({"z": torch.ones(2)})),
-            r"^hard_affine's learned weights .*'z'",
+            r"^the learned weights of hard_affine .*'z'",
         ),
-        (replace(taught(SMALL_VAE), latent=3), "^the VAE's weights have other shapes"),
+        (replace(taught(SMALL_VAE), latent=3), "^the weights of the VAE must have the shapes"),
     ],
 )
 def test_weights_that_do_not_fit_are_refused(choice, rule):
@@ -421,7 +425,7 @@ def test_weights_that_are_not_all_there_are_refused(choice):
 
 def test_fit_puts_weights_in_place():
     module = augmentation("hard_color").augmentor(1)
-    fit(module, taught("hard_color").learned.tensors, "they")
+    load_weights(module, taught("hard_color").learned.tensors, "they")
     assert torch.equal(module.drawn.location, taught("hard_color").learned.tensors["drawn.location"])
 
 
@@ -436,7 +440,7 @@ rules = st.fixed_dictionaries(numbers).filter(lambda found: found["low"] < found
 @quick
 def test_explored_rules_are_neighbors_within_their_ranges(kind, found, seed):
     choice = augmentation({"kind": kind, **found})
-    near = choice.explored(np.random.default_rng(seed))
+    near = choice.explore(np.random.default_rng(seed))
     assert near.low < near.high
     for name, (least, most) in RANGES.items():
         value, before = getattr(near, name), getattr(choice, name)
@@ -446,7 +450,7 @@ def test_explored_rules_are_neighbors_within_their_ranges(kind, found, seed):
     assert near.structure == choice.structure
     same = ("warmup", "student_steps", "augmentor_steps", "memory", "learned", "draw")
     assert all(getattr(near, name) == getattr(choice, name) for name in same)
-    assert near == choice.explored(np.random.default_rng(seed)), "the generator decides"
+    assert near == choice.explore(np.random.default_rng(seed)), "the generator decides"
     assert augmentation(json.loads(json.dumps(near.to_json()))) == near
 
 
@@ -454,7 +458,7 @@ def test_exploring_moves_each_number_both_ways():
     choice, found = augmentation("hard_chain"), {name: set() for name in RANGES}
     generator = np.random.default_rng(0)
     for _ in range(40):
-        near = choice.explored(generator)
+        near = choice.explore(generator)
         for name, values in found.items():
             values.add(getattr(near, name))
     assert all(values == {getattr(choice, name) * factor for factor in FACTORS} for name, values in found.items())
@@ -462,7 +466,7 @@ def test_exploring_moves_each_number_both_ways():
 
 def test_low_and_high_stay_as_they_are_where_they_would_meet():
     choice = augmentation({"kind": "hard_mix", "low": 1, "high": 1.1})
-    found = {(near.low, near.high) for near in (choice.explored(np.random.default_rng(seed)) for seed in range(40))}
+    found = {(near.low, near.high) for near in (choice.explore(np.random.default_rng(seed)) for seed in range(40))}
     assert found == {(1.0, 1.1), (0.8, 0.8 * 1.1), (0.8, 1.1 * 1.25), (1.25, 1.1 * 1.25)}
 
 
@@ -471,7 +475,7 @@ def test_what_has_nothing_to_move_draws_nothing(kind):
     choices = [taught(SMALL_VAE if kind == "hard_vae" else kind)] if kind in HARD else [augmentation(kind)]
     for choice in choices:
         generator = np.random.default_rng(3)
-        assert choice.explored(generator) is choice
+        assert choice.explore(generator) is choice
         assert generator.bit_generator.state == np.random.default_rng(3).bit_generator.state
 
 
@@ -576,20 +580,22 @@ def test_learned_weights_as_plain_data():
 
 def test_which_weights_a_choice_refers_to():
     chain = taught({"kind": "hard_chain", "parts": ["hard_color", SMALL_VAE]})
-    assert {part.sha256 for part in learned_parts(chain)} == {chain.learned.sha256, chain.parts[1].vae.sha256}
+    assert {part.sha256 for part in learned_weights(chain)} == {chain.learned.sha256, chain.parts[1].vae.sha256}
     vae = taught(SMALL_VAE)
-    assert set(learned_parts(vae)) == {vae.learned, vae.vae}
-    assert learned_parts(augmentation("hard_affine")) == learned_parts(augmentation("cutmix")) == ()
-    found = {part.sha256: part.tensors for choice in (chain, vae) for part in learned_parts(choice)}
+    assert set(learned_weights(vae)) == {vae.learned, vae.vae}
+    assert learned_weights(augmentation("hard_affine")) == learned_weights(augmentation("cutmix")) == ()
+    found = {part.sha256: part.tensors for choice in (chain, vae) for part in learned_weights(choice)}
     for choice in (chain, vae):
         bare = augmentation(choice.to_json())
-        filled = with_tensors(bare, found)
-        assert filled == bare and all(part.tensors is not None for part in learned_parts(filled))
+        filled = with_weights(bare, found)
+        assert filled == bare and all(part.tensors is not None for part in learned_weights(filled))
         assert torch.equal(view_of(filled, pictures(4, 1)).images, view_of(choice, pictures(4, 1)).images)
-        some = with_tensors(bare, {choice.learned.sha256: choice.learned.tensors})
-        assert [part.tensors is not None for part in learned_parts(some)].count(True) == 1
+        some = with_weights(bare, {choice.learned.sha256: choice.learned.tensors})
+        assert [part.tensors is not None for part in learned_weights(some)].count(True) == 1
     for kind in READY:  # all others, a pick that makes its own base among them
-        assert with_tensors(augmentation(kind), found) == augmentation(kind) and learned_parts(augmentation(kind)) == ()
+        assert (
+            with_weights(augmentation(kind), found) == augmentation(kind) and learned_weights(augmentation(kind)) == ()
+        )
 
 
 # ---- the policy file -------------------------------------------------------------------------------
@@ -680,7 +686,7 @@ def test_weights_that_were_tampered_with_are_refused(several, tmp_path):
     content[-1] ^= 1
     beside(path).write_bytes(content)
     line = refusal(lambda: Schedule.load(path))
-    assert line.startswith(f"{path}: the weights beside it are those it was saved with, got 'policy.safetensors'")
+    assert line.startswith(f"{path}: the weights file must be the one saved with the policy, got 'policy.safetensors'")
     assert "fetch both files again" in line
 
 
@@ -707,7 +713,7 @@ def test_a_part_under_a_wrong_hash_is_refused(several, tmp_path):
     key = several.phases[1].genome.augment.learned.sha256
     named[f"{key}/drawn.location"] += 1
     line = refusal(lambda: Schedule.load(saved_with(path, safetensors.torch.save(named))))
-    assert line == f"{path}: learned weights bear their own hash, got {key!r}"
+    assert line == f"{path}: learned weights must match their hash, got {key!r}"
 
 
 def test_a_part_that_is_not_there_is_refused(several, tmp_path):
@@ -715,13 +721,13 @@ def test_a_part_that_is_not_there_is_refused(several, tmp_path):
     key = several.phases[1].genome.augment.learned.sha256
     named = {name: value for name, value in safetensors.torch.load_file(beside(path)).items() if key not in name}
     line = refusal(lambda: Schedule.load(saved_with(path, safetensors.torch.save(named))))
-    assert "the learned weights of this augmentation are not at hand" in line and key in line
+    assert "the learned weights of this augmentation must be loaded" in line and key in line
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"\xff" * 64, pickle.dumps({"a": 1})])
 def test_what_is_no_safetensors_file_is_refused(several, tmp_path, content):
     path = several.save(tmp_path / "policy.json")
-    assert "policy.safetensors is no safetensors file" in refusal(lambda: Schedule.load(saved_with(path, content)))
+    assert "policy.safetensors must be a safetensors file" in refusal(lambda: Schedule.load(saved_with(path, content)))
 
 
 @pytest.mark.parametrize(
@@ -763,21 +769,21 @@ def test_what_the_schema_refuses_of_weights(several, tmp_path, entry):
 def test_a_text_has_no_folder_for_weights(several, tmp_path):
     path = several.save(tmp_path / "policy.json")
     line = refusal(lambda: Schedule.loads(path.read_text()))
-    assert line.startswith("the text: its learned weights lie in a file beside it, got 'policy.safetensors'")
+    assert line.startswith("the text: the learned weights must be read from their file, got 'policy.safetensors'")
     assert line.endswith("load the policy from its file: Schedule.load(path)")
-    given_one = Schedule.loads(path.read_text(), beside=lambda name: (tmp_path / name).read_bytes())
+    given_one = Schedule.loads(path.read_text(), read_file=lambda name: (tmp_path / name).read_bytes())
     assert given_one == several and given_one.weights.keys() == several.weights.keys()
 
 
 def test_plain_data_carry_the_names_of_the_weights_alone(several):
     bare = Schedule.from_json(json.loads(several.dumps()))
     assert bare == several and bare.weights == {}
-    assert "not at hand" in refusal(lambda: bare.second_view(2)(pictures(4, 1)))
+    assert "must be loaded" in refusal(lambda: bare.second_view(2)(pictures(4, 1)))
 
 
 def test_a_schedule_without_its_weights_is_not_saved(several, tmp_path):
     bare = Schedule.from_json(several.to_json())
-    assert "not at hand" in refusal(lambda: bare.save(tmp_path / "policy.json"))
+    assert "must be loaded" in refusal(lambda: bare.save(tmp_path / "policy.json"))
     assert names(tmp_path) == []
 
 

@@ -14,8 +14,9 @@ from support import FILLS, NAMES, WRONG_IMAGES, equal, parameters_of, pictures, 
 
 import spaces
 from spaces import OPERATIONS, Parameters, RequestError, apply, sample
+from spaces.core.seeding import seeded_generator
 from spaces.engine import cpu, cpu_kernels, dense
-from spaces.policy.sampling import NONE, seeded
+from spaces.policy.sampling import NO_OPERATION
 
 every_channels = pytest.mark.parametrize("channels", [1, 3])
 
@@ -28,7 +29,7 @@ def one_by_one(images, parameters, fill):
         image = images[row : row + 1]
         for place in range(2):
             index = parameters.operations[row, place].item()
-            if index != NONE:
+            if index != NO_OPERATION:
                 image = OPERATIONS[NAMES[index]](
                     image,
                     parameters.levels[row, place].reshape(1),
@@ -44,15 +45,15 @@ def one_by_one(images, parameters, fill):
 @pytest.mark.parametrize("seed", range(3))
 def test_a_batch_equals_each_image_alone_in_order(channels, seed):
     images = pictures(160, channels)
-    parameters = sample(random_genome(seed, probability=10).policy, 160, seeded(seed))
-    assert set(parameters.operations.flatten().tolist()) == {NONE, *range(15)}
+    parameters = sample(random_genome(seed, probability=10).policy, 160, seeded_generator(seed))
+    assert set(parameters.operations.flatten().tolist()) == {NO_OPERATION, *range(15)}
     assert torch.equal(apply(images, parameters, FILLS[channels]), one_by_one(images, parameters, FILLS[channels]))
 
 
 @every_channels
 def test_a_batch_of_one_equals_the_image_among_many(channels):
     images = pictures(60, channels)
-    parameters = sample(random_genome(5, probability=10).policy, 60, seeded(5))
+    parameters = sample(random_genome(5, probability=10).policy, 60, seeded_generator(5))
     together = apply(images, parameters, FILLS[channels])
     for row in range(60):
         here = slice(row, row + 1)
@@ -88,7 +89,7 @@ def test_uncovered_pixels_take_the_color():
 def test_the_input_is_untouched_and_parameters_replay(channels):
     images = pictures(80, channels)
     before = images.clone()
-    parameters = sample(random_genome(6, probability=10).policy, 80, seeded(6))
+    parameters = sample(random_genome(6, probability=10).policy, 80, seeded_generator(6))
     parameters_before = copy.deepcopy(parameters)
     first = apply(images, parameters, FILLS[channels])
     assert torch.equal(images, before)
@@ -114,7 +115,7 @@ def test_images_that_apply_refuses(images, rule):
 
 @pytest.mark.parametrize("images", [1, 3, 50])
 def test_parameters_for_another_number_of_images_are_refused(images):
-    with pytest.raises(RequestError, match=f"^parameters for {images} images are needed, got 2$"):
+    with pytest.raises(RequestError, match=f"^parameters must be for {images} images, got 2$"):
         apply(pictures(images, 3), parameters_of(("Invert", None), (None, None)), FILLS[3])
 
 
@@ -139,7 +140,7 @@ def test_every_pair_of_operations_equals_one_by_one(engine, size, channels):
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])
 def test_the_number_of_threads_does_not_matter(threads):
-    images, parameters = pictures(101, 3), sample(random_genome(2).policy, 101, seeded(2))
+    images, parameters = pictures(101, 3), sample(random_genome(2).policy, 101, seeded_generator(2))
     expected = apply(images, parameters, FILLS[3])
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -182,7 +183,7 @@ def test_the_memory_layout_does_not_matter(layout):
         "expanded": images[:1].expand_as(images),
     }[layout]
     assert not given.is_contiguous()
-    parameters = sample(random_genome(4, probability=10).policy, 40, seeded(4))
+    parameters = sample(random_genome(4, probability=10).policy, 40, seeded_generator(4))
     expected = apply(given.clone(memory_format=torch.contiguous_format), parameters, FILLS[3])
     assert torch.equal(apply(given, parameters, FILLS[3]), expected)
 
@@ -191,7 +192,7 @@ def test_the_memory_layout_does_not_matter(layout):
 @every_channels
 def test_floating_point_images_are_the_bytes_that_they_round_to(channels, dtype):
     images = pictures(64, channels)
-    parameters = sample(random_genome(3, probability=10).policy, 64, seeded(3))
+    parameters = sample(random_genome(3, probability=10).policy, 64, seeded_generator(3))
     result = apply((images.double() / 255).to(dtype), parameters, FILLS[channels])
     assert result.dtype == dtype
     expected = apply(images, parameters, FILLS[channels])
@@ -204,16 +205,16 @@ def test_floating_point_images_are_the_bytes_that_they_round_to(channels, dtype)
 def test_pixels_outside_0_to_1_are_refused(value):
     images = torch.full((2, 1, 4, 4), 0.5)
     images[1, 0, 2, 3] = value
-    with pytest.raises(RequestError, match="floating-point images lie in"):
+    with pytest.raises(RequestError, match="floating-point images must lie in"):
         apply(images, parameters_of(("Invert", None), (None, None)), (0,))
-    with pytest.raises(RequestError, match="floating-point images lie in"):
+    with pytest.raises(RequestError, match="floating-point images must lie in"):
         batch = (torch.zeros(2, dtype=torch.int64), torch.ones(2, dtype=torch.int64), torch.zeros(2, 2))
         OPERATIONS["Invert"](images, *batch, torch.zeros(1, dtype=torch.uint8))
 
 
 @pytest.mark.parametrize("fill", [(), (0, 0), (0, 0, 256), (0, 0, -1)])
 def test_a_fill_that_is_no_color_is_refused(fill):
-    with pytest.raises(RequestError, match=r"^a fill color is 3 numbers from 0 to 255"):
+    with pytest.raises(RequestError, match=r"^a fill color must have 3 numbers from 0 to 255"):
         apply(pictures(1, 3), parameters_of(("Invert", None)), fill)
 
 
@@ -237,7 +238,7 @@ def test_the_dense_plan_depends_on_no_value():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_on_a_gpu_nothing_waits():
     images = pictures(64, 3).cuda()
-    parameters = sample(random_genome(3).policy, 64, seeded(3))
+    parameters = sample(random_genome(3).policy, 64, seeded_generator(3))
     apply(images, parameters, FILLS[3])
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -288,12 +289,12 @@ WRONG_PARAMETERS = {
 def test_parameters_out_of_range_are_refused(fault, threads):
     """They come from wherever they were kept for a replay, and the kernel would read beyond its tables."""
     name, value = WRONG_PARAMETERS[fault]
-    parameters = sample(random_genome(1, probability=10).policy, 64, seeded(1))
+    parameters = sample(random_genome(1, probability=10).policy, 64, seeded_generator(1))
     getattr(parameters, name)[37, 1] = value
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        with pytest.raises(RequestError, match=r"positions in .0, 1.; those of image 37 do not"):
+        with pytest.raises(RequestError, match=r"positions in .0, 1., for image 37, got"):
             apply(pictures(64, 3), parameters, FILLS[3])
     finally:
         torch.set_num_threads(before)
@@ -301,9 +302,9 @@ def test_parameters_out_of_range_are_refused(fault, threads):
 
 @pytest.mark.parametrize("name", ["levels", "signs", "positions", "operations"])
 def test_parameters_whose_parts_do_not_fit_are_refused(name):
-    whole = sample(random_genome(1).policy, 8, seeded(1))
+    whole = sample(random_genome(1).policy, 8, seeded_generator(1))
     for wrong in (getattr(whole, name)[:, :1], getattr(whole, name).double(), getattr(whole, name)[:, 0, None, None]):
-        with pytest.raises(RequestError, match=r"operations, levels and signs are \(B, P\) int64"):
+        with pytest.raises(RequestError, match=r"operations, levels and signs must be \(B, P\) int64"):
             apply(pictures(8, 3), replace(whole, **{name: wrong}), FILLS[3])
 
 

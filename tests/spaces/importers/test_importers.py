@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from spaces import OPERATIONS, Entry, Genome, ImageSpec, Policy, RequestError, Schedule, Space
 from spaces.importers import IMAGE, READERS, read_schedule
 from spaces.importers.autoaugment import level_effect
-from spaces.importers.pba import LISTED, from_numbers
-from spaces.importers.pbt_log import LARGEST_FILE, LONGEST_LINE
+from spaces.importers.pba import SOURCE_ORDER, genome_from_numbers
+from spaces.importers.pbt_log import MAX_FILE_BYTES, MAX_LINE_CHARACTERS
 from spaces.operations.geometry import MATRICES
-from spaces.operations.tone import factors
+from spaces.operations.tone import enhancement_factors
 
 quick = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 
@@ -77,7 +77,7 @@ class PBTScheduler:
         return self
 
     def copy(self, target, donor):
-        new = self.explored(donor.numbers)
+        new = self.explore(donor.numbers)
         line = [
             target.name,
             donor.name,
@@ -110,7 +110,7 @@ class PBTScheduler:
         states = (SimpleNamespace(orig_tag=target), SimpleNamespace(orig_tag=clone))
         scheduler._log_config_on_step(None, *states, trial(target, at, {}), trial(clone, clone_at, old), new)
 
-    def explored(self, values):
+    def explore(self, values):
         steps = self.generator.integers(-3, 4, len(values))
         return [int(np.clip(v + s, 0, 10 - i % 2)) for i, (v, s) in enumerate(zip(values, steps, strict=True))]
 
@@ -277,18 +277,18 @@ def python_2_keys(names):
 
 
 def test_the_default_order_is_how_python_2_lists_the_other():
-    assert python_2_keys(LISTED) == tuple(OPERATIONS)
+    assert python_2_keys(SOURCE_ORDER) == tuple(OPERATIONS)
 
 
 def test_another_order(file):
-    schedule = read_schedule("pba", file(line(new=5)), epochs=5, operations=LISTED)
-    assert schedule.at(4) == genome(numbers(5), LISTED)
-    assert schedule.provenance["operations"] == list(LISTED)
+    schedule = read_schedule("pba", file(line(new=5)), epochs=5, operations=SOURCE_ORDER)
+    assert schedule.at(4) == genome(numbers(5), SOURCE_ORDER)
+    assert schedule.provenance["operations"] == list(SOURCE_ORDER)
     assert read_schedule("pba", file(line(new=5)), epochs=5, operations=list(OPERATIONS)).at(4) == genome(numbers(5))
 
 
 def test_fewer_operations_have_fewer_numbers():
-    found = from_numbers([1, 2, 3, 4, 5, 6, 7, 8], ("Cutout", "Rotate"))
+    found = genome_from_numbers([1, 2, 3, 4, 5, 6, 7, 8], ("Cutout", "Rotate"))
     assert found.policy.entries == (
         Entry("Cutout", 1, 2),
         Entry("Rotate", 3, 4),
@@ -297,7 +297,7 @@ def test_fewer_operations_have_fewer_numbers():
     )
 
 
-@pytest.mark.parametrize("operations", [[], ["Rotate", "Rotate"], ["Rotat"], "Rotate", [3], [*LISTED, "Rotate"]])
+@pytest.mark.parametrize("operations", [[], ["Rotate", "Rotate"], ["Rotat"], "Rotate", [3], [*SOURCE_ORDER, "Rotate"]])
 def test_an_order_that_is_none(operations, file):
     with pytest.raises(RequestError):
         read_schedule("pba", file(line()), epochs=5, operations=operations)
@@ -326,47 +326,56 @@ def with_number(value, place=0):
 
 
 BROKEN = {
-    "no line": ("\n\n", " holds no line; a trial that never copied another has no schedule to read"),
-    "no literal": ("hello", ", line 1: a line is JSON or a Python literal, got 'hello'"),
-    "code": ("__import__('os').getcwd()", ", line 1: a line is JSON or a Python literal, got"),
-    "cut off": (line() + line()[:100], ", line 2: a line is JSON or a Python literal"),
-    "no list": ("{'a': 1}", ", line 1: a line is a list [target, clone,"),
-    "too few parts": ("['1', '2', 3, 4, []]", ", line 1: a line is a list"),
-    "no names": (replaced(1, "2"), ", line 1: target and clone are names in quotes, got ['1', 2]"),
+    "no line": ("\n\n", " must have at least one line; a trial that never copied another has no log"),
+    "no literal": ("hello", ", line 1: a line must be JSON or a Python literal, got 'hello'"),
+    "code": ("__import__('os').getcwd()", ", line 1: a line must be JSON or a Python literal, got"),
+    "cut off": (line() + line()[:100], ", line 2: a line must be JSON or a Python literal"),
+    "no list": ("{'a': 1}", ", line 1: a line must be a list [target, clone,"),
+    "too few parts": ("['1', '2', 3, 4, []]", ", line 1: a line must be a list"),
+    "no names": (replaced(1, "2"), ", line 1: target and clone must be strings, got ['1', 2]"),
     "negative epoch": (
         replaced(3, "-1"),
-        ", line 1: the epochs of target and clone are whole numbers, 0 or more, got [3, -1]",
+        ", line 1: the epochs of target and clone must be integers >= 0, got [3, -1]",
     ),
     "half epoch": (
         replaced(3, "4.0"),
-        ", line 1: the epochs of target and clone are whole numbers, 0 or more, got [3, 4.0]",
+        ", line 1: the epochs of target and clone must be integers >= 0, got [3, 4.0]",
     ),
     "true epoch": (
         replaced(3, "True"),
-        ", line 1: the epochs of target and clone are whole numbers, 0 or more, got [3, True]",
+        ", line 1: the epochs of target and clone must be integers >= 0, got [3, True]",
     ),
-    "no epoch": (replaced(2, "'x'"), ", line 1: the epochs of target and clone are whole numbers, 0 or more, got"),
-    "late copy": (line() + line("3", "1", 5, 11), ", line 2: the epoch of the last copy is within the epochs"),
-    "huge epoch": (replaced(3, "0x" + "f" * 9999), ", line 1: the epoch of the last copy is within the epochs"),
-    "59 numbers": (replaced(5, str([1] * 59)), ", line 1: hp_policy has 60 numbers, a probability and a magnitude an"),
-    "61 numbers": (replaced(4, str([1] * 61)), ", line 1: hp_policy has 60 numbers, a probability and a magnitude an"),
-    "no numbers": (replaced(4, "'" + "1" * 60 + "'"), ", line 1: hp_policy is a list of 60 numbers, got '111"),
+    "no epoch": (replaced(2, "'x'"), ", line 1: the epochs of target and clone must be integers >= 0, got"),
+    "late copy": (line() + line("3", "1", 5, 11), ", line 2: the epoch of the last copy must be <= 10, the epochs"),
+    "huge epoch": (replaced(3, "0x" + "f" * 9999), ", line 1: the epoch of the last copy must be <= 10, the epochs"),
+    "59 numbers": (
+        replaced(5, str([1] * 59)),
+        ", line 1: hp_policy must have 60 numbers, a probability and a magnitude per",
+    ),
+    "61 numbers": (
+        replaced(4, str([1] * 61)),
+        ", line 1: hp_policy must have 60 numbers, a probability and a magnitude per",
+    ),
+    "no numbers": (replaced(4, "'" + "1" * 60 + "'"), ", line 1: hp_policy must be a list of 60 numbers, got '111"),
     "another object": (
         replaced(5, "{'lr': 1, 'policy': []}"),
-        ", line 1: a config holds hp_policy, got ['lr', 'policy']",
+        ", line 1: a config must have the key hp_policy, got ['lr', 'policy']",
     ),
-    "a huge key": (replaced(5, "{0x" + "f" * 9999 + ": 1}"), ", line 1: a config holds hp_policy, got a value"),
+    "a huge key": (
+        replaced(5, "{0x" + "f" * 9999 + ": 1}"),
+        ", line 1: a config must have the key hp_policy, got a value",
+    ),
     "probability 11": (
         with_number("11"),
-        ", line 1: the probability of Rotate is a whole number from 0 to 10, got",
+        ", line 1: the probability of Rotate must be an integer from 0 to 10, got",
     ),
-    "magnitude 10": (with_number("10", 59), ", line 1: the magnitude of Contrast is a whole number from 0 to 9, but"),
-    "true": (with_number("True"), ", line 1: the probability of Rotate is a whole number from 0 to 10, got True"),
-    "a half": (with_number("0.5"), ", line 1: the probability of Rotate is a whole number from 0 to 10, got 0.5"),
-    "none": (with_number("None"), ", line 1: the probability of Rotate is a whole number from 0 to 10, got None"),
-    "huge number": (with_number("0x" + "f" * 9999), ", line 1: the probability of Rotate is a whole number from 0"),
-    "many digits": (with_number("9" * 9999), ", line 1: a line is JSON or a Python literal"),
-    "unhashable": ("{[]: 1}", ", line 1: a line is JSON or a Python literal"),
+    "magnitude 10": (with_number("10", 59), ", line 1: the magnitude of Contrast must be an integer from 0 to 9, got"),
+    "true": (with_number("True"), ", line 1: the probability of Rotate must be an integer from 0 to 10, got True"),
+    "a half": (with_number("0.5"), ", line 1: the probability of Rotate must be an integer from 0 to 10, got 0.5"),
+    "none": (with_number("None"), ", line 1: the probability of Rotate must be an integer from 0 to 10, got None"),
+    "huge number": (with_number("0x" + "f" * 9999), ", line 1: the probability of Rotate must be an integer from 0"),
+    "many digits": (with_number("9" * 9999), ", line 1: a line must be JSON or a Python literal"),
+    "unhashable": ("{[]: 1}", ", line 1: a line must be JSON or a Python literal"),
 }
 
 
@@ -379,15 +388,17 @@ def test_a_fault_is_named_with_its_line(fault, file):
 @pytest.mark.parametrize("constant", ["NaN", "Infinity", "1e3", "true", "null"])
 def test_json_numbers_that_are_not_whole(constant, file):
     text = with_number(constant).replace("'", '"')
-    assert refusal("pba", file(text)).startswith(", line 1: the probability of Rotate is a whole number from 0 to 10")
+    assert refusal("pba", file(text)).startswith(", line 1: the probability of Rotate must be an integer from 0 to 10")
 
 
 def test_ray_names_the_keys_that_it_found(file):
     content = json.dumps(["0_lr=1", "1", 2, 3, {"lr": 1, "momentum": 2}, {}])
-    text = ", line 1: a config is an object that holds genome or hp_policy, got ['lr', 'momentum']"
+    text = ", line 1: a config must be an object with the key genome or hp_policy, got ['lr', 'momentum']"
     assert refusal("ray", file(content)) == text
-    assert refusal("ray", file(line().replace("'", '"'))).startswith(", line 1: a config is an object that holds")
-    assert refusal("ray", file(line())).startswith(", line 1: a line is JSON, got \"['1', ")
+    assert refusal("ray", file(line().replace("'", '"'))).startswith(
+        ", line 1: a config must be an object with the key"
+    )
+    assert refusal("ray", file(line())).startswith(", line 1: a line must be JSON, got \"['1', ")
     broken = {"genome": {"policy": [{"op": "Rotat", "probability": 1, "magnitude": 1}]}}
     text = ", line 1: unknown operation 'Rotat'; did you mean 'Rotate'?"
     assert refusal("ray", file(json.dumps(["0", "1", 2, 3, broken, broken]))) == text
@@ -395,19 +406,21 @@ def test_ray_names_the_keys_that_it_found(file):
 
 @pytest.mark.parametrize("kind", ["pba", "ray"])
 def test_what_is_no_file_of_copies(kind, tmp_path, file):
-    assert "cannot read the file of copies" in refusal(kind, tmp_path / "absent.txt")
-    assert "cannot read the file of copies" in refusal(kind, tmp_path)
-    assert "cannot read the file of copies" in refusal(kind, "a\0b")
-    assert refusal(kind, file(b"")).startswith(" holds no line")
-    assert "a file of copies is UTF-8 text" in refusal(kind, file(line().encode("utf-16")))
-    assert "a file of copies is UTF-8 text" in refusal(kind, file(bytes(range(256))))
-    assert ", line 1: a line is JSON" in refusal(kind, file(line().encode("utf-16-le")))
-    assert refusal(kind, file("0," * (LONGEST_LINE // 2) + "0")).startswith(", line 1: a line has 262144 characters")
-    assert refusal(kind, file(b"\n" * (LARGEST_FILE + 1))).startswith(": a file of copies has 16777216 bytes at most")
-    assert "holds the copies of all trials; give one trial's" in refusal(kind, tmp_path / "pbt_global.txt")
+    assert "cannot read the PBT log" in refusal(kind, tmp_path / "absent.txt")
+    assert "cannot read the PBT log" in refusal(kind, tmp_path)
+    assert "cannot read the PBT log" in refusal(kind, "a\0b")
+    assert refusal(kind, file(b"")).startswith(" must have at least one line")
+    assert "a PBT log must be UTF-8 text" in refusal(kind, file(line().encode("utf-16")))
+    assert "a PBT log must be UTF-8 text" in refusal(kind, file(bytes(range(256))))
+    assert ", line 1: a line must be JSON" in refusal(kind, file(line().encode("utf-16-le")))
+    assert refusal(kind, file("0," * (MAX_LINE_CHARACTERS // 2) + "0")).startswith(
+        ", line 1: a line must have at most 262144 characters"
+    )
+    assert refusal(kind, file(b"\n" * (MAX_FILE_BYTES + 1))).startswith(": a PBT log must have at most 16777216 bytes")
+    assert "must be the log of one trial, not of all; pass pbt_policy" in refusal(kind, tmp_path / "pbt_global.txt")
 
 
-@pytest.mark.parametrize("size", [1000, 10**5, LONGEST_LINE])
+@pytest.mark.parametrize("size", [1000, 10**5, MAX_LINE_CHARACTERS])
 @pytest.mark.parametrize("kind", ["pba", "ray"])
 def test_deep_and_long_lines(kind, size, file):
     """What is known to trouble Python's parser: each ends in one line, and none in a crash."""
@@ -422,7 +435,7 @@ def test_deep_and_long_lines(kind, size, file):
         "1" * size,
         "\0" * size,
     ):
-        assert refusal(kind, file(text)).startswith(", line 1: a line is")
+        assert refusal(kind, file(text)).startswith(", line 1: a line must")
         assert refusal(kind, file(replaced(4, text))).startswith(", line 1: ")
 
 
@@ -430,7 +443,7 @@ def test_deep_and_long_lines(kind, size, file):
 @pytest.mark.parametrize("kind", READERS)
 def test_epochs_that_are_none(kind, epochs, file):
     source = "svhn" if kind == "autoaugment" else file(line())
-    with pytest.raises(RequestError, match=r"^a schedule covers one epoch or more, got "):
+    with pytest.raises(RequestError, match=r"^the epochs of a schedule must be an integer >= 1, got "):
         read_schedule(kind, source, epochs=epochs)
 
 
@@ -440,7 +453,9 @@ def test_unknown_names_name_the_nearest(file):
     assert refusal("optuna", path) == "unknown reader 'optuna'; known: autoaugment, pba, ray"
     assert refusal("pba", path, role="studnet") == "unknown role 'studnet'; did you mean 'student'?"
     assert refusal("autoaugment", "cifar") == "unknown AutoAugment table 'cifar'; did you mean 'cifar10'?"
-    assert refusal("autoaugment", "svhn", operations=LISTED).startswith("an AutoAugment table names its operations")
+    assert refusal("autoaugment", "svhn", operations=SOURCE_ORDER).startswith(
+        "operations must not be given for an AutoAugment table"
+    )
 
 
 @pytest.mark.parametrize("depth", [10, 300, 900])
@@ -595,7 +610,7 @@ def test_the_effects_are_those_of_the_operations():
         return torch.tensor([float(level_effect(op, level, side)) for level in range(10)])
 
     for op in ("Brightness", "Color", "Contrast", "Sharpness"):
-        torch.testing.assert_close(effects(op), factors(levels))
+        torch.testing.assert_close(effects(op), enhancement_factors(levels))
     kept = OPERATIONS["Posterize"](ramp, levels, *unused).flatten(1)
     assert [math.log2(len(row.unique())) for row in kept] == effects("Posterize").tolist()
     turned = OPERATIONS["Solarize"](ramp, levels, *unused).flatten(1)

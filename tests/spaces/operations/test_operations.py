@@ -15,8 +15,8 @@ from spaces.engine import cpu, dense
 from spaces.operations import LEVELS, OPERATIONS, Operation
 from spaces.operations.geometry import MATRICES, warp
 from spaces.operations.images import check_images
-from spaces.operations.tone import OWN_TABLES, SHARED_TABLES, look_up
-from spaces.policy.sampling import NONE
+from spaces.operations.tone import IMAGE_TABLES, LEVEL_TABLES, apply_tables
+from spaces.policy.sampling import NO_OPERATION
 
 PBA_ORDER = [
     "Rotate",
@@ -141,7 +141,7 @@ def small_batch(channels, size=24, height=16, width=20):
 def by_engine(engine, operation, images, levels, signs, positions, fill):
     """The operation alone, in the first of two places."""
     number = list(OPERATIONS).index(operation.name)
-    operations = torch.tensor([[number, NONE]]).repeat(len(images), 1)
+    operations = torch.tensor([[number, NO_OPERATION]]).repeat(len(images), 1)
     twice = [part.unsqueeze(1).repeat(1, 2, *[1] * (part.ndim - 1)) for part in (levels, signs, positions)]
     return engine.apply(images, Parameters(operations, *twice), fill)
 
@@ -382,14 +382,14 @@ def test_the_family_tables_are_what_the_operations_apply(operation):
         matrices = MATRICES[operation.name](levels, signs, *images.shape[-2:])
         assert (matrices.dtype, matrices.shape) == (torch.float64, (len(images), 6))
         assert torch.equal(warp(images, matrices, fill), result)
-    elif operation.name in OWN_TABLES:
-        tables = OWN_TABLES[operation.name](images, levels)
+    elif operation.name in IMAGE_TABLES:
+        tables = IMAGE_TABLES[operation.name](images, levels)
         assert (tables.dtype, tables.shape) == (torch.uint8, (len(images), 3, 256))
-        assert torch.equal(look_up(images, tables), result)
-    elif operation.name in SHARED_TABLES:
-        tables = SHARED_TABLES[operation.name](levels)
+        assert torch.equal(apply_tables(images, tables), result)
+    elif operation.name in LEVEL_TABLES:
+        tables = LEVEL_TABLES[operation.name](levels)
         assert (tables.dtype, tables.shape) == (torch.uint8, (len(images), 256))
-        assert torch.equal(look_up(images, tables.unsqueeze(1).repeat(1, 3, 1)), result)
+        assert torch.equal(apply_tables(images, tables.unsqueeze(1).repeat(1, 3, 1)), result)
     else:
         assert operation.name in {"Color", "Sharpness", "Cutout"}
 

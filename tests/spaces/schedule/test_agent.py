@@ -47,16 +47,18 @@ def test_a_replay_follows_its_schedule_and_becomes_its_history():
 
 def test_a_replay_ends_with_its_schedule():
     agent = trained(Agent(REPLAY), REPLAY.epochs)
-    with pytest.raises(RequestError, match="covers the epochs 0 to 4, got 5"):
+    with pytest.raises(RequestError, match="from 0 to 4 for this schedule, got 5"):
         agent.advance()
-    with pytest.raises(RequestError, match="covers the epochs 0 to 4, got 5"):
+    with pytest.raises(RequestError, match="from 0 to 4 for this schedule, got 5"):
         _ = agent.genome
     assert agent.history == REPLAY.phases, "and the history stands"
 
 
 def test_a_replay_obeys_no_scheduler():
     agent = trained(Agent(REPLAY), 1)
-    with pytest.raises(RequestError, match=r"^an agent that replays a schedule obeys no scheduler, got Genome") as e:
+    with pytest.raises(
+        RequestError, match=r"^the genome of an agent that replays a schedule must not be set, got Genome"
+    ) as e:
         agent.set_genome(C)
     assert len(str(e.value).splitlines()) == 1
     assert agent.genome == A
@@ -64,14 +66,14 @@ def test_a_replay_obeys_no_scheduler():
     assert agent.history == (Phase(2, A), Phase(1, B))
 
 
-def test_move_changes_the_mover_and_keeps_the_history():
+def test_set_source_keeps_the_history():
     agent = trained(Agent(C), 2)
-    agent.move(REPLAY)
+    agent.set_source(REPLAY)
     assert agent.history == (Phase(2, C),)
     assert agent.genome == B, "a schedule is entered at the epoch reached"
     with pytest.raises(RequestError):
         agent.set_genome(A)
-    agent.move(A)
+    agent.set_source(A)
     agent.set_genome(C)
     assert trained(agent, 1).history == (Phase(3, C),)
 

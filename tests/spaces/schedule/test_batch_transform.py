@@ -13,7 +13,8 @@ from torchvision import tv_tensors
 
 from spaces import Entry, Genome, ImageSpec, Phase, Policy, RequestError, Schedule, Space, Transform, apply
 from spaces.augmentations import augmentation
-from spaces.policy.sampling import Draws, seeded
+from spaces.core.seeding import seeded_generator
+from spaces.policy.sampling import ParameterStream
 
 every_channels = pytest.mark.parametrize("channels", [1, 3])
 
@@ -25,7 +26,7 @@ every_channels = pytest.mark.parametrize("channels", [1, 3])
 def test_the_module_draws_and_applies(channels):
     images, genome = pictures(96, channels), random_genome(7)
     transform = Transform(genome.policy, fill=FILLS[channels], seed=(3, 1))
-    draws = Draws(genome.policy, seeded(3, 1))
+    draws = ParameterStream(genome.policy, seeded_generator(3, 1))
     for _ in range(3):
         assert torch.equal(transform(images), apply(images, draws.take(96), FILLS[channels]))
 
@@ -75,9 +76,9 @@ def test_the_zero_genome_copies_the_images_and_still_checks_them(channels):
     images = pictures(4, channels)
     assert torch.equal(transform(images), images)
     assert transform(images) is not images, "what is done to the result is not done to a user's own data"
-    with pytest.raises(RequestError, match="floating-point images lie in"):
+    with pytest.raises(RequestError, match="floating-point images must lie in"):
         transform(images.float() - 1)
-    with pytest.raises(RequestError, match=f"images of {channels} channels are expected"):
+    with pytest.raises(RequestError, match=f"images must have {channels} channels"):
         transform(pictures(4, 4 - channels))
 
 
@@ -95,7 +96,7 @@ def test_a_compiled_model_may_hold_it():
 
 
 def test_seeds_are_whole_numbers():
-    with pytest.raises(RequestError, match="seeds are whole numbers"):
+    with pytest.raises(RequestError, match="seeds must be integers"):
         Transform(Policy(), fill=(0,), seed=(0.5,))
 
 
@@ -154,7 +155,7 @@ def test_a_schedules_second_view():
     assert torch.equal(view.images, same(images, answers).images)
     assert not torch.equal(view.images, other(images, answers).images)
     assert repr(one) == "SecondView(cutmixpick(passes=3))"
-    with pytest.raises(RequestError, match="cutmixpick needs the teacher's answers"):
+    with pytest.raises(RequestError, match="cutmixpick must be called with `predict`, for the logits of the teacher"):
         one(images)
-    with pytest.raises(RequestError, match="made of uint8 images"):
+    with pytest.raises(RequestError, match="must be uint8"):
         one(images / 255, answers)

@@ -15,7 +15,8 @@ from torchvision import transforms, tv_tensors
 from torchvision.transforms import v2
 
 from spaces import Entry, Genome, ImageSpec, ImageTransform, Phase, Policy, RequestError, Schedule, apply, sample
-from spaces.policy.sampling import Draws, seeded
+from spaces.core.seeding import seeded_generator
+from spaces.policy.sampling import ParameterStream
 
 INVERT = Genome(Policy((Entry("Invert", 10, 0),) * 2))
 
@@ -76,7 +77,7 @@ def test_parameters_are_those_of_blocks():
     genome = random_genome(3)
     image = pictures(1, 3)
     transform = ImageTransform(schedule_of(genome), 1, seed=5)
-    generator, block = seeded(5, 1), Draws.BLOCK
+    generator, block = seeded_generator(5, 1), ParameterStream.BLOCK
     for _ in range(2):
         expected = apply(image.expand(block, -1, -1, -1), sample(genome.policy, block, generator), FILLS[3])
         assert torch.equal(torch.stack([transform(image[0]) for _ in range(block)]), expected)
@@ -88,7 +89,7 @@ def test_set_epoch_moves_on():
     assert all(torch.equal(transform(image), image) for _ in range(9))
     transform.set_epoch(2)
     assert any(torch.equal(transform(image), 255 - image) for _ in range(99))
-    with pytest.raises(RequestError, match=r"covers the epochs 0 to 3, got 4; use schedule.stretch"):
+    with pytest.raises(RequestError, match=r"from 0 to 3 for this schedule, got 4; use schedule.stretch"):
         transform.set_epoch(4)
     assert repr(transform) == "ImageTransform(epoch 2 of 4, student)"
 
@@ -168,16 +169,16 @@ def test_workers_draw_differently_and_follow_the_epoch():
     [
         (
             torch.zeros(2, 3, 8, 8, dtype=torch.uint8),
-            r"shape \(C, H, W\), got \(2, 3, 8, 8\); batches .*schedule.transform",
+            r"shape \(C, H, W\), got \(2, 3, 8, 8\); use schedule.transform",
         ),
-        (torch.zeros(1, 8, 8, dtype=torch.uint8), "images have 3 channels, got 1"),
-        (torch.zeros(3, 8, 8, dtype=torch.int32), "images are uint8, or floating point"),
-        (torch.zeros(3, 0, 8), "at least one image of one pixel"),
+        (torch.zeros(1, 8, 8, dtype=torch.uint8), "must have 3 channels for this schedule, got 1"),
+        (torch.zeros(3, 8, 8, dtype=torch.int32), "images must be uint8, or floating point"),
+        (torch.zeros(3, 0, 8), "at least one image of at least one pixel"),
         (np.zeros((8, 8, 3), np.uint8), "a PIL image or a tensor .* 'ndarray'"),
         (None, "a PIL image or a tensor .* 'NoneType'"),
         (Image.new("RGBA", (8, 8)), r"mode L \(gray\) or RGB, got 'RGBA'; convert it first"),
-        (Image.new("L", (8, 8)), "images have 3 channels, got 1"),
-        (Image.new("RGB", (0, 8)), "one pixel or more"),
+        (Image.new("L", (8, 8)), "must have 3 channels for this schedule, got 1"),
+        (Image.new("RGB", (0, 8)), "at least one pixel"),
     ],
 )
 def test_what_is_refused(image, rule):

@@ -13,17 +13,17 @@ from scipy import stats
 
 from spaces import RequestError
 from spaces.search_space.domain import (
-    ANEW,
-    DEPTH,
-    Uniform,
-    belongs,
-    check,
-    constant,
-    drawn,
-    examples,
-    explored,
-    first,
-    variants,
+    MAX_DEPTH,
+    RESAMPLE_PROBABILITY,
+    UniformSampler,
+    check_domain,
+    contains,
+    draw,
+    enumerate_values,
+    example_values,
+    explore,
+    initial,
+    is_constant,
 )
 
 quick = settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
@@ -47,11 +47,11 @@ def is_range(domain):
 
 
 @st.composite
-def ranges(draw):
-    ends = st.integers(-50, 50) if draw(st.booleans()) else st.floats(-1e3, 1e3)
-    low, high = sorted((draw(ends), draw(ends)))
+def ranges(pick):
+    ends = st.integers(-50, 50) if pick(st.booleans()) else st.floats(-1e3, 1e3)
+    low, high = sorted((pick(ends), pick(ends)))
     assume(low < high)
-    log = {"log": draw(st.booleans())} if low > 0 else {}
+    log = {"log": pick(st.booleans())} if low > 0 else {}
     return {"low": low, "high": high, **log}
 
 
@@ -92,7 +92,7 @@ class Asked:
     """Keeps the name of every question, and its bounds; `item`, if given, is the answer to every choice."""
 
     def __init__(self, source, item=None):
-        self.inner, self.item, self.questions = Uniform(source), item, []
+        self.inner, self.item, self.questions = UniformSampler(source), item, []
 
     def choice(self, name, count):
         self.questions.append((name, count))
@@ -102,56 +102,56 @@ class Asked:
         self.questions.append((name, low, high, log))
         return self.inner.number(name, low, high, log=log)
 
-    def whole(self, name, low, high, *, log):
+    def integer(self, name, low, high, *, log):
         self.questions.append((name, low, high, log))
-        return self.inner.whole(name, low, high, log=log)
+        return self.inner.integer(name, low, high, log=log)
 
 
 # ---- drawing ---------------------------------------------------------------------------------------
 
 
 def test_the_example():
-    check(DISTILL, "space.distill")
-    teacher_inputs = Asked(generator(1))
-    seen = Counter(type(drawn(DISTILL, teacher_inputs)["loss"]) for _ in range(100))
+    check_domain(DISTILL, "space.distill")
+    recorder = Asked(generator(1))
+    seen = Counter(type(draw(DISTILL, recorder)["loss"]) for _ in range(100))
     assert set(seen) == {str, dict}
-    assert set(teacher_inputs.questions) == {
+    assert set(recorder.questions) == {
         ("loss", 2),
         ("loss[1].hint.weight", 1, 100, True),
         ("loss[1].hint.projection", 2),
         ("temperature", 1, 8, False),
     }
-    value = drawn(DISTILL, Asked(generator(2), item=1))
+    value = draw(DISTILL, Asked(generator(2), item=1))
     assert value["loss"]["kd"] == 1 and value["loss"]["hint"]["projection"] == "inverted"
 
 
 def test_only_what_is_chosen_is_asked_for():
     domain = [{"a": {"low": 0, "high": 1}}, "b"]
-    teacher_inputs = Asked(generator())
+    recorder = Asked(generator())
     for _ in range(20):
-        teacher_inputs.questions.clear()
-        value = drawn(domain, teacher_inputs, "x")
-        assert [name for name, *_ in teacher_inputs.questions] == (["x"] if value == "b" else ["x", "x[0].a"])
+        recorder.questions.clear()
+        value = draw(domain, recorder, "x")
+        assert [name for name, *_ in recorder.questions] == (["x"] if value == "b" else ["x", "x[0].a"])
 
 
 def test_names_of_places():
     domain = {"a": [[1, 2], 3], "a.b": [1, 2], "": [1, 2], 'c"]': {"low": 0.0, "high": 1.0}}
-    teacher_inputs = Asked(generator(), item=0)
-    drawn(domain, teacher_inputs, "root")
-    names = [name for name, *_ in teacher_inputs.questions]
+    recorder = Asked(generator(), item=0)
+    draw(domain, recorder, "root")
+    names = [name for name, *_ in recorder.questions]
     assert names == ["root.a", "root.a[0]", 'root["a.b"]', 'root[""]', r'root["c\"]"]']
 
 
 @given(domains, seeds)
 @quick
 def test_a_drawn_value_belongs(domain, seed):
-    check(domain, "domain")
+    check_domain(domain, "domain")
     before = copy.deepcopy(domain)
-    value = drawn(domain, Uniform(generator(seed)))
-    assert belongs(domain, value) and belongs(through_json(domain), through_json(value))
-    assert belongs(as_tuples(domain), value)
-    assert drawn(domain, Uniform(generator(seed))) == value
-    assert drawn(as_tuples(domain), Uniform(generator(seed))) == value
+    value = draw(domain, UniformSampler(generator(seed)))
+    assert contains(domain, value) and contains(through_json(domain), through_json(value))
+    assert contains(as_tuples(domain), value)
+    assert draw(domain, UniformSampler(generator(seed))) == value
+    assert draw(as_tuples(domain), UniformSampler(generator(seed))) == value
     assert domain == before
 
 
@@ -164,42 +164,46 @@ def as_tuples(domain):
 @given(domains, seeds)
 @quick
 def test_no_two_questions_of_one_draw_have_the_same_name(domain, seed):
-    teacher_inputs, places = Asked(generator(seed)), {}
-    drawn(domain, teacher_inputs)
-    names = [name for name, *_ in teacher_inputs.questions]
+    recorder, places = Asked(generator(seed)), {}
+    draw(domain, recorder)
+    names = [name for name, *_ in recorder.questions]
     assert len(set(names)) == len(names)
     for _ in range(10):  # and whatever is drawn, a name stands for one place
-        drawn(domain, teacher_inputs)
-    for name, *bounds in teacher_inputs.questions:
+        draw(domain, recorder)
+    for name, *bounds in recorder.questions:
         assert places.setdefault(name, bounds) == bounds
 
 
 def test_a_value_shares_nothing_with_its_domain():
     domain = {"a": {"b": {"c": 1}}, "d": [{"e": 2}]}
-    for value in (first(domain), drawn(domain, Uniform(generator())), explored(domain, first(domain), generator())):
+    for value in (
+        initial(domain),
+        draw(domain, UniformSampler(generator())),
+        explore(domain, initial(domain), generator()),
+    ):
         value["a"]["b"]["c"] = value["d"]["e"] = 9
-    shown = examples({"a": {"b": 1}, "c": [1, 2]})
+    shown = example_values({"a": {"b": 1}, "c": [1, 2]})
     shown[0]["a"]["b"] = 9
     assert shown[1] == {"a": {"b": 1}, "c": 2}
     assert domain == {"a": {"b": {"c": 1}}, "d": [{"e": 2}]}
 
 
 def test_what_is_drawn_is_uniform():
-    source, count = Uniform(generator(3)), 6000
-    assert stats.chisquare(np.bincount([drawn([0, 1, 2, 3], source) for _ in range(count)])).pvalue > 1e-3
-    whole = [drawn({"low": -2, "high": 3}, source) for _ in range(count)]
+    source, count = UniformSampler(generator(3)), 6000
+    assert stats.chisquare(np.bincount([draw([0, 1, 2, 3], source) for _ in range(count)])).pvalue > 1e-3
+    whole = [draw({"low": -2, "high": 3}, source) for _ in range(count)]
     assert all(type(number) is int for number in whole)
     assert stats.chisquare(np.bincount(np.array(whole) + 2)).pvalue > 1e-3
-    numbers = [drawn({"low": 0.5, "high": 2}, source) for _ in range(count)]
+    numbers = [draw({"low": 0.5, "high": 2}, source) for _ in range(count)]
     assert all(type(number) is float for number in numbers)
     assert stats.kstest(numbers, stats.uniform(0.5, 1.5).cdf).pvalue > 1e-3
 
 
 def test_the_logarithm_is_uniform():
-    source, count = Uniform(generator(4)), 6000
-    numbers = [drawn({"low": 0.01, "high": 100.0, "log": True}, source) for _ in range(count)]
+    source, count = UniformSampler(generator(4)), 6000
+    numbers = [draw({"low": 0.01, "high": 100.0, "log": True}, source) for _ in range(count)]
     assert stats.kstest(numbers, stats.loguniform(0.01, 100).cdf).pvalue > 1e-3
-    whole = Counter(drawn({"low": 1, "high": 6, "log": True}, source) for _ in range(count))
+    whole = Counter(draw({"low": 1, "high": 6, "log": True}, source) for _ in range(count))
     expected = [count * math.log((number + 0.5) / (number - 0.5)) / math.log(6.5 / 0.5) for number in range(1, 7)]
     assert stats.chisquare([whole[number] for number in range(1, 7)], expected).pvalue > 1e-3
 
@@ -240,7 +244,7 @@ def test_the_logarithm_is_uniform():
     ],
 )
 def test_belongs(domain, value, does):
-    assert belongs(domain, value) is does
+    assert contains(domain, value) is does
 
 
 # ---- exploring -------------------------------------------------------------------------------------
@@ -249,17 +253,17 @@ def test_belongs(domain, value, does):
 @given(domains, seeds)
 @quick
 def test_an_explored_value_belongs(domain, seed):
-    value = drawn(domain, Uniform(generator(seed)))
-    neighbor = explored(domain, value, generator(seed + 1))
-    assert belongs(domain, neighbor)
-    assert explored(through_json(domain), through_json(value), generator(seed + 1)) == neighbor
+    value = draw(domain, UniformSampler(generator(seed)))
+    neighbor = explore(domain, value, generator(seed + 1))
+    assert contains(domain, neighbor)
+    assert explore(through_json(domain), through_json(value), generator(seed + 1)) == neighbor
     assert json.dumps(neighbor)
 
 
 @given(domains, domains | json_values, seeds)
 @quick
 def test_from_any_value_at_all(domain, value, seed):
-    assert belongs(domain, explored(domain, value, generator(seed)))
+    assert contains(domain, explore(domain, value, generator(seed)))
 
 
 @given(domains, seeds)
@@ -267,23 +271,23 @@ def test_from_any_value_at_all(domain, value, seed):
 def test_nothing_is_drawn_where_nothing_is_free(domain, seed):
     source = generator(seed)
     before = state(source)
-    value = drawn(domain, Uniform(source))
-    explored(domain, value, source)
-    assert (state(source) == before) == constant(domain)
-    if constant(domain):
-        assert variants(domain) == examples(domain) == [value]
+    value = draw(domain, UniformSampler(source))
+    explore(domain, value, source)
+    assert (state(source) == before) == is_constant(domain)
+    if is_constant(domain):
+        assert enumerate_values(domain) == example_values(domain) == [value]
 
 
 def shares(domain, value, count=4000, seed=5):
     source = generator(seed)
-    return Counter(json.dumps(explored(domain, value, source)) for _ in range(count))
+    return Counter(json.dumps(explore(domain, value, source)) for _ in range(count))
 
 
 def test_a_choice_is_drawn_anew_with_probability_a_fifth():
     found, count = shares(["a", "b", "c", "d"], "b"), 4000
     expected = {"a": 0.05, "b": 0.85, "c": 0.05, "d": 0.05}
     assert stats.chisquare([found[f'"{k}"'] for k in expected], [count * p for p in expected.values()]).pvalue > 1e-3
-    assert ANEW == 0.2
+    assert RESAMPLE_PROBABILITY == 0.2
 
 
 @pytest.mark.parametrize(
@@ -324,7 +328,7 @@ def test_the_branch_that_a_value_came_from_is_explored():
     domain = [{"kind": "a", "x": {"low": 0.0, "high": 1.0}}, {"kind": "b", "x": {"low": 0.0, "high": 1.0}}]
     source, stayed = generator(6), []
     for _ in range(4000):
-        moved = explored(domain, {"x": 0.5, "kind": "b"}, source)
+        moved = explore(domain, {"x": 0.5, "kind": "b"}, source)
         if moved["kind"] == "b":
             stayed.append(moved["x"])
     assert stats.binomtest(len(stayed), 4000, 0.9).pvalue > 1e-3
@@ -334,20 +338,20 @@ def test_the_branch_that_a_value_came_from_is_explored():
 
 def test_the_first_item_that_a_value_may_come_from_counts():
     domain = [{"low": 1, "high": 10}, {"low": 5.0, "high": 100.0}]
-    moved = {explored(domain, 8, generator(seed)) for seed in range(200)}
+    moved = {explore(domain, 8, generator(seed)) for seed in range(200)}
     assert {6, 10} <= moved and all(type(number) is int or number >= 5 for number in moved)
-    assert 10.0 in {explored(domain, 12.5, generator(seed)) for seed in range(200)}
+    assert 10.0 in {explore(domain, 12.5, generator(seed)) for seed in range(200)}
 
 
 def test_what_the_domain_has_no_place_for_is_drawn_anew():
     domain = {"a": ["x", "y", "z"], "b": {"low": 0.0, "high": 1.0}, "c": 3}
     source, count = generator(7), 3000
-    moved = [explored(domain, {"a": "w", "b": 0.5, "d": 1}, source) for _ in range(count)]
+    moved = [explore(domain, {"a": "w", "b": 0.5, "d": 1}, source) for _ in range(count)]
     assert stats.chisquare(list(Counter(value["a"] for value in moved).values())).pvalue > 1e-3
     kept = sum(value["b"] in (0.4, 0.625) for value in moved)
     assert stats.binomtest(kept, count, 0.8).pvalue > 1e-3, "and what it has a place for is explored"
     assert all(value["c"] == 3 for value in moved)
-    anew = [explored({"low": 0.0, "high": 1.0}, 2.0, source) for _ in range(count)]
+    anew = [explore({"low": 0.0, "high": 1.0}, 2.0, source) for _ in range(count)]
     assert stats.kstest(anew, "uniform").pvalue > 1e-3
 
 
@@ -355,15 +359,15 @@ def test_what_the_domain_has_no_place_for_is_drawn_anew():
 
 
 def test_the_first_of_the_example():
-    assert first(DISTILL) == {"loss": "kd", "temperature": 1}
-    assert first([{"low": 2, "high": 3.0}, 1]) == 2.0 and type(first({"low": 2, "high": 3.0})) is float
+    assert initial(DISTILL) == {"loss": "kd", "temperature": 1}
+    assert initial([{"low": 2, "high": 3.0}, 1]) == 2.0 and type(initial({"low": 2, "high": 3.0})) is float
 
 
 def test_the_examples_of_the_example():
     def hint(weight=1, projection="student"):
         return {"kd": 1, "hint": {"weight": weight, "projection": projection}}
 
-    assert examples(DISTILL) == [
+    assert example_values(DISTILL) == [
         {"loss": "kd", "temperature": 1},
         {"loss": hint(), "temperature": 1},
         {"loss": hint(weight=100), "temperature": 1},
@@ -384,11 +388,11 @@ def size(domain):
 @given(domains)
 @quick
 def test_examples_belong_and_are_few(domain):
-    found = examples(domain)
-    assert found[0] == first(domain)
-    assert all(belongs(domain, value) for value in found)
+    found = example_values(domain)
+    assert found[0] == initial(domain)
+    assert all(contains(domain, value) for value in found)
     assert len(found) <= size(domain)
-    assert (len(found) == 1) or not constant(domain)
+    assert (len(found) == 1) or not is_constant(domain)
 
 
 class Steered:
@@ -405,7 +409,7 @@ class Steered:
     def number(self, name, low, high, *, log):
         return self.answer if name == self.name else low
 
-    whole = number
+    integer = number
 
 
 def places(domain, name=""):
@@ -426,9 +430,9 @@ def places(domain, name=""):
 @given(domains)
 @quick
 def test_every_item_and_every_end_has_an_example(domain):
-    found = examples(domain)
+    found = example_values(domain)
     for place in places(domain):
-        assert drawn(domain, Steered(*place)) in found
+        assert draw(domain, Steered(*place)) in found
 
 
 @pytest.mark.parametrize(
@@ -445,21 +449,21 @@ def test_every_item_and_every_end_has_an_example(domain):
     ],
 )
 def test_variants(domain, expected):
-    found = variants(domain)
+    found = enumerate_values(domain)
     assert found == expected and [*map(repr, found or [])] == [*map(repr, expected or [])]
 
 
 @given(domains, seeds)
 @quick
 def test_variants_are_all_that_can_be_drawn(domain, seed):
-    found = variants(domain)
+    found = enumerate_values(domain)
     if found is None:
-        assert not constant(domain)
+        assert not is_constant(domain)
         return
-    value = drawn(domain, Uniform(generator(seed)))
-    assert value in found and all(belongs(domain, other) for other in found)
-    assert all(other in found for other in examples(domain))
-    assert len(found) == 1 or not constant(domain)
+    value = draw(domain, UniformSampler(generator(seed)))
+    assert value in found and all(contains(domain, other) for other in found)
+    assert all(other in found for other in example_values(domain))
+    assert len(found) == 1 or not is_constant(domain)
 
 
 # ---- what is no domain -----------------------------------------------------------------------------
@@ -471,62 +475,71 @@ PLACE = "space.distill.loss[1].hint.weight"
 @pytest.mark.parametrize(
     ("domain", "message"),
     [
-        ([], f"{PLACE} is a choice among one item or more, got []"),
-        ([1, "a", 1.0], f"{PLACE} is a choice among items that differ, got [1, 'a', 1.0]"),
-        ([{"a": 1, "b": [2]}, {"b": [2], "a": 1}], f"{PLACE} is a choice among items that differ, got ["),
-        ({"low": 1}, f"{PLACE} is a range with low and high, perhaps log, and nothing else, got ['low']"),
-        ({"high": 1, "log": True}, f"{PLACE} is a range with low and high, perhaps log, and nothing else, got ["),
-        ({"low": 1, "high": 2, "step": 1}, f"{PLACE} is a range with low and high, perhaps log, and nothing else, but"),
-        ({"low": 2, "high": 2}, f"low of {PLACE} is less than high, got [2, 2]"),
-        ({"low": 3.0, "high": 2}, f"low of {PLACE} is less than high, got [3.0, 2]"),
-        ({"low": 0, "high": 2, "log": True}, f"low of {PLACE} is above 0, since log is true, got 0"),
-        ({"low": -1.0, "high": 2, "log": True}, f"low of {PLACE} is above 0, since log is true, got -1.0"),
-        ({"low": 1, "high": 2, "log": 1}, f"log of {PLACE} is true or false, got 1"),
-        ({"low": 1, "high": math.inf}, f"low and high of {PLACE} are finite numbers, got [1, inf]"),
-        ({"low": math.nan, "high": 1}, f"low and high of {PLACE} are finite numbers, got [nan, 1]"),
-        ({"low": "1", "high": 2}, f"low and high of {PLACE} are finite numbers, got ['1', 2]"),
-        ({"low": False, "high": 2}, f"low and high of {PLACE} are finite numbers, got [False, 2]"),
-        ({"low": [1, 2], "high": 3}, f"low and high of {PLACE} are finite numbers, got [[1, 2], 3]"),
-        ({"low": 0, "high": 10**400}, f"low and high of {PLACE} are finite numbers, got [0, 1000"),
-        ({"low": 0, "high": 2**53 + 1}, f"low and high of {PLACE} are from −2⁵³ to 2⁵³, got [0, 90"),
-        ({"low": -1.5e308, "high": 1.5e308}, f"low and high of {PLACE} are floats whose difference is one too, but"),
-        ({"low": 2**60, "high": 2.0**60 + 1}, f"low of {PLACE} is less than high, got ["),
-        ({"low": 2.0**60, "high": 2**60 + 1}, f"low and high of {PLACE} are floats whose difference is one too, but"),
-        (math.nan, f"{PLACE} is finite, got nan"),
-        (-math.inf, f"{PLACE} is finite, got -inf"),
-        ({1: "a"}, f"the names in {PLACE} are text, got 1"),
-        ({"low", "high"}, f"{PLACE} is plain data: text, a number, true, false, null, a list or a mapping, got 's"),
-        (np.int64(3), f"{PLACE} is plain data: text, a number, true, false, null, a list or a mapping, got 'int64"),
-        (b"kd", f"{PLACE} is plain data: text, a number, true, false, null, a list or a mapping, got 'bytes'"),
+        ([], f"{PLACE} must be a choice of at least one item, got []"),
+        ([1, "a", 1.0], f"{PLACE} must be a choice of different items, got [1, 'a', 1.0]"),
+        ([{"a": 1, "b": [2]}, {"b": [2], "a": 1}], f"{PLACE} must be a choice of different items, got ["),
+        ({"low": 1}, f"{PLACE} must be a range with low, high, optional log, and no other keys, got ['low']"),
+        ({"high": 1, "log": True}, f"{PLACE} must be a range with low, high, optional log, and no other keys, got ["),
+        (
+            {"low": 1, "high": 2, "step": 1},
+            f"{PLACE} must be a range with low, high, optional log, and no other keys, got",
+        ),
+        ({"low": 2, "high": 2}, f"low of {PLACE} must be less than high, got [2, 2]"),
+        ({"low": 3.0, "high": 2}, f"low of {PLACE} must be less than high, got [3.0, 2]"),
+        ({"low": 0, "high": 2, "log": True}, f"low of {PLACE} must be > 0 for log, got 0"),
+        ({"low": -1.0, "high": 2, "log": True}, f"low of {PLACE} must be > 0 for log, got -1.0"),
+        ({"low": 1, "high": 2, "log": 1}, f"log of {PLACE} must be true or false, got 1"),
+        ({"low": 1, "high": math.inf}, f"low and high of {PLACE} must be finite numbers, got [1, inf]"),
+        ({"low": math.nan, "high": 1}, f"low and high of {PLACE} must be finite numbers, got [nan, 1]"),
+        ({"low": "1", "high": 2}, f"low and high of {PLACE} must be finite numbers, got ['1', 2]"),
+        ({"low": False, "high": 2}, f"low and high of {PLACE} must be finite numbers, got [False, 2]"),
+        ({"low": [1, 2], "high": 3}, f"low and high of {PLACE} must be finite numbers, got [[1, 2], 3]"),
+        ({"low": 0, "high": 10**400}, f"low and high of {PLACE} must be finite numbers, got [0, 1000"),
+        ({"low": 0, "high": 2**53 + 1}, f"low and high of {PLACE} must be from -2⁵³ to 2⁵³, got [0, 90"),
+        ({"low": -1.5e308, "high": 1.5e308}, f"low and high of {PLACE} must differ by a finite float, got"),
+        ({"low": 2**60, "high": 2.0**60 + 1}, f"low of {PLACE} must be less than high, got ["),
+        ({"low": 2.0**60, "high": 2**60 + 1}, f"low and high of {PLACE} must differ by a finite float, got"),
+        (math.nan, f"{PLACE} must be finite, got nan"),
+        (-math.inf, f"{PLACE} must be finite, got -inf"),
+        ({1: "a"}, f"the keys of {PLACE} must be strings, got 1"),
+        (
+            {"low", "high"},
+            f"{PLACE} must be plain data: a string, a number, true, false, null, a list or a mapping, got 's",
+        ),
+        (
+            np.int64(3),
+            f"{PLACE} must be plain data: a string, a number, true, false, null, a list or a mapping, got 'int64",
+        ),
+        (b"kd", f"{PLACE} must be plain data: a string, a number, true, false, null, a list or a mapping, got 'bytes'"),
     ],
 )
 def test_what_is_no_domain(domain, message):
     with pytest.raises(RequestError) as error:
-        check({"loss": ["kd", {"kd": 1, "hint": {"weight": domain}}]}, "space.distill")
+        check_domain({"loss": ["kd", {"kd": 1, "hint": {"weight": domain}}]}, "space.distill")
     assert str(error.value).startswith(message) and len(str(error.value).splitlines()) == 1
 
 
 def test_items_that_look_alike_may_differ():
-    check([1, True, "1", None, {"a": 1}, {"a": True}, {"b": 1}, [1], 0, False], "x")
-    check({"low": 1, "high": 2, "log": False}, "x")
-    check({"log": True, "a": []} | {"a": ["log"]}, "x")
-    check({"low": -(2**53), "high": 2**53}, "x")
-    check((1, 2), "x")
+    check_domain([1, True, "1", None, {"a": 1}, {"a": True}, {"b": 1}, [1], 0, False], "x")
+    check_domain({"low": 1, "high": 2, "log": False}, "x")
+    check_domain({"log": True, "a": []} | {"a": ["log"]}, "x")
+    check_domain({"low": -(2**53), "high": 2**53}, "x")
+    check_domain((1, 2), "x")
 
 
 def test_nesting_to_the_limit_is_refused_in_one_line():
     deep, kind = 0, (lambda inner: [inner], lambda inner: {"a": inner})
-    for level in range(DEPTH - 1):
+    for level in range(MAX_DEPTH - 1):
         deep = kind[level % 2](deep)
-    check(deep, "x")
-    assert constant(deep) and belongs(deep, first(deep)) and len(examples(deep)) == 1
+    check_domain(deep, "x")
+    assert is_constant(deep) and contains(deep, initial(deep)) and len(example_values(deep)) == 1
     for level in range(100_000):
         deep = kind[level % 2](deep)
     knot = []
     knot.append(knot)
     for domain in (deep, knot):
-        with pytest.raises(RequestError, match=f"^a domain is nested at most {DEPTH} deep; see x") as error:
-            check(domain, "x")
+        with pytest.raises(RequestError, match=f"^a domain must be nested at most {MAX_DEPTH} deep; see x") as error:
+            check_domain(domain, "x")
         assert len(str(error.value)) < 200
 
 
@@ -534,11 +547,11 @@ def test_nesting_to_the_limit_is_refused_in_one_line():
 @quick
 def test_any_json_is_a_domain_or_refused_in_one_line(domain, seed):
     try:
-        check(domain, "x")
+        check_domain(domain, "x")
     except RequestError as error:
         assert len(str(error).splitlines()) == 1
     else:
-        value = drawn(domain, Uniform(generator(seed)), "x")
-        assert belongs(domain, value)
-        assert belongs(domain, explored(domain, value, generator(seed)))
-        assert all(belongs(domain, shown) for shown in examples(domain))
+        value = draw(domain, UniformSampler(generator(seed)), "x")
+        assert contains(domain, value)
+        assert contains(domain, explore(domain, value, generator(seed)))
+        assert all(contains(domain, shown) for shown in example_values(domain))

@@ -10,7 +10,7 @@ from torch import nn
 
 from spaces import Entry, Genome, ImageSpec, Phase, Policy, RequestError, Schedule
 from spaces.augmentations import CATALOG, TrivialAugment, augmentation
-from spaces.policy.sampling import seeded
+from spaces.core.seeding import seeded_generator
 from trainables import Distill, FrozenTeacher, Recipe, Student, TrainedTeacher
 from trainables.data import TensorImages
 from trainables.distillation.student import copy_matching_weights
@@ -338,6 +338,8 @@ def test_what_is_shown_comes_before_the_policy_and_is_the_same_for_both_roles(ma
     assert "view_loss" not in shown.step()
     assert seen["student"] and all(map(torch.equal, seen["student"], seen["teacher"]))
     raw, _ = next(shown.data.train.batches(8))
-    first = TrivialAugment()(raw, shown.fill, generator := seeded(1)).images
+    first = TrivialAugment()(raw, shown.fill, generator := seeded_generator(1)).images
     plain.begin_epoch(0), shown.begin_epoch(0)
-    assert torch.equal(shown.view(raw, seeded(1)), plain.view(first, generator)) and not torch.equal(raw, first)
+    assert torch.equal(shown.view(raw, seeded_generator(1)), plain.view(first, generator)) and not torch.equal(
+        raw, first
+    )

@@ -12,9 +12,9 @@ from torch import nn
 import trainables.hard.game
 from spaces import Entry, Genome, ImageSpec, Phase, Policy, RequestError, Schedule, WorkError
 from spaces.augmentations import augmentation
-from spaces.augmentations.hard import learned_parts
+from spaces.augmentations.hard_weights import learned_weights
+from spaces.core.seeding import seeded_generator
 from spaces.core.weights import Learned
-from spaces.policy.sampling import seeded
 from trainables import FrozenTeacher
 from trainables.hard.game import (
     AUGMENTOR_SHARE,
@@ -58,7 +58,7 @@ def genome(kind="affine", **rules):
 
 def weights_for(*choices):
     """What a task has to hand over: the tensors that the choices refer to, by their hash."""
-    return {part.sha256: part.tensors for choice in choices for part in learned_parts(choice)}
+    return {part.sha256: part.tensors for choice in choices for part in learned_weights(choice)}
 
 
 @pytest.fixture
@@ -179,7 +179,7 @@ def test_a_turn_that_fails_leaves_the_student_in_its_mode(make_game, pixels):
 def by_hand(game, images, rows):
     """-λ_s·L_st/ℓ + λ_t·L_tt/ℓ - λ_h·H of some images, from the formulas, and its three parts."""
     augmentor, rules = copy.deepcopy(game.augmentor), game.augment
-    generator = seeded(0, 0, 6)
+    generator = seeded_generator(0, 0, 6)
     torch.randperm(len(images), generator=generator)
     clean = images[rows].float() / 255
     drawn = augmentor(clean, torch.tensor([0.25]).mul(255).round() / 255, generator)
@@ -325,7 +325,7 @@ def test_a_view_is_what_the_augmentor_makes_now(make_game, pixels, kind):
     view = game.view(pixels)
     assert torch.equal(pixels, before) and not view.images.requires_grad
     learned = replace(game.augment, learned=Learned.of(game.augmentor.learnable()))
-    replayed = learned(pixels, (64,), seeded(0, 0, 6))
+    replayed = learned(pixels, (64,), seeded_generator(0, 0, 6))
     assert torch.equal(view.images, replayed.images)
     assert torch.equal(view.second, replayed.second) and torch.equal(view.weight, replayed.weight)
 
@@ -334,7 +334,7 @@ def test_a_view_is_what_the_augmentor_makes_now(make_game, pixels, kind):
 def test_a_view_does_not_depend_on_the_recipes_precision(make_game, pixels, kind):
     game = make_game(hard(kind))
     for value in game.augmentor.parameters():
-        value.data += 0.3 * torch.randn(value.shape, generator=seeded(1))
+        value.data += 0.3 * torch.randn(value.shape, generator=seeded_generator(1))
     expected = game.view(pixels).images
     game.begin_epoch(0, game.augment, 0)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -347,7 +347,7 @@ def test_with_a_memory_half_of_a_view_is_an_earlier_augmentors(make_game, pixels
     earlier, now = taught(game.augment, seed=1), replace(game.augment, learned=Learned.of(game.augmentor.learnable()))
     game._memory = [dict(earlier.learned.tensors)]
     view = game.view(pixels)
-    generator = seeded(0, 0, 6)
+    generator = seeded_generator(0, 0, 6)
     torch.randint(1, (), generator=generator)
     first, second = (
         choice(part, (64,), generator) for choice, part in zip((earlier, now), pixels.split(8), strict=True)
@@ -760,7 +760,7 @@ def test_a_games_state_names_its_vae(make_task):
     other.load_state_dict(state)
     other.step()
     assert other.game.student_steps == 6
-    with pytest.raises(RequestError, match="the learned weights of this augmentation are not at hand"):
+    with pytest.raises(RequestError, match="the learned weights of this augmentation must be loaded"):
         make_task("student").learner(bare, seed=1).load_state_dict(state)
 
 
@@ -891,7 +891,7 @@ def test_a_finished_game_is_replayed_from_its_file_without_teacher_or_student(ma
     path = schedule_of(phases).save(tmp_path / "policy.json")
     view = Schedule.load(path).second_view(2, seed=8)(pixels)
     learned = replace(plays.augment, learned=Learned.of(learner.game.augmentor.learnable()))
-    assert torch.equal(view.images, learned(pixels, (64,), seeded(8, 2, 1)).images)
+    assert torch.equal(view.images, learned(pixels, (64,), seeded_generator(8, 2, 1)).images)
     epochs = {Schedule.load(path).at(epoch).augment.learned.sha256 for epoch in range(3)}
     assert len(epochs) > 1, "each epoch has the augmentor as it stood then"
 

@@ -11,8 +11,8 @@ import trainables.hard.vae_pretraining
 from spaces import Genome, RequestError, WorkError
 from spaces.augmentations import HardVae, augmentation
 from spaces.augmentors import Vae
+from spaces.core.seeding import seeded_generator
 from spaces.core.weights import Learned
-from spaces.policy.sampling import seeded
 from trainables import Distill
 from trainables.data import TensorImages, load
 from trainables.hard.vae_pretraining import KL_WEIGHT, NOISE, train_vae, vae_file, vae_files, weights_of, with_vae
@@ -68,7 +68,7 @@ def test_it_learns_its_images(digits, monkeypatch):
     known, new = (part.images.float() / 255 for part in (digits.train, digits.validation))
     with torch.no_grad():
         mean, log_deviation = vae.encode(new)
-        noise = torch.randn(mean.shape, generator=seeded(0))
+        noise = torch.randn(mean.shape, generator=seeded_generator(0))
         drawn = vae.decode(mean + log_deviation.exp() * noise, 8, 8)
         plain = vae.decode(mean, 8, 8)
     base = (known.mean(dim=0) - new).square().mean()
@@ -83,10 +83,10 @@ def test_its_loss_is_its_formula(images):
     with torch.random.fork_rng(devices=[]):
         vae = Vae(1, latent=3, width=4)
     shown = images.images[:5].float() / 255
-    found = trainables.hard.vae_pretraining._loss(vae, shown, seeded(1))
+    found = trainables.hard.vae_pretraining._loss(vae, shown, seeded_generator(1))
     mean, log_deviation = vae.encode(shown)
     posterior = Normal(mean, log_deviation.exp())
-    made = vae.decode(mean + posterior.scale * torch.randn(mean.shape, generator=seeded(1)), 8, 8)
+    made = vae.decode(mean + posterior.scale * torch.randn(mean.shape, generator=seeded_generator(1)), 8, 8)
     error = ((made - shown) ** 2).sum() / (2 * 0.1**2)
     divergence = kl_divergence(posterior, Normal(torch.tensor(0.0), torch.tensor(1.0))).sum()
     torch.testing.assert_close(found, (error + 0.1 * divergence) / 5)
@@ -121,7 +121,7 @@ def test_images_of_any_size(size, channels):
     choice = with_vae(SMALL, of_size(*size, channels), channels=channels)
     with torch.random.fork_rng(devices=[]):
         module = choice.augmentor(channels)
-    drawn = module(of_size(*size, channels).images.float() / 255, torch.zeros(channels), seeded(0))
+    drawn = module(of_size(*size, channels).images.float() / 255, torch.zeros(channels), seeded_generator(0))
     assert drawn.images.shape == (8, channels, *size)
 
 

@@ -52,7 +52,7 @@ class Watching(Augmentation):
 
     def __call__(self, images, fill, generator, answers=None):
         self.seen.setdefault(self.tag, []).append(images.clone())
-        return View.alone(images.clone())
+        return View.unmixed(images.clone())
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Fade(Augmentation):
     share: float = 0.5
 
     def __call__(self, images, fill, generator, answers=None):
-        return View.alone((self.share * images.float()).round().to(torch.uint8))
+        return View.unmixed((self.share * images.float()).round().to(torch.uint8))
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Blank(Augmentation):
     kind: ClassVar[str] = "blank"
 
     def __call__(self, images, fill, generator, answers=None):
-        return View.alone(torch.full_like(images, 100))
+        return View.unmixed(torch.full_like(images, 100))
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Noise(Augmentation):
     kind: ClassVar[str] = "noise"
 
     def __call__(self, images, fill, generator, answers=None):
-        return View.alone(torch.randint(0, 256, images.shape, generator=generator).to(torch.uint8))
+        return View.unmixed(torch.randint(0, 256, images.shape, generator=generator).to(torch.uint8))
 
 
 @dataclass(frozen=True)
@@ -300,7 +300,7 @@ def test_the_guard_is_a_share_of_what_the_teacher_knows_above_chance(data):
         def __call__(self, images, fill, generator, answers=None):
             changed = images.clone()
             changed[::2] = 100
-            return View.alone(changed)
+            return View.unmixed(changed)
 
     for guard, passes in ((0.4, True), (0.6, False)):
         precision = Precision(images=24, means=30, guard=guard)
@@ -422,5 +422,5 @@ def test_a_precision_that_measures_nothing_is_refused(settings, rule):
 
 
 def test_one_image_has_no_partner(data):
-    with pytest.raises(RequestError, match="a mix needs a batch of at least two images, got 1"):
+    with pytest.raises(RequestError, match="a batch must hold at least two images to be mixed, got 1"):
         ranked(data, [CutMix()], precision=Precision(images=1, means=2))

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from spaces.schedule.batch_transform import Transform as Transform
     from spaces.schedule.genome import Genome as Genome
     from spaces.schedule.image_transform import ImageTransform as ImageTransform
-    from spaces.schedule.schedule import ImageSpec as ImageSpec
+    from spaces.schedule.image_spec import ImageSpec as ImageSpec
     from spaces.schedule.schedule import Phase as Phase
     from spaces.schedule.schedule import Schedule as Schedule
     from spaces.search_space.space import Space as Space
@@ -80,7 +80,8 @@ _MODULES = {
     "spaces.schedule.batch_transform": ("SecondView", "Transform"),
     "spaces.schedule.genome": ("Genome",),
     "spaces.schedule.image_transform": ("ImageTransform",),
-    "spaces.schedule.schedule": ("ImageSpec", "Phase", "Schedule"),
+    "spaces.schedule.image_spec": ("ImageSpec",),
+    "spaces.schedule.schedule": ("Phase", "Schedule"),
     "spaces.search_space.space": ("Space",),
     "trainables.distillation.objective": ("Distill",),
     "trainables.distillation.student": ("Student",),

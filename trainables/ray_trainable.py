@@ -115,7 +115,7 @@ class RoleTrial(tune.Trainable):
 
     def _resume(self, learner: Learner, checkpoint: Any) -> None:
         learner.load_state_dict(read_state(checkpoint))
-        learner.agent.move(self._source())
+        learner.agent.set_source(self._source())
 
     def _source(self) -> Genome | Schedule:
         member = self.config["member"]

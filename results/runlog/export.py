@@ -14,7 +14,7 @@ from results.runlog.lineage import ancestry
 from results.runlog.members import StageHistory
 from results.tracking.store import find_artifact
 from spaces import ImageSpec, Phase, RequestError, Schedule
-from spaces.augmentations.hard import unready
+from spaces.augmentations.hard_weights import without_pretraining
 from spaces.core.errors import unknown
 from spaces.schedule.schedule import ROLES, merge
 

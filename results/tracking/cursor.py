@@ -14,7 +14,7 @@ from typing import Any
 from results.tracking.store import sqlite_uri
 from spaces.core.errors import RequestError
 from spaces.core.io import read_text, write_atomic
-from spaces.core.redaction import bare
+from spaces.core.redaction import strip_credentials
 
 CURSOR_FILE = "tracking.cursor.json"
 
@@ -117,7 +117,7 @@ def store_name(folder: Path, uri: str) -> str:
         >>> store_name(Path("/runs/digits-001"), "sqlite:////runs/digits-001/mlflow.db")
         ''
     """
-    return "" if uri == sqlite_uri(folder / "mlflow.db") else bare(uri)
+    return "" if uri == sqlite_uri(folder / "mlflow.db") else strip_credentials(uri)
 
 
 def _read(folder: Path) -> list[dict[str, Any]]:

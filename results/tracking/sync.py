@@ -181,7 +181,7 @@ def _address(folder: Path, store: str, setting: str | None) -> str:
     if not store:
         return sqlite_uri(folder / "mlflow.db")
     known = [uri for uri in (setting, os.environ.get("MLFLOW_TRACKING_URI")) if uri]
-    return next((uri for uri in known if bare(uri) == store), store)
+    return next((uri for uri in known if strip_credentials(uri) == store), store)
 
 
 @contextlib.contextmanager

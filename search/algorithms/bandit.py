@@ -29,7 +29,7 @@ from scipy.optimize import minimize
 
 from results.runlog.lineage import Exploit
 from spaces import Genome, Space
-from spaces.search_space.encoding import numbers, present, with_numbers
+from spaces.search_space.encoding import active_mask, decode, encode
 
 Array: TypeAlias = npt.NDArray[np.float64]
 
@@ -173,7 +173,7 @@ class TimeVaryingBandit:
         """
         if not math.isfinite(gain):
             return
-        self._seen = [*self._seen, (epoch / self._interval, numbers(self._space, genome), gain)][-MOST:]
+        self._seen = [*self._seen, (epoch / self._interval, encode(self._space, genome), gain)][-MOST:]
         self._model = None
 
     def begin(self, epoch: int) -> None:
@@ -190,10 +190,10 @@ class TimeVaryingBandit:
         """
         explored = self._space.explore(genome, generator)
         time = epoch / self._interval + 1
-        free = present(self._space, explored)
+        free = active_mask(self._space, explored)
         if free.any() and self._knows_enough():
-            explored = with_numbers(self._space, explored, self._highest(explored, free, time, generator))
-        self._chosen.append((time, numbers(self._space, explored)))
+            explored = decode(self._space, explored, self._highest(explored, free, time, generator))
+        self._chosen.append((time, encode(self._space, explored)))
         return explored
 
     def _knows_enough(self) -> bool:
@@ -211,7 +211,7 @@ class TimeVaryingBandit:
         self, proposal: Genome, free: npt.NDArray[np.bool_], time: float, generator: np.random.Generator
     ) -> Array:
         """Return the numbers with the highest bound within `REACH` of those of `proposal`."""
-        vector = numbers(self._space, proposal)
+        vector = encode(self._space, proposal)
         x = np.array([there for _, there in self._chosen]).reshape(-1, len(vector))
         bound = Bound(self._fitted(), x, np.array([when for when, _ in self._chosen]), time)
 

@@ -16,7 +16,7 @@ from search.execution.journal import Journal
 from search.execution.members import Member, Outcome
 from spaces import Genome, Phase, Schedule, Space, WorkError
 from spaces.schedule.schedule import ROLES
-from trainables.hard.game import replayable
+from trainables.hard.game import replayable_phases
 from trainables.task import Task
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ class SearchAlgorithm(Capabilities, ABC):
     ) -> Schedule:
         """Return the schedule of `phases`, with what the best member's augmentors have learned."""
         learns = any(phase.genome.augment.learns for phase in phases)
-        replayed = replayable(phases, best.state()["game"], self.task.weights) if learns else tuple(phases)
+        replayed = replayable_phases(phases, best.state()["game"], self.task.weights) if learns else tuple(phases)
         return Schedule(replayed, self.task.role, self.task.image, {**provenance, **origin})
 
     def _failed(self, outcomes: Sequence[Outcome]) -> WorkError:

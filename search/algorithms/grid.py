@@ -13,12 +13,12 @@ from search.algorithms.base import SearchAlgorithm, SearchResult, member_seed
 from search.algorithms.registry import SearchSettings
 from search.execution.members import Member, Outcome
 from spaces import Genome, Phase, Policy, Space
-from spaces.search_space.domain import variants
+from spaces.search_space.domain import enumerate_values
 
 
 def combinations(space: Space) -> list[Genome]:
     """Return every genome without a policy that a space without ranges has, the last choice changing fastest."""
-    distill, bits = variants(space.distill) or [{}], variants(space.bits) or [{}]
+    distill, bits = enumerate_values(space.distill) or [{}], enumerate_values(space.bits) or [{}]
     return [Genome(Policy(), *choice) for choice in itertools.product(space.augmentations, distill, bits)]
 
 
@@ -41,7 +41,7 @@ class GridSearch(SearchAlgorithm):
         Raises:
             ValueError: It has one.
         """
-        if variants({**space.distill, **space.bits}) is None:
+        if enumerate_values({**space.distill, **space.bits}) is None:
             raise ValueError("algorithm: grid must have lists of values in space.distill and space.bits, not ranges")
 
     @classmethod

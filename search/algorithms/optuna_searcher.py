@@ -36,7 +36,7 @@ def ask(
 ) -> tuple[Genome, dict[str, Any], dict[str, BaseDistribution], dict[str, str]]:
     """Return the genome that a study suggests, its parameters, their distributions, and these as plain data."""
     trial = study.ask()
-    genome = space.suggested(_TrialDraw(trial))
+    genome = space.suggest(_TrialDraw(trial))
     plain = {name: distribution_to_json(each) for name, each in trial.distributions.items()}
     return genome, trial.params, trial.distributions, plain
 
@@ -160,5 +160,5 @@ class _TrialDraw:
     def number(self, name: str, low: float, high: float, *, log: bool) -> float:
         return self._trial.suggest_float(name, low, high, log=log)
 
-    def whole(self, name: str, low: int, high: int, *, log: bool) -> int:
+    def integer(self, name: str, low: int, high: int, *, log: bool) -> int:
         return self._trial.suggest_int(name, low, high, log=log)

@@ -106,7 +106,7 @@ def evaluate(
     from spaces import Schedule
 
     files = named_policies(folder, policy or (), role)
-    schedules = {name: Schedule.load(path, config.space.own) for name, path in files.items()}
+    schedules = {name: Schedule.load(path, config.space.custom_names) for name, path in files.items()}
     if any(schedule.role == "student" for schedule in schedules.values()):
         config = with_teacher(config, [path.parent for path in files.values()])
     names = None if baseline is None else [name.strip() for name in baseline.split(",") if name.strip()]

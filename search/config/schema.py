@@ -252,7 +252,7 @@ class TrackingConfig(Section):
     @field_serializer("uri")
     def _without_credentials(self, uri: str | None) -> str | None:
         """Leave the password out of the sweep's own copy of its file, and of what is printed of it."""
-        return uri and bare(uri)
+        return uri and strip_credentials(uri)
 
 
 class SweepConfig(Section):
@@ -302,7 +302,7 @@ class SweepConfig(Section):
                 raise ValueError(f"space.{setting} must be left out with student: null; it is the student's")
         if self.student is not None:
             for example in example_values(self.space.distill):
-                self.student.distill.under(example)
+                self.student.distill.override(example)
             self._views_fit(self.student)
             self._bits_fit(self.student)
         for role, settings in self.roles.items():
@@ -330,13 +330,13 @@ class SweepConfig(Section):
         if role == "teacher" and search.tie_break != "none":
             raise ValueError(f"{place}.tie_break must be none; t_stddev orders students by what their teacher says")
         space, free = self.space, self.space.bits
-        if role == "student" and algorithm.copies_weights and not constant(free):
+        if role == "student" and algorithm.copies_weights and not is_constant(free):
             names = registry.names_with(copies_weights=False)
             raise ValueError(
                 f"space.bits must not be free with algorithm: {name}, which copies weights between members; "
                 f"use {names} for {place}"
             )
-        if "size" in search.objective and constant(free.get("weights")):
+        if "size" in search.objective and is_constant(free.get("weights")):
             raise ValueError(
                 f"{place}.objective must be [accuracy] where every student has the same size; free space.bits.weights"
             )
@@ -349,10 +349,10 @@ class SweepConfig(Section):
             ValueError: They are not.
         """
         for name, domain in self.space.bits.items():
-            if (values := variants(domain)) is None:
+            if (values := enumerate_values(domain)) is None:
                 raise ValueError(f"space.bits.{name} must be a list of 1, 2, 4, 8 and 32; a range holds others")
             for value in values:
-                student.bits.under({name: value})
+                student.bits.override({name: value})
 
     def _views_fit(self, student: StudentConfig) -> None:
         """Check that what teacher and student see is possible.

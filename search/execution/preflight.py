@@ -116,7 +116,7 @@ def checks(needs: Requirements, folder: Path) -> dict[str, Callable[[], str]]:
 
 def custom_imports(config: SweepConfig) -> tuple[str, ...]:
     """Return the dotted names that the sweep imports: data, models, losses, augmentations and algorithms."""
-    named = [config.data.name, *config.space.own]
+    named = [config.data.name, *config.space.custom_names]
     if config.teacher is not None:
         named += [config.teacher.model, *([config.teacher.data.name] if config.teacher.data else [])]
     if config.student is not None:

@@ -30,7 +30,7 @@ from spaces import Genome, Schedule
 from spaces.core.io import write_atomic
 from spaces.schedule.weights_file import weights_path
 from trainables.checkpoints import save_weights
-from trainables.export import portable
+from trainables.export import export_classifier
 from trainables.quantization import size_in_bits
 from trainables.task import Task
 
@@ -103,7 +103,7 @@ class Records:
 
     def network(self, task: Task, weights: Mapping[str, Any]) -> None:
         """Write the weights of a trained network as safetensors."""
-        save_weights(self.folder / "models" / f"{task.role}.safetensors", task.exported(weights))
+        save_weights(self.folder / "models" / f"{task.role}.safetensors", task.exported_weights(weights))
 
     def export(self, task: Task, weights: Mapping[str, Tensor], policy: Schedule) -> None:
         """Write a trained network as an MLflow model, to be registered by `model`.
@@ -119,7 +119,7 @@ class Records:
         images, _ = next(iter(task.data.train.batches(EXAMPLES)))
         example = (images.float() / 255).cpu().numpy()
         folder = save_model(
-            self.folder / "models" / task.role, portable(task, weights), example, task.data.classes, policy
+            self.folder / "models" / task.role, export_classifier(task, weights), example, task.data.classes, policy
         )
         self._exported[task.role] = folder, example.shape[1:]
 

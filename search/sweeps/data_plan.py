@@ -8,11 +8,11 @@ from search.algorithms.base import member_seed
 from search.config.schema import SearchConfig, StudentConfig, SweepConfig, TeacherConfig
 from spaces import Genome, RequestError, Schedule
 from spaces.augmentations import Flip, Identity, resolve
-from spaces.search_space.domain import examples
+from spaces.search_space.domain import example_values
 from trainables import data as datasets
 from trainables.checkpoints import check_weights, load_weights
 from trainables.data import DataSet, Images
-from trainables.data.splits import chosen
+from trainables.data.splits import stratified_subset
 from trainables.models import build_model, check_model
 from trainables.task import Task, TrainedTeacher
 
@@ -119,11 +119,11 @@ def _check_student(
     )
     any_view = Flip() if any(choice.kind != Identity.kind for choice in config.space.augmentations) else Identity()
     learner = task.learner(Genome(), seed=0)
-    for example in examples(config.space.distill):
+    for example in example_values(config.space.distill):
         learner.set_genome(Genome(augment=any_view, distill=example))
         learner.begin_epoch(0)
-    for bits in examples(config.space.bits):
-        task.under(Genome(bits=bits)).network()
+    for bits in example_values(config.space.bits):
+        task.with_bits_of(Genome(bits=bits)).network()
 
 
 def scored_images(config: SweepConfig, data: DataSet) -> Images:
@@ -144,5 +144,5 @@ def scored_images(config: SweepConfig, data: DataSet) -> Images:
         return held_out
     if most < data.classes:
         raise RequestError(f"validate.images must be >= {data.classes}, one of each class", value=most)
-    rows = chosen(held_out.labels, classes=data.classes, size=most, seed=config.data.seed, part="validation")
+    rows = stratified_subset(held_out.labels, classes=data.classes, size=most, seed=config.data.seed, part="validation")
     return held_out.subset(rows)

@@ -213,7 +213,7 @@ class _Evaluation:
         save_every = max(1, self.task.epochs // 10)
         outcomes = session.run_stage(callback, f"{role}-evaluation", self.task, trials, save_every, retry_each=True)
         session.progress.stage("test")
-        bits = {each.name: self.task.under(each.source).bits for each in trials}
+        bits = {each.name: self.task.with_bits_of(each.source).bits for each in trials}
         tested = session.score_tests(self.task, outcomes, bits)
         for outcome in outcomes:  # what was tested is not needed again
             if outcome.name in tested and outcome.checkpoint is not None:
@@ -325,7 +325,7 @@ def _task(plan: SweepPlan, role: str, policies: Mapping[str, Schedule]) -> Task:
     task = own.final_task(plan.teacher if role == "student" else None)
     learned = {key: part for schedule in policies.values() for key, part in schedule.weights.items()}
     task = replace(task, weights=learned)
-    tasks = {name: task.under(schedule) for name, schedule in policies.items()}
+    tasks = {name: task.with_bits_of(schedule) for name, schedule in policies.items()}
     if len({each.bits for each in tasks.values()}) > 1:
         value = {name: vars(each.bits) for name, each in tasks.items()}
         rule = "the policies of one evaluation must choose the same bits"

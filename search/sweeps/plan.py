@@ -180,7 +180,7 @@ class SweepPlan:
             tracking_uri=config.tracking.uri,
             text=config.to_yaml(),
             parameters=json.loads(config.model_dump_json(by_alias=True, exclude={"storage", "tracking"})),
-            own=tuple(config.space.own),
+            own=tuple(config.space.custom_names),
         )
 
     @property

@@ -228,8 +228,8 @@ class _Sweep:
     ) -> FinalTraining:
         """Train every arm from every seed."""
         learned = {key: part for schedule in arms.values() for key, part in schedule.weights.items()}
-        task = replace(task.under(arms[POLICY]), weights={**task.weights, **learned})
-        bits = {arm: task.under(schedule).bits for arm, schedule in arms.items()}
+        task = replace(task.with_bits_of(arms[POLICY]), weights={**task.weights, **learned})
+        bits = {arm: task.with_bits_of(schedule).bits for arm, schedule in arms.items()}
         session, role = self.session, task.role
         callback = session.callback()
         places = [(seed, arm) for seed in range(plan.seeds) for arm in arms]

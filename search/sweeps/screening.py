@@ -118,7 +118,7 @@ def rank_with(
         on_mean: Function that is called after each mean with the number of means so far, and at most.
     """
     return rank(
-        teacher.frozen(task.data),
+        teacher.freeze(task.data),
         task.data,
         task.data.full,
         choices,

@@ -103,7 +103,7 @@ def _assemble(source: DataSource, pool: Pool, train: Images, validation: Images)
 def _from_factory(name: str, requested: dict[str, Any], optional: dict[str, Any]) -> DataSet:
     """Call the user's factory; refuse a requested option that it does not accept."""
     factory = import_dotted(name)
-    options = accepted(factory, requested | optional)
+    options = accepted_options(factory, requested | optional)
     for option, value in requested.items():
         if value is not None and option not in options:
             rule = f"`data.{option}` must be left out, since the data set {name} does not accept it"

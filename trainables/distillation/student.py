@@ -104,11 +104,11 @@ class Student(Learner):
             self._build_distillation(self.distill, epoch)
         self._check_second_view()
         self._t_stddev.begin(genome)
-        self._view_generator = seeded(self.seed, epoch, 5)
-        self._second_augment: Augmentation = with_tensors(genome.augment, self._weights)
+        self._view_generator = seeded_generator(self.seed, epoch, 5)
+        self._second_augment: Augmentation = with_weights(genome.augment, self._weights)
         if isinstance(self._second_augment, Hard) and self._second_augment.learns:
             self._begin_game(self._second_augment, epoch)
-        self._teacher_generator = seeded(self.seed, epoch, 3)
+        self._teacher_generator = seeded_generator(self.seed, epoch, 3)
         self._teacher_augment = None
         if self._teacher_schedule:
             policy = self._teacher_schedule.at(epoch).policy
@@ -244,8 +244,8 @@ class Student(Learner):
         base = self._base(raw, self.fill, self._view_generator)
         view = self._game_view(base)
         if view is None:
-            view = augment(base, self.fill, self._view_generator, self._answers_for(augment.asks))
-        logits = view.logits if augment.asks == "teacher" else None
+            view = augment(base, self.fill, self._view_generator, self._answers_for(augment.scored_by))
+        logits = view.logits if augment.scored_by == "teacher" else None
         return self.normalize(view.images), self._teacher_logits(view.images) if logits is None else logits
 
     def _check_second_view(self) -> None:
@@ -254,7 +254,7 @@ class Student(Learner):
             rule = f"a second view (space.augment) needs a teacher, which must have {self.data.classes} classes"
             raise RequestError(rule, value=classes, hint="set augment: [identity]")
 
-    def _answers_for(self, role: str) -> Answers | None:
+    def _answers_for(self, role: str) -> Predict | None:
         """Return the function that an augmentation asks for logits."""
         if role == "teacher":
             return self._teacher_logits

@@ -137,7 +137,7 @@ class Game:
         self._generator = seeded_generator(seed, epoch, 6)
         self._sums: dict[str, float] = {}
         self._disagreements: list[float] = []
-        self._drawn: Drawn | None = None
+        self._drawn: AugmentorOutput | None = None
         self._before = (self.student_steps, self.augmentor_steps, len(self.phases))
 
     def train_augmentor(self, images: Tensor) -> None:
@@ -160,13 +160,13 @@ class Game:
         """Return the student's view of uint8 images; with a memory, half of it is made by an earlier augmentor."""
         fill = self._normalize.fill
         if not self._memory or len(images) < 4:  # each half may be mixed, which takes two images
-            return made(self._recording(self.augmentor), images, fill, self._generator)
+            return render_view(self._recording(self.augmentor), images, fill, self._generator)
         half = len(images) // 2
         place = int(torch.randint(len(self._memory), (), generator=self._generator))
         earlier = _EarlierAugmentor(self.augmentor, self._memory[place])
         views = (
-            made(earlier, images[:half], fill, self._generator),
-            made(self._recording(self.augmentor), images[half:], fill, self._generator),
+            render_view(earlier, images[:half], fill, self._generator),
+            render_view(self._recording(self.augmentor), images[half:], fill, self._generator),
         )
         shift = (0, half)
         return View(
@@ -301,10 +301,10 @@ class Game:
 
     # Pictures ------------------------------------------------------------------------------------------------------
 
-    def _recording(self, augmentor: Augmentor) -> Callable[..., Drawn]:
+    def _recording(self, augmentor: Augmentor) -> Callable[..., AugmentorOutput]:
         """Wrap `augmentor` so that its last draw is kept."""
 
-        def record(*args: Any) -> Drawn:
+        def record(*args: Any) -> AugmentorOutput:
             self._drawn = augmentor(*args)
             return self._drawn
 
@@ -313,7 +313,7 @@ class Game:
     @torch.no_grad()
     def _picture(self, images: Tensor) -> dict[str, Any]:
         """Return images, their views, and both networks' answers to them."""
-        view = made(self.augmentor, images, self._normalize.fill, self._generator)
+        view = render_view(self.augmentor, images, self._normalize.fill, self._generator)
         training = self._student.training
         self._student.eval()
         try:
@@ -355,7 +355,7 @@ class Game:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state`, the state of a game with the same augmentor."""
-        fit(self.augmentor, state["augmentor"], "the augmentor's weights")
+        load_weights(self.augmentor, state["augmentor"], "the augmentor's weights")
         self._optimizer.load_state_dict(state["optimizer"])
         self._memory = [{name: value.to(self._device) for name, value in part.items()} for part in state["memory"]]
         self._scale, self._clean, self._running = state["scale"], state["clean"], state["running"]
@@ -383,7 +383,7 @@ def augmentation_of(state: Mapping[str, Any], weights: Mapping[str, Mapping[str,
         state: State of a game.
         weights: Learned weights that the augmentation may refer to, by their hash.
     """
-    found = with_tensors(augmentation(state["augment"]), weights)
+    found = with_weights(augmentation(state["augment"]), weights)
     if not isinstance(found, Hard):
         raise RequestError("the state of a game must name a hard augmentation", value=found.kind)
     return found

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from spaces.core.errors import RequestError, RoletuneError, unknown
-from spaces.core.importing import accepted, import_dotted
+from spaces.core.importing import accepted_options, import_dotted
 from trainables.models.cnn import cnn
 from trainables.models.mlp import mlp
 from trainables.models.mobilenetv2 import MobileNetV2
@@ -122,7 +122,7 @@ def _call_factory(name: str, shape: dict[str, Any]) -> Any:
     if not {".", ":"} & set(name):
         raise unknown("model", name, MODELS)
     factory = import_dotted(name)
-    options = accepted(factory, shape)
+    options = accepted_options(factory, shape)
     try:
         return factory(**options)
     except RoletuneError:

@@ -137,7 +137,7 @@ class _Candidate:
 
     def add(self, view: View, base: Tensor, logits: Tensor, labels: Tensor, classes: int) -> None:
         self.metric.add(torch.cat((base, logits.float().softmax(dim=1))))
-        self.correct += float(view.agrees(logits.argmax(dim=1), labels).sum())
+        self.correct += float(view.matches_label(logits.argmax(dim=1), labels).sum())
         self.entropy_sum += float(entropy(logits).sum())
         both = (labels[view.first] != labels[view.second]) & (view.weight < 1)
         self.chance += float((1 + both.float()).sum()) / classes
@@ -196,7 +196,7 @@ def screen(
         return logits
 
     candidates = [_Candidate(augment, 2 * sum(sizes), seed, index) for index, augment in enumerate(augmentations)]
-    generator, base = seeded(seed, 0), BaseAugmentation(data.crop, data.flip)
+    generator, base = seeded_generator(seed, 0), BaseAugmentation(data.crop, data.flip)
     done, stopped = 0, False
     while done < precision.means and not stopped:
         for batch in sizes:
@@ -238,7 +238,7 @@ def check_request(augmentations: Sequence[Augmentation], precision: Precision, t
             rule = "a screened augmentation must not learn against a student"
             hint = "screen a learned one: --policy with the policy file of a search"
             raise RequestError(rule, value=augment.label, hint=hint)
-        if augment.asks == "student":
+        if augment.scored_by == "student":
             rule = "a screened augmentation must not ask a student"
             raise RequestError(rule, value=augment.label, hint="set pick_by: teacher")
     if precision.images is not None and precision.images > total:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from spaces import BaseAugmentation, Genome, RequestError, Transform
 from spaces.augmentations import Augmentation
-from spaces.policy.sampling import seeded
+from spaces.core.seeding import seeded_generator
 from spaces.schedule.agent import Agent
 from trainables.data import DataSet, Images
 from trainables.data.images import batch_rows
@@ -217,8 +217,8 @@ class Learner(ABC):
         """Yield augmented images, the raw batch and the learning rate of each update."""
         size, total = self.recipe.batch_size, len(self.data.train)
         steps = max(1, total // size)
-        generator = seeded(self.seed, epoch)
-        rows = batch_rows(total, size, generator=seeded(self.seed, epoch), drop_last=total >= size)
+        generator = seeded_generator(self.seed, epoch)
+        rows = batch_rows(total, size, generator=seeded_generator(self.seed, epoch), drop_last=total >= size)
         batches = self.data.train.batches(size, generator=generator, drop_last=total >= size)
         for index, (raw, labels) in enumerate(batches):
             learning_rate = self.recipe.lr_at(epoch + (index + 0.5) / steps, self.epochs)

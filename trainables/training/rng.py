@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 
 import torch
 
-from spaces.policy.sampling import seeded
+from spaces.core.seeding import seeded_generator
 
 
 @contextmanager
@@ -28,7 +28,7 @@ def epoch_rng(seed: int, epoch: int, device: torch.device) -> Iterator[None]:
         >>> torch.equal(first, second)
         True
     """
-    stream = seeded(seed, epoch, 2).initial_seed()
+    stream = seeded_generator(seed, epoch, 2).initial_seed()
     with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
         devices = [torch.cuda.current_device()] if device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):

@@ -59,7 +59,7 @@ def test_its_example_finds_a_policy(name, store, tmp_path, scored_here, _ray):
     result = run(config)
     folder = Path(result.folder)
     assert result.failed == {} and [role.role for role in result.roles] == ["student"]
-    policy = Schedule.load(folder / "policy.student.json", config.space.own)
+    policy = Schedule.load(folder / "policy.student.json", config.space.custom_names)
     assert policy.epochs == EPOCHS and policy.provenance["run"].startswith(
         f"student-{config.student.search.algorithm}-"
     )

@@ -50,7 +50,7 @@ def images(request, tmp_path):
     return KINDS[request.param](tmp_path)
 
 
-def seeded(seed):
+def seeded_generator(seed):
     return torch.Generator().manual_seed(seed)
 
 
@@ -68,17 +68,17 @@ def test_in_order_without_generator(images):
 
 
 def test_shuffled_batches_have_each_image_once(images):
-    found, labels = whole(images.batches(4, generator=seeded(1)))
+    found, labels = whole(images.batches(4, generator=seeded_generator(1)))
     assert sorted(labels.tolist()) == list(range(COUNT)) and labels.tolist() != list(range(COUNT))
     assert torch.equal(found, pixels()[labels])
 
 
 def test_the_generator_decides_the_order(images):
-    order = torch.randperm(COUNT, generator=seeded(7))
-    one, again = (whole(images.batches(4, generator=seeded(7)))[1] for _ in range(2))
+    order = torch.randperm(COUNT, generator=seeded_generator(7))
+    one, again = (whole(images.batches(4, generator=seeded_generator(7)))[1] for _ in range(2))
     assert torch.equal(one, order) and torch.equal(again, order)  # so all kinds agree
-    assert not torch.equal(whole(images.batches(4, generator=seeded(8)))[1], order)
-    generator = seeded(7)
+    assert not torch.equal(whole(images.batches(4, generator=seeded_generator(8)))[1], order)
+    generator = seeded_generator(7)
     first, second = (whole(images.batches(4, generator=generator))[1] for _ in range(2))
     assert not torch.equal(first, second)
 
@@ -107,14 +107,14 @@ def test_batches_may_be_written_to(images):
 
 def test_global_random_state_is_left_alone(images):
     state = torch.get_rng_state()
-    whole(images.batches(5, generator=seeded(0)))
+    whole(images.batches(5, generator=seeded_generator(0)))
     assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_the_permutation_is_drawn_at_the_call(images):
-    generator = seeded(0)
+    generator = seeded_generator(0)
     images.batches(5, generator=generator)
-    expected = seeded(0)
+    expected = seeded_generator(0)
     torch.randperm(COUNT, generator=expected)
     assert torch.equal(generator.get_state(), expected.get_state())
 
@@ -211,7 +211,7 @@ def test_damaged_file_is_named(tmp_path, workers, damage):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_batches_come_on_the_device(images):
     moved = images.to("cuda")
-    found, labels = whole(moved.batches(4, generator=seeded(3)))
+    found, labels = whole(moved.batches(4, generator=seeded_generator(3)))
     assert found.is_cuda and labels.is_cuda and not moved.labels.is_cuda
     assert torch.equal(found.cpu(), pixels()[labels.cpu()])
     assert moved.subset(torch.tensor([4, 2])).labels.tolist() == [4, 2]

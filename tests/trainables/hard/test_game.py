@@ -215,7 +215,7 @@ def by_whom(game):
 def test_a_step_goes_down_the_loss_by_hand(make_game, pixels, teacher, rules):
     """Adam's first moment after its first step is a tenth of the gradient; ℓ is 2."""
     game = warm(make_game(hard("affine", augmentor_steps=1, high=1000, **rules), teacher=teacher), clean=2.0)
-    rows = torch.randperm(len(pixels), generator=seeded(0, 0, 6))[: len(pixels) // AUGMENTOR_SHARE]
+    rows = torch.randperm(len(pixels), generator=seeded_generator(0, 0, 6))[: len(pixels) // AUGMENTOR_SHARE]
     augmentor, loss, parts = by_hand(game, pixels, rows)
     expected = torch.autograd.grad(loss, list(augmentor.parameters()))
     before = list(augmentor.parameters())

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
-from results.analysis.choices import told
+from results.analysis.choices import describe_choices
 from search.algorithms.base import SearchAlgorithm, SearchResult, member_seed, replayed
 from search.execution.trials import Member, Outcome
 from spaces import Genome, Phase, Policy, Schedule, Space, WorkError
@@ -74,10 +74,10 @@ class GridSearch(SearchAlgorithm):
 
     def _label(self, genome: Genome) -> str:
         """What a combination is called: all that is not the same in each of them, or its augmentation."""
-        every = [told(other) for other in self._combinations]
+        every = [describe_choices(other) for other in self._combinations]
         names = dict.fromkeys(itertools.chain.from_iterable(every))
         differ = [name for name in names if len({str(choices.get(name)) for choices in every}) > 1]
-        chosen = told(genome)
+        chosen = describe_choices(genome)
         if set(differ) <= {"augment"}:
             return genome.augment.label
         return ", ".join(f"{name} {chosen[name]}" for name in differ if name in chosen)

@@ -13,7 +13,7 @@ import ray
 from ray.tune.experiment import Trial
 from rich.markup import escape
 
-from results.analysis.choices import told
+from results.analysis.choices import describe_choices
 from results.runlog.lineage import Exploit
 from results.runlog.members import METRIC, Report
 from results.tracking.tracker import Run, Tracker
@@ -223,4 +223,4 @@ def _chosen(member: dict[str, Any]) -> dict[str, str]:
     """What a trial has from end to end: its augmentation, its distillation; one that a population moves has none."""
     if member["evolves"] or "genome" not in member:
         return {}
-    return {name: str(value) for name, value in told(Genome.from_json(member["genome"])).items()}
+    return {name: str(value) for name, value in describe_choices(Genome.from_json(member["genome"])).items()}

@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
-from results.analysis import pareto
-from results.analysis.choices import Chosen, free, markdown, plot, told
+from results.analysis.choices import MemberChoices, choices_markdown, describe_choices, varying_choices
+from results.analysis.pareto import Candidate, pareto_front, pareto_markdown
 from results.analysis.summary import POLICY, RoleResult, SweepResult
 from results.runlog.history import History
 from results.tracking.model_registry import EXAMPLES, describe, save_model, sha256
@@ -82,10 +82,10 @@ class Records:
     def family(self, stage: SearchAlgorithm) -> None:
         """Draw who copied whom, where members do."""
         if stage.kind in COPYING:
-            from results.plots.lineage import plot_family
+            from results.plots.lineage import plot_lineage
 
             family = History.read(self.folder).stage(stage.name).family()
-            self.artifacts(plot_family(family, self.folder / "report" / f"lineage.{stage.task.role}.png"))
+            self.artifacts(plot_lineage(family, self.folder / "report" / f"lineage.{stage.task.role}.png"))
 
     def arms(self, role: str, schedules: Mapping[str, Schedule], runs: Mapping[str, Run]) -> None:
         """What the full trainings of a role saw, in tables: each in its run, and all of the sweep's side by side.
@@ -155,17 +155,21 @@ class Records:
         scores = {outcome.name: outcome.score for outcome in outcomes if not outcome.error}
         fixed = {member.name: member.source for member in stage.members if not member.evolves}
         rows = [
-            Chosen(name, scores[name], told(genome))
+            MemberChoices(name, scores[name], describe_choices(genome))
             for name, genome in fixed.items()
             if isinstance(genome, Genome) and math.isfinite(scores.get(name, math.nan))
         ]
-        if not free(rows):
+        if not varying_choices(rows):
             return
         report = self.folder / "report"
-        text = write_atomic(report / f"choices.{stage.task.role}.md", f"# {stage.name}\n\n{markdown(rows)}")
-        self.artifacts(text, plot(rows, report / f"choices.{stage.task.role}.png"))
+        stem = f"choices.{stage.task.role}"
+        self._members(f"{stem}.json", rows)
+        text = write_atomic(report / f"{stem}.md", f"# {stage.name}\n\n{choices_markdown(rows)}")
+        from results.plots.choices import plot_choices
 
-    def front(self, stage: SearchAlgorithm, outcomes: Sequence[Outcome], task: Task) -> tuple[pareto.Candidate, ...]:
+        self.artifacts(text, plot_choices(rows, report / f"{stem}.png"))
+
+    def front(self, stage: SearchAlgorithm, outcomes: Sequence[Outcome], task: Task) -> tuple[Candidate, ...]:
         """The members that no other beats in accuracy and size together, the smallest first, in two files.
 
         There are none, and no files, where size is no objective, and of a teacher, which has no bits to choose.
@@ -174,16 +178,29 @@ class Records:
             return ()
         scores = {outcome.name: outcome.score for outcome in outcomes if not outcome.error}
         rows = [
-            pareto.Candidate(member.name, scores[member.name], task.size_in_bits(member.source), told(member.source))
+            Candidate(
+                member.name,
+                scores[member.name],
+                task.size_in_bits(member.source),
+                describe_choices(member.source),
+            )
             for member in stage.members
             if isinstance(member.source, Genome) and math.isfinite(scores.get(member.name, math.nan))
         ]
         if not rows:
             return ()
         report = self.folder / "report"
-        text = write_atomic(report / f"pareto.{task.role}.md", f"# {stage.name}\n\n{pareto.markdown(rows)}")
-        self.artifacts(text, pareto.plot(rows, report / f"pareto.{task.role}.png"))
-        return pareto.front(rows)
+        stem = f"pareto.{task.role}"
+        self._members(f"{stem}.json", rows)
+        text = write_atomic(report / f"{stem}.md", f"# {stage.name}\n\n{pareto_markdown(rows)}")
+        from results.plots.pareto import plot_pareto
+
+        self.artifacts(text, plot_pareto(rows, report / f"{stem}.png"))
+        return pareto_front(rows)
+
+    def _members(self, name: str, rows: Sequence[MemberChoices] | Sequence[Candidate]) -> None:
+        """Write the members of a table as data, which the report reads."""
+        write_atomic(self.folder / "report" / name, json.dumps([row.to_json() for row in rows], indent=2) + "\n")
 
     def games(self, outcomes: Sequence[Outcome], runs: Mapping[str, Run]) -> None:
         """Where HARD was played: what the augmentors did, in each run's artifacts."""
@@ -211,10 +228,10 @@ class Records:
 
     def page(self, data: DataSet) -> None:
         """Draw the report. A sweep that has found its answer does not fail over a picture: it is noted, and told."""
-        from results.reporting.html import report
+        from results.reporting.html import write_report
 
         try:
-            self.artifacts(report(self.folder, images=samples(data), own=self.config.space.own))
+            self.artifacts(write_report(self.folder, images=samples(data), own=self.config.space.own))
         except Exception as error:  # from a full disk to a user's own data that cannot be read any more
             why = one_line(f"{type(error).__name__}: {error}", 500)
             self.tracker.tag(self.parent, {"report.error": why})

@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from results.analysis.evaluation import Arm, Evaluation, evaluation_png
+from results.analysis.evaluation import Arm, Evaluation
 from results.runlog.history import History
 from results.tracking.policy_tables import TABLE, policies, table_tag
 from results.tracking.tracker import Run, Tracker
@@ -273,6 +273,8 @@ class _Work:
         return evaluation
 
     def _write(self, parent: Run, evaluation: Evaluation) -> None:
+        from results.plots.evaluation import evaluation_png
+
         report, stem = self.home / "report", f"evaluation.{evaluation.role}"
         title = f"# {self.home.name}: the {evaluation.role}'s policies and baselines\n\n"
         text = title + evaluation.markdown()

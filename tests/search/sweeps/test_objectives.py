@@ -222,7 +222,7 @@ def test_the_front_is_written_and_returned(stage, task, tmp_path):
         assert each.size_in_bits == task.size_in_bits(Genome(bits=bits)) and each.accuracy < 0.9
     assert tracker.files == ["pareto.student.md", "pareto.student.png"]
     text = (tmp_path / "report" / "pareto.student.md").read_text()
-    assert text.startswith("# student-tpe\n") and "Of 38 members" in text and found[0].name in text
+    assert text.startswith("# student-tpe\n") and "The members of 38" in text and found[0].name in text
 
 
 def test_no_front_without_a_second_objective(stage, task, tmp_path):

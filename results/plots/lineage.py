@@ -102,7 +102,7 @@ def _draw_cells(axes: Axes, family: Family, rows: dict[str, int], gap: float, st
     axes.add_collection(unscored, autolim=False)
     if not scores:
         return None
-    # A few that learned nothing do not decide.
+    # A few members that learned nothing must not set the scale.
     low, high = float(np.quantile(scores, 0.05 if len(family.slices) > FEW else 0)), max(scores)
     cells = PatchCollection(boxes, cmap=style.colors, edgecolor="none")
     cells.set_array(np.array(scores))

@@ -48,6 +48,16 @@ def write_report(
     Raises:
         RequestError: The folder is not that of a sweep, contains no results yet or a damaged file, or the report cannot
             be written.
+
+    Example:
+        >>> import json, tempfile
+        >>> from results.analysis.summary import SweepResult
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "sweep.yaml").write_text("name: digits")
+        ...     result = SweepResult("digits", folder, folder, "sqlite:///mlflow.db", "digits", seconds=75.0)
+        ...     _ = Path(folder, "result.json").write_text(json.dumps(result.to_json()))
+        ...     write_report(folder).name
+        'index.html'
     """
     if not isinstance(sweep, SweepFolder):
         sweep = SweepFolder.read(sweep, own)

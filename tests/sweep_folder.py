@@ -1,4 +1,4 @@
-"""A small sweep's folder, made by hand: no Ray, no training."""
+"""The folder of a small sweep, made without Ray and training."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Statistics and summaries of what came out."""
+"""Statistics, comparisons and summaries of results."""

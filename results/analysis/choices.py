@@ -1,160 +1,145 @@
-"""Which choices suit a pair: the members of a search by what each of them had chosen from end to end."""
+"""Members of a search by their choices of view, loss and bits: which choices suit a teacher and student pair."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from io import BytesIO
-from pathlib import Path
+from dataclasses import dataclass, field
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from results.analysis.tables import TextTable, format_percent
 from spaces import Genome
-from spaces.core.io import write_atomic
 
-if TYPE_CHECKING:  # a search draws at its end, and should not wait for Matplotlib before
-    from matplotlib.axes import Axes
+MEMBERS_IN_TABLE = 10
+"""Number of members in the table of the best."""
 
-FAINT, POINT, MEAN = "#57606a", "#6baed6", "#cb181d"
-SHOWN = 10
-WIDEST = 4
+DISTINCT_NUMBERS = 6
+"""A numeric choice with more distinct values than this is grouped into quarters."""
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """One member and its choices.
+class MemberChoices:
+    """A member of a search with its score and choices.
 
     Args:
-        name: of the member.
-        score: validation accuracy, 0 … 1.
-        choices: what it had chosen, as `told` has it.
+        name: Name of the member.
+        score: Validation accuracy, 0 to 1.
+        choices: Choices by name, as `describe_choices` returns them.
     """
 
     name: str
     score: float
-    choices: Mapping[str, Any]
+    choices: Mapping[str, Any] = field(hash=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the member as plain data."""
+        return {"name": self.name, "score": self.score, "choices": dict(self.choices)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> MemberChoices:
+        """Return the member that `to_json` wrote."""
+        return cls(data["name"], data["score"], data["choices"])
 
 
-def told(genome: Genome) -> dict[str, Any]:
-    """What a genome has chosen beside its policy, flat: `augment`, `loss`, `hint.weight`, `bits.weights`, and so on.
+def describe_choices(genome: Genome) -> dict[str, Any]:
+    """Return a genome's choices beside its policy as one flat dictionary.
 
-    What is free within a choice has an entry where that choice was made alone.
+    An option of a choice is listed only where that choice was made.
+
+    Example:
+        >>> describe_choices(Genome(distill={"loss": "dkd", "temperature": 4.0}, bits={"weights": 2}))
+        {'augment': 'identity', 'loss': 'dkd', 'temperature': 4.0, 'bits.weights': 2}
     """
     flat: dict[str, Any] = {"augment": genome.augment.label}
     for name, value in genome.distill.items():
         if name == "loss" and isinstance(value, Mapping):
             flat["loss"] = " + ".join(value)
             for loss, options in value.items():
-                each = options if isinstance(options, Mapping) else {"weight": options}
-                flat |= {f"{loss}.{option}": _plain(chosen) for option, chosen in each.items()}
+                named = options if isinstance(options, Mapping) else {"weight": options}
+                flat |= {f"{loss}.{option}": _plain(chosen) for option, chosen in named.items()}
         else:
             flat[name] = _plain(value)
     return flat | {f"bits.{name}": value for name, value in genome.bits.items()}
 
 
-def free(rows: Sequence[Chosen]) -> list[str]:
-    """The choices that differ between members, in the order in which they first occur."""
+def varying_choices(members: Sequence[MemberChoices]) -> list[str]:
+    """Return the names of the choices that differ between members, in the order of their first occurrence."""
     values: dict[str, set[Any]] = {}
-    for row in rows:
-        for name, value in row.choices.items():
+    for member in members:
+        for name, value in member.choices.items():
             values.setdefault(name, set()).add(value)
-    return [name for name, seen in values.items() if len(seen) > 1]
+    return [name for name, distinct in values.items() if len(distinct) > 1]
 
 
-def markdown(rows: Sequence[Chosen]) -> str:
-    """The best members, and the mean over each choice."""
-    names, best = free(rows), sorted(rows, key=lambda row: -row.score)
-    lines = [["validation", *names, "member"], ["---:", *["---"] * (len(names) + 1)]]
-    lines += [
-        [f"{100 * row.score:.2f}", *(short(row.choices.get(name, "–")) for name in names), row.name]
-        for row in best[:SHOWN]
+def best_members_table(members: Sequence[MemberChoices]) -> TextTable:
+    """Return the `MEMBERS_IN_TABLE` best members with the choices that differ between all members."""
+    names = varying_choices(members)
+    best = sorted(members, key=lambda member: -member.score)[:MEMBERS_IN_TABLE]
+    rows = [
+        [format_percent(member.score), *(format_value(member.choices.get(name, "–")) for name in names), member.name]
+        for member in best
     ]
-    text = ["| " + " | ".join(line) + " |" for line in lines]
-    text += ["", "| choice | value | members | mean | best |", "| --- | --- | ---: | ---: | ---: |"]
-    for name in names:
-        for value, group in _groups(rows, name):
-            mean, top = fmean(group), max(group)
-            text.append(f"| {name} | {value} | {len(group)} | {100 * mean:.2f} | {100 * top:.2f} |")
-    note = "A mean is over members that differ in everything else, and a search looks most where it found most: "
-    return "\n".join([*text, "", note + "read it as where to look, not as a comparison at equal budgets.", ""])
+    return TextTable(["validation, %", *names, "member"], rows, numbers=(0,))
 
 
-def plot(rows: Sequence[Chosen], path: Path) -> Path:
-    """A PNG: for each choice, the members' scores by its values; the best member's is marked."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    names = free(rows)
-    across = min(WIDEST, max(1, len(names)))
-    down = math.ceil(max(1, len(names)) / across)
-    figure = Figure(figsize=(3.4 * across + 0.6, 2.9 * down + 0.3), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(down, across, sharey=True, squeeze=False)
-    best = max(rows, key=lambda row: row.score)
-    for axis, name in zip(axes.flat, names, strict=False):
-        _panel(axis, name, rows, best)
-    for axis in list(axes.flat)[len(names) :]:
-        axis.set_visible(False)
-    for row in axes:
-        row[0].set_ylabel("validation accuracy, %")
-    figure.suptitle(f"{len(rows)} members by what they chose; the ring is the best, {best.name}", fontsize=10)
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
-    return write_atomic(path, buffer.getvalue())
+def choice_means_table(members: Sequence[MemberChoices]) -> TextTable:
+    """Return the mean and the best validation accuracy of each value of each choice that differs."""
+    rows = [
+        [name, value, str(len(scores)), format_percent(fmean(scores)), format_percent(max(scores))]
+        for name in varying_choices(members)
+        for value, scores in group_scores(members, name)
+    ]
+    return TextTable(["choice", "value", "members", "mean, %", "best, %"], rows, numbers=(2, 3, 4))
 
 
-def _panel(axis: Axes, name: str, rows: Sequence[Chosen], best: Chosen) -> None:
-    """Numbers as they are, names side by side with the mean of each."""
-    having = [row for row in rows if name in row.choices]
-    values = [row.choices[name] for row in having]
-    numbers = all(isinstance(value, int | float) for value in values) and len(set(values)) > 6
-    if numbers:
-        places = {row.name: float(row.choices[name]) for row in having}
-        if min(places.values()) > 0 and max(places.values()) / min(places.values()) > 20:
-            axis.set_xscale("log")
-    else:
-        groups = _groups(rows, name)
-        order = [value for value, _ in groups]
-        places = {row.name: float(order.index(short(row.choices[name]))) for row in having}
-        for place, (_, group) in enumerate(groups):
-            mean = 100 * fmean(group)
-            axis.plot([place - 0.3, place + 0.3], [mean, mean], color=MEAN, linewidth=2)
-        slanted = max(map(len, order)) * len(order) > 30
-        axis.set_xticks(range(len(order)), order, rotation=35 if slanted else 0, ha="right" if slanted else "center")
-        axis.set_xlim(-0.6, len(order) - 0.4)
-    axis.scatter([places[row.name] for row in having], [100 * row.score for row in having], s=16, color=POINT, zorder=3)
-    if best.name in places:
-        at = [places[best.name]], [100 * best.score]
-        axis.scatter(*at, s=70, facecolors="none", edgecolors="black", zorder=4)
-    axis.set_title(name, fontsize=10, loc="left")
-    axis.grid(axis="y", color="#eeeeee")
-    axis.tick_params(labelsize=8, colors=FAINT)
-    axis.spines[["top", "right"]].set_visible(False)
+def choices_markdown(members: Sequence[MemberChoices]) -> str:
+    """Return both tables and how to read them as Markdown."""
+    note = (
+        "A mean is over members that differ in every other choice, and an adaptive search samples good regions more "
+        "often: use the means to see where to look, not as a comparison at equal budgets."
+    )
+    return "\n".join([best_members_table(members).markdown(), "", choice_means_table(members).markdown(), "", note, ""])
 
 
-def _groups(rows: Sequence[Chosen], name: str) -> list[tuple[str, list[float]]]:
-    """Scores by value of a choice, the best mean first; of numbers by size, in four parts where there are many."""
-    having = [row for row in rows if name in row.choices]
-    values = [row.choices[name] for row in having]
-    if all(isinstance(value, int | float) for value in values) and len(set(values)) > 6:
-        having = sorted(having, key=lambda row: row.choices[name])
-        size = math.ceil(len(having) / 4)
-        parts = [having[start : start + size] for start in range(0, len(having), size)]
+def is_grouped(values: Sequence[Any]) -> bool:
+    """Return True if these values of a choice are numbers, and too many to list one by one."""
+    return all(isinstance(value, int | float) for value in values) and len(set(values)) > DISTINCT_NUMBERS
+
+
+def group_scores(members: Sequence[MemberChoices], name: str) -> list[tuple[str, list[float]]]:
+    """Return validation accuracies by value of a choice.
+
+    Args:
+        members: Members of a search; those without the choice do not count.
+        name: Name of the choice.
+
+    Returns:
+        Pairs of a value and the scores of its members: by mean score, the highest first; numbers of which there are
+        many in four groups, by size.
+    """
+    chosen = [member for member in members if name in member.choices]
+    if is_grouped([member.choices[name] for member in chosen]):
+        chosen = sorted(chosen, key=lambda member: member.choices[name])
+        size = math.ceil(len(chosen) / 4)
+        groups = [chosen[start : start + size] for start in range(0, len(chosen), size)]
         return [
-            (f"{short(part[0].choices[name])} … {short(part[-1].choices[name])}", [row.score for row in part])
-            for part in parts
+            (
+                f"{format_value(group[0].choices[name])} … {format_value(group[-1].choices[name])}",
+                [member.score for member in group],
+            )
+            for group in groups
         ]
-    groups: dict[str, list[float]] = {}
-    for row in having:
-        groups.setdefault(short(row.choices[name]), []).append(row.score)
-    return sorted(groups.items(), key=lambda group: -fmean(group[1]))
+    scores: dict[str, list[float]] = {}
+    for member in chosen:
+        scores.setdefault(format_value(member.choices[name]), []).append(member.score)
+    return sorted(scores.items(), key=lambda group: -fmean(group[1]))
+
+
+def format_value(value: Any) -> str:
+    """Return a value as shown in tables and plots: three significant digits of a float, else its text."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _plain(value: Any) -> Any:
     return value if isinstance(value, str | int | float) else str(value)
-
-
-def short(value: Any) -> str:
-    """A value in a table or a picture."""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

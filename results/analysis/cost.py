@@ -1,26 +1,27 @@
-"""What a sweep cost: trials, epochs, seconds by part, and how much of its places was used."""
+"""The cost of a sweep: trials, epochs, seconds by part of the work, and utilization."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from results.analysis.tables import TextTable
 from results.runlog.history import History
 from results.runlog.members import StageHistory
 
 PARTS = {"train": "training step", "augment": "augmentation", "validate": "validation"}
-"""What trials report of their seconds, `augment` as a part of `train`, and what they are called here."""
+"""Parts of the work that trials report seconds for, with their names here; `train` includes `augment`."""
 
 
 @dataclass(frozen=True)
 class StageCost:
-    """What one stage cost.
+    """The cost of one stage.
 
     Args:
-        name: of the stage.
-        trials: that were started.
-        epochs: that they trained, those that came twice counted twice.
-        seconds: that they worked, all together.
+        name: Name of the stage.
+        trials: Number of trials started.
+        epochs: Number of epochs trained, repeated ones included.
+        seconds: Work of all its trials.
     """
 
     name: str
@@ -31,23 +32,23 @@ class StageCost:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a sweep cost.
+    """The cost of a sweep.
 
     Args:
-        stages: in the order in which they began.
-        seconds: by part, over all trials; the parts do not overlap.
-        wall: seconds from start to end, all sessions of the sweep together.
-        offered: seconds that there was room for a trial: trials at once × wall; None: it was not written down.
+        stages: Cost by stage, in the order of their start.
+        seconds: Work of all trials by part; the parts do not overlap.
+        wall: Seconds from start to end, over all sessions of the sweep.
+        capacity: Slots for trials times `wall`, in seconds; None if the number of slots was not recorded.
     """
 
     stages: tuple[StageCost, ...]
     seconds: Mapping[str, float]
     wall: float
-    offered: float | None
+    capacity: float | None
 
     @classmethod
     def of(cls, history: History) -> Cost:
-        """The cost so far."""
+        """Sum up a sweep's history, finished or not."""
         seconds = dict.fromkeys(PARTS, 0.0)
         for stage in history.stages.values():
             for part, value in _seconds(stage).items():
@@ -56,46 +57,52 @@ class Cost:
         seconds["train"] = max(0.0, seconds["train"] - seconds["augment"])
         walls = [max(0, each.last_event - each.started) / 1000 for each in history.sessions]
         slots = [each.slots for each in history.sessions]
-        offered = None if None in slots else sum(n * wall for n, wall in zip(slots, walls, strict=True) if n)
-        return cls(tuple(map(_stage, history.stages.values())), seconds, sum(walls), offered)
+        capacity = None if None in slots else sum(n * wall for n, wall in zip(slots, walls, strict=True) if n)
+        return cls(tuple(map(_stage, history.stages.values())), seconds, sum(walls), capacity)
 
     @property
     def trials(self) -> int:
-        """Of all stages."""
+        """Number of trials of all stages."""
         return sum(stage.trials for stage in self.stages)
 
     @property
     def epochs(self) -> int:
-        """Of all stages."""
+        """Number of epochs of all stages."""
         return sum(stage.epochs for stage in self.stages)
 
     @property
     def busy(self) -> float:
-        """Seconds that trials worked."""
+        """Work of all trials, in seconds."""
         return sum(self.seconds.values())
 
     @property
     def utilization(self) -> float | None:
-        """`busy` ÷ `offered`, 0 … 1; None: not known."""
-        return min(1.0, self.busy / self.offered) if self.offered else None
+        """`busy` divided by `capacity`, 0 to 1; None if unknown."""
+        return min(1.0, self.busy / self.capacity) if self.capacity else None
 
     @property
     def shares(self) -> list[tuple[str, float, float]]:
-        """Each part: its name, its seconds, and its share of all that there was room for, or of `busy`."""
-        parts = [(called, self.seconds[part]) for part, called in PARTS.items()]
-        if self.offered:
-            parts.append(("the rest", max(0.0, self.offered - self.busy)))
+        """Name, seconds and share of each part: the share of `capacity`, or of `busy` where that is unknown."""
+        parts = [(name, self.seconds[part]) for part, name in PARTS.items()]
+        if self.capacity:
+            parts.append(("other", max(0.0, self.capacity - self.busy)))
         whole = sum(seconds for _, seconds in parts) or 1.0
-        return [(called, seconds, seconds / whole) for called, seconds in parts]
+        return [(name, seconds, seconds / whole) for name, seconds in parts]
 
     @property
-    def rows(self) -> list[list[str]]:
-        """A table: stage, trials, epochs, work."""
-        return [[each.name, f"{each.trials:,}", f"{each.epochs:,}", duration(each.seconds)] for each in self.stages]
+    def table(self) -> TextTable:
+        """One row for each stage."""
+        rows = [[each.name, f"{each.trials:,}", f"{each.epochs:,}", duration(each.seconds)] for each in self.stages]
+        return TextTable(["stage", "trials", "epochs", "work"], rows)
 
 
 def duration(seconds: float) -> str:
-    """`2 h 5 min`, `2 min 31 s`, `4.2 s`."""
+    """Return a duration for people.
+
+    Example:
+        >>> duration(4.2), duration(151), duration(7500)
+        ('4.2 s', '2 min 31 s', '2 h 5 min')
+    """
     if seconds < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)

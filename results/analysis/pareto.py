@@ -1,180 +1,129 @@
-"""The Pareto front of a search with two objectives: accuracy, and the size of the exported student."""
+"""The Pareto front of a search for accuracy and size: members that no other member beats in both."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from io import BytesIO
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from results.analysis.choices import Chosen, free, short
-from spaces.core.io import write_atomic
+from results.analysis.choices import MemberChoices, format_value, varying_choices
+from results.analysis.tables import TextTable, format_percent
 
-if TYPE_CHECKING:  # a search draws at its end, and should not wait for Matplotlib before
-    from matplotlib.axes import Axes
-
-FAINT, REST, FRONT = "#57606a", "#afb8c1", "#0072b2"
+BITS_PER_KILOBYTE = 8000
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One member of the search.
+    """A member of a search, with its accuracy and size.
 
     Args:
-        name: of the member.
-        accuracy: on the validation images, 0 … 1.
-        size_in_bits: of the exported network, above 0.
-        told: what it had chosen, as `results.analysis.choices.told` has it.
+        name: Name of the member.
+        accuracy: Validation accuracy, 0 to 1.
+        size_in_bits: Size of the exported network, above 0.
+        choices: Choices by name, as `results.analysis.choices.describe_choices` returns them.
     """
 
     name: str
     accuracy: float
     size_in_bits: int
-    told: Mapping[str, Any] = field(hash=False)
+    choices: Mapping[str, Any] = field(hash=False)
 
     @property
     def kilobytes(self) -> float:
-        """Its size in kB, of 8,000 bits."""
-        return self.size_in_bits / 8000
+        """Size in kB (8,000 bits)."""
+        return self.size_in_bits / BITS_PER_KILOBYTE
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data for programs."""
+        """Return the member as plain data."""
         known = {"name": self.name, "accuracy": self.accuracy, "size_in_bits": self.size_in_bits}
-        return {**known, "chosen": dict(self.told)}
+        return {**known, "chosen": dict(self.choices)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Candidate:
-        """The member that `to_json` wrote."""
+        """Return the member that `to_json` wrote."""
         return cls(data["name"], data["accuracy"], data["size_in_bits"], data["chosen"])
 
 
-def front(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
-    """Those that no other dominates, the smallest first; of equals all, in the order in which they came.
+def pareto_front(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    """Return the candidates that no other dominates, the smallest first.
 
-    One dominates another if it is as accurate and as small, and better in at least one of both.
+    One dominates another if it is at least as accurate and as small, and better in at least one of the two. Of equal
+    candidates all are kept, in their order.
+
+    Example:
+        >>> found = [Candidate("a", 0.90, 8000, {}), Candidate("b", 0.85, 9000, {}), Candidate("c", 0.95, 16000, {})]
+        >>> [candidate.name for candidate in pareto_front(found)]
+        ['a', 'c']
     """
-    found: list[Candidate] = []
+    front: list[Candidate] = []
     for candidate in sorted(candidates, key=lambda each: (each.size_in_bits, -each.accuracy)):
-        if not found or candidate.accuracy > found[-1].accuracy or _point(candidate) == _point(found[-1]):
-            found.append(candidate)
-    return tuple(found)
+        if not front or candidate.accuracy > front[-1].accuracy or _point(candidate) == _point(front[-1]):
+            front.append(candidate)
+    return tuple(front)
 
 
-def markdown(candidates: Sequence[Candidate]) -> str:
-    """The front as a table, and how to read it."""
-    best = front(candidates)
-    names = free([Chosen(each.name, each.accuracy, each.told) for each in candidates])
-    rows = [["size, kB", "validation", *names, "member"], ["---:", "---:", *["---"] * (len(names) + 1)]]
-    rows += [
-        [_size(each), _percent(each), *(short(each.told.get(name, "–")) for name in names), each.name] for each in best
+def pareto_table(candidates: Sequence[Candidate]) -> TextTable:
+    """Return the front, with the choices that differ between all candidates."""
+    names = varying_choices([MemberChoices(each.name, each.accuracy, each.choices) for each in candidates])
+    rows = [
+        [
+            _size(each),
+            format_percent(each.accuracy),
+            *(format_value(each.choices.get(name, "–")) for name in names),
+            each.name,
+        ]
+        for each in pareto_front(candidates)
     ]
-    table = ["| " + " | ".join(row) + " |" for row in rows]
+    return TextTable(["size, kB", "validation, %", *names, "member"], rows, numbers=(0, 1))
+
+
+def pareto_markdown(candidates: Sequence[Candidate]) -> str:
+    """Return the table of the front and how to read it as Markdown."""
     note = (
-        f"Of {len(candidates)} members, those that no other beats in size and accuracy together. Each was trained once "
-        "and the front takes the luckiest of each size: read it as where to look, not as what a student of that size "
-        "reaches on the test images. The most accurate is the one that was trained in full."
+        f"The members of {len(candidates)} that no other beats in both size and accuracy. Each was trained once, so "
+        "the front favors lucky seeds: use it to see where to look, not as the test accuracy of a student of that "
+        "size. The most accurate member goes into the final training."
     )
-    return "\n".join([*table, "", note, ""])
+    return "\n".join([pareto_table(candidates).markdown(), "", note, ""])
 
 
-def plot(candidates: Sequence[Candidate], path: Path) -> Path:
-    """A PNG: accuracy over size, the front as steps, which are the best accuracy that a size has room for.
+def describe_front(front: Sequence[Candidate]) -> list[str]:
+    """Return one line for each point of a front.
 
-    Raises:
-        RequestError: the place cannot be written to.
+    Example:
+        >>> describe_front([Candidate("student-tpe-07", 0.94, 220_800, {"bits.weights": 2})])
+        ['27.6 kB, validation accuracy 94.00 %: weights 2 (student-tpe-07)']
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    best = front(candidates)
-    figure = Figure(figsize=(7.2, 4.4), layout="constrained")
-    FigureCanvasAgg(figure)
-    axis = figure.subplots()
-    rest = [each for each in candidates if each not in best]
-    axis.step(*_places(best), where="post", color=FRONT, linewidth=1.5, zorder=2)
-    axis.scatter(*_places(best), s=44, color=FRONT, marker="D", zorder=4, label=f"front ({len(best)})")
-    if rest:
-        label = f"dominated ({len(rest)})"
-        axis.scatter(*_places(rest), s=30, color=REST, edgecolors="white", linewidths=0.8, zorder=3, label=label)
-    _scale(axis, candidates)
-    _label(axis, best)
-    axis.set_xlabel("size of the exported student, kB")
-    axis.set_ylabel("validation accuracy, %")
-    axis.set_title("Members by size and accuracy", loc="left", fontsize=11)
-    axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, fontsize=9)
-    axis.grid(color="#eeeeee", zorder=0)
-    axis.tick_params(labelsize=9, colors=FAINT)
-    axis.spines[["top", "right"]].set_visible(False)
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
-    return write_atomic(path, buffer.getvalue())
-
-
-def lines(best: Sequence[Candidate]) -> list[str]:
-    """A front, one line a point: `27.6 kB, validation 94.00: weights 2, activations 4 (student-tpe-07 and 1 equal)`."""
-    found = []
-    for group in _points(best):
+    lines = []
+    for group in group_by_point(front):
         first, more = group[0], f" and {len(group) - 1} equal" if len(group) > 1 else ""
-        bits = ", ".join(_bits(group))
-        found.append(f"{_size(first)} kB, validation {_percent(first)}: {bits} ({first.name}{more})")
-    return found
+        bits = ", ".join(describe_bits(group))
+        accuracy = format_percent(first.accuracy)
+        lines.append(f"{_size(first)} kB, validation accuracy {accuracy} %: {bits} ({first.name}{more})")
+    return lines
 
 
-def _scale(axis: Axes, candidates: Sequence[Candidate]) -> None:
-    """A logarithmic axis with a tick at each size that there is, as long as they can be read."""
-    from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
-
-    sizes = sorted({each.kilobytes for each in candidates})
-    low, high = sizes[0], sizes[-1]
-    span = max(high / low, 1.5)
-    axis.set_xscale("log")
-    axis.set_xlim(low / span**0.08, high * span**0.25)
-    ticks = [size for index, size in enumerate(sizes) if not index or size / sizes[index - 1] > span**0.07]
-    axis.set_xticks(ticks)
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda size, _: f"{size:.3g}"))
-    axis.xaxis.set_minor_locator(NullLocator())
-    axis.xaxis.set_minor_formatter(NullFormatter())
+def group_by_point(front: Sequence[Candidate]) -> list[list[Candidate]]:
+    """Return the candidates of a front in groups of equal size and accuracy."""
+    groups: dict[tuple[int, float], list[Candidate]] = {}
+    for each in front:
+        groups.setdefault(_point(each), []).append(each)
+    return list(groups.values())
 
 
-def _label(axis: Axes, best: Sequence[Candidate]) -> None:
-    """Each point of the front, once for all that are equal, by its bits; above its step, where no other can be."""
-    style: dict[str, Any] = {"textcoords": "offset points", "va": "bottom", "fontsize": 8, "zorder": 5}
-    for group in _points(best):
-        place = (group[0].kilobytes, 100 * group[0].accuracy)
-        axis.annotate("\n".join(_bits(group)), place, (5, 5), **style)
-    axis.margins(y=0.15)
-
-
-def _places(candidates: Sequence[Candidate]) -> tuple[list[float], list[float]]:
-    return [each.kilobytes for each in candidates], [100 * each.accuracy for each in candidates]
+def describe_bits(group: Sequence[Candidate]) -> list[str]:
+    """Return the bits of a group, such as `activations 4/32`; the first name if no bits were chosen."""
+    values: dict[str, set[Any]] = {}
+    for each in group:
+        for name, value in each.choices.items():
+            if name.startswith("bits."):
+                values.setdefault(name.removeprefix("bits."), set()).add(value)
+    return [f"{name} {'/'.join(map(str, sorted(found)))}" for name, found in values.items()] or [group[0].name]
 
 
 def _point(candidate: Candidate) -> tuple[int, float]:
     return candidate.size_in_bits, candidate.accuracy
 
 
-def _points(best: Sequence[Candidate]) -> list[list[Candidate]]:
-    """A front by its points: those that are equal in both stand together."""
-    groups: dict[tuple[int, float], list[Candidate]] = {}
-    for each in best:
-        groups.setdefault(_point(each), []).append(each)
-    return list(groups.values())
-
-
-def _bits(group: Sequence[Candidate]) -> list[str]:
-    """The bits that these chose, as in `activations 4/32`; the first one's name where it says nothing of them."""
-    chosen: dict[str, set[Any]] = {}
-    for each in group:
-        for name, value in each.told.items():
-            if name.startswith("bits."):
-                chosen.setdefault(name.removeprefix("bits."), set()).add(value)
-    return [f"{name} {'/'.join(map(str, sorted(seen)))}" for name, seen in chosen.items()] or [group[0].name]
-
-
 def _size(candidate: Candidate) -> str:
     return f"{candidate.kilobytes:.1f}"
-
-
-def _percent(candidate: Candidate) -> str:
-    return f"{100 * candidate.accuracy:.2f}"

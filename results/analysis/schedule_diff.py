@@ -1,4 +1,4 @@
-"""What two policies do differently: operation by operation, epoch by epoch."""
+"""The differences between two schedules, by operation and epoch."""
 
 from __future__ import annotations
 
@@ -16,30 +16,33 @@ from rich.jupyter import JupyterMixin
 from rich.table import Table
 from rich.text import Text
 
-from results.analysis.schedule_choices import choices, origins
-from results.analysis.schedule_table import IDLE, PLAIN_IDLE, STRIP, ruler
+from results.analysis.choices import describe_choices, format_value
+from results.analysis.schedule_table import IDLE, MOST_CHOICES, PLAIN_IDLE, STRIP, printable, ruler
 from results.analysis.strength import Array, Strengths
 from results.runlog.lineage import count
-from spaces import OPERATIONS, Phase, Policy, Schedule
+from spaces import OPERATIONS, Genome, Phase, Policy, Schedule
 
-MUCH = 1.0
-"""From this difference in strength on, of 9, a strip has a capital letter."""
+LARGE = 1.0
+"""Differences in strength from this value on, of 9, have a capital letter in a strip."""
 
 STYLES = {"a": "dark_orange", "b": "medium_purple1"}
-"""The colors of the picture's two sides, as near as terminals have them."""
+"""Terminal colors closest to those of the plot's two sides."""
+
+PROVENANCE = ("sweep", "run", "metric", "value", "seed", "shuffled", "reader", "file", "table")
+"""Fields of the provenance that are compared."""
 
 
 @dataclass(frozen=True)
 class OperationDifference:
-    """One operation under both policies; each pair is of A and of B.
+    """One operation in both schedules; each pair holds the values of A and B.
 
     Args:
-        op: its name.
-        strength: 0 … 9, averaged over the epochs.
-        probability: 0 … 1, likewise.
-        level: 0 … 9, averaged over the times that the operation is chosen; None where it never is, or takes no level.
-        most: the largest difference in strength of any epoch, A's less B's; 0: its entries differ, but not in strength.
-        epochs: the first and the last epoch of the first stretch that has it, counted from 0.
+        op: Name of the operation.
+        strength: Mean over the epochs, 0 to 9.
+        probability: Mean over the epochs, 0 to 1.
+        level: Mean over the times the operation is applied, 0 to 9; None if it never is, or has no level.
+        most: Largest difference in strength in any epoch, A minus B; 0 if the entries differ but not in strength.
+        epochs: First and last epoch of the first stretch with that difference, from 0.
     """
 
     op: str
@@ -50,23 +53,23 @@ class OperationDifference:
     epochs: tuple[int, int]
 
 
-class Difference(JupyterMixin):
-    """Two policies side by side: by rich in a terminal or a notebook, by `print` at 80 columns, or by `to_json`.
+class ScheduleDiff(JupyterMixin):
+    """Two schedules side by side: in a terminal or notebook by rich, as text of 80 columns by `print`, or by `to_json`.
 
     Attributes:
-        schedules: A and B as they are compared, over the same epochs, with phases that end together.
-        lengths: how many epochs each of them had before.
-        rows: the operations that differ in any epoch, those that differ most on average first.
-        equal: the operations that are in force in either and differ nowhere.
-        others: what else differs, by name, as text: A's and B's.
-        mean: A's strength less B's, averaged over entries and epochs as `Schedule.mean_strength` does.
+        schedules: A and B over the same epochs, cut into phases that end together.
+        lengths: Number of epochs that each had before.
+        rows: Operations that differ in any epoch, the largest mean difference first.
+        equal: Operations that are active in either schedule and never differ.
+        others: Everything else that differs, by name: the text of A and of B.
+        mean: Mean strength of A minus that of B (`Schedule.mean_strength`).
     """
 
     def __init__(self, a: Schedule, b: Schedule) -> None:
-        """Do the sums."""
+        """Compare `a` and `b`; use `compare_schedules`."""
         self.lengths = (a.epochs, b.epochs)
         epochs = max(self.lengths)
-        # What is as long as that stays as it is, so that no boundary of it is lost.
+        # A schedule of that length is not stretched, so that no phase boundary is lost.
         self.schedules = _cut(*(each if each.epochs == epochs else each.stretch(epochs) for each in (a, b)))
         self._sides = tuple(Strengths.of(each) for each in self.schedules)
         policies = [tuple(phase.genome.policy for phase in each.phases) for each in self.schedules]
@@ -75,24 +78,26 @@ class Difference(JupyterMixin):
         differ = np.array([[one.get(op) != two.get(op) for one, two in zip(*counted, strict=True)] for op in ops])
         self._differ: dict[str, Array] = dict(zip(ops, differ, strict=True))
         rows = [self._row(op) for op in ops if self._differ[op].any()]
-        distance = {row.op: float(self._sides[0].over_all(np.abs(self._apart(row.op)))) for row in rows}
+        distance = {
+            row.op: float(self._sides[0].mean_over_epochs(np.abs(self._phase_difference(row.op)))) for row in rows
+        }
         self.rows = tuple(sorted(rows, key=lambda row: -distance[row.op]))
         self.equal = tuple(op for op in ops if not self._differ[op].any())
         self.mean = self.schedules[0].mean_strength() - self.schedules[1].mean_strength()
-        self.others = {**origins(a, b), **choices(*self.schedules)}
+        self.others = {**_different_origins(a, b), **_different_choices(*self.schedules)}
 
     @property
     def same(self) -> bool:
-        """Whether both do the same to every image."""
+        """True if both schedules apply the same augmentation to every image."""
         return not self.rows and not {"image", "augment"} & set(self.others)
 
     @property
     def sentence(self) -> str:
-        """The difference in one line."""
+        """Summary in one line."""
         if self.same:
-            return "A and B do the same to every image."
+            return "A and B apply the same augmentation to every image."
         if not self.rows:
-            return "A and B hold the same operations; what else they do to images differs."
+            return "A and B have the same operations; their second views or images differ."
         if abs(self.mean) < 0.005:
             first = "A and B are equally strong on average"
         else:
@@ -105,27 +110,27 @@ class Difference(JupyterMixin):
 
     @property
     def epochs(self) -> int:
-        """Over how many the policies are compared."""
+        """Number of epochs over which the schedules are compared."""
         return max(self.lengths)
 
     def strengths(self, op: str, columns: int) -> Array:
-        """(2, columns): an operation's strength under A and under B, in so many equal parts of the epochs."""
+        """Return an operation's strength in A and B over equal parts of the epochs, (2, columns)."""
         return np.array([side.binned(_of(side, side.strength, op), columns) for side in self._sides])
 
-    def apart(self, op: str, columns: int) -> Array:
-        """(columns,): A's strength less B's, as `strengths` has them."""
-        return self._sides[0].binned(self._apart(op), columns)
+    def difference(self, op: str, columns: int) -> Array:
+        """Return an operation's strength in A minus that in B over equal parts of the epochs, (columns,)."""
+        return self._sides[0].binned(self._phase_difference(op), columns)
 
-    def in_force(self, op: str, columns: int) -> Array:
-        """(2, columns): whether an operation is in force in any epoch of a part, under A and under B."""
+    def active(self, op: str, columns: int) -> Array:
+        """Return whether an operation is active in any epoch of each part, in A and B, (2, columns)."""
         return np.array([side.binned(_of(side, side.probability, op), columns) > 0 for side in self._sides])
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as plain data; `difference_over_epochs`: A's strength less B's, in at most `STRIP` equal parts."""
+        """Return the differences as plain data; `difference_over_epochs` has at most `STRIP` parts of the epochs."""
         columns = min(self.epochs, STRIP)
         operations = []
         for row in self.rows:
-            over = [round(float(value), 6) for value in self.apart(row.op, columns)]
+            over = [round(float(value), 6) for value in self.difference(row.op, columns)]
             pairs = {name: _pair(getattr(row, name)) for name in ("strength", "probability", "level")}
             largest = {"difference": row.most, "first_epoch": row.epochs[0], "last_epoch": row.epochs[1]}
             operations.append({"op": row.op, **pairs, "largest": largest, "difference_over_epochs": over})
@@ -141,37 +146,37 @@ class Difference(JupyterMixin):
         }
 
     def table(self, width: int = 80, *, ascii_only: bool = False) -> Table:
-        """One row an operation that differs, about `width` columns wide."""
-        told = [_told(row) for row in self.rows]
-        beside = sum(max(map(len, cells)) + 2 for cells in zip(_OVER, _HEADING, *told, strict=True))
+        """Return one row for each operation that differs, about `width` columns wide."""
+        cells_by_row = [_cells(row) for row in self.rows]
+        beside = sum(max(map(len, cells)) + 2 for cells in zip(_OVER, _HEADING, *cells_by_row, strict=True))
         columns, each, axis = ruler(self.epochs, width - beside)
         table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0), pad_edge=False)
         for heading in ("\noperation", f"\n{axis}"):
             table.add_column(heading, no_wrap=True)
         for over, heading in zip(_OVER[1:], _HEADING[1:], strict=True):
             table.add_column(f"{over}\n{heading}", justify="right", no_wrap=True)
-        for row, cells in zip(self.rows, told, strict=True):
+        for row, cells in zip(self.rows, cells_by_row, strict=True):
             table.add_row(cells[0], self._strip(row.op, columns, each, ascii_only), *cells[1:])
         return table
 
     def notes(self, *, ascii_only: bool = False) -> list[str]:
-        """What stands below the table: how to read it, and what else differs."""
+        """Return the notes below the table: its legend, and everything else that differs."""
         notes = []
         if self.rows:
             idle = PLAIN_IDLE if ascii_only else IDLE
-            notes.append(f"A, B: which is stronger, by {MUCH:g} or more of 9;  a, b: by less;  {idle}: the same")
-            notes.append("~: as strong, by other entries;  at: the epochs of the largest difference")
+            notes.append(f"A, B: stronger by {LARGE:g} or more of 9;  a, b: stronger by less;  {idle}: no difference")
+            notes.append("~: equal strength, other entries;  at: epochs of the largest difference")
         if self.rows and self.equal:
-            notes.append(f"the same throughout: {', '.join(self.equal)}")
+            notes.append(f"no difference: {', '.join(self.equal)}")
         if self.lengths[0] != self.lengths[1]:
             long, short_ = ("A", "B") if self.lengths[0] > self.lengths[1] else ("B", "A")
             notes.append(
-                f"{short_}'s {count(min(self.lengths), 'epoch')} are stretched to {long}'s {max(self.lengths):,}"
+                f"{short_} is stretched from {count(min(self.lengths), 'epoch')} to the {max(self.lengths):,} of {long}"
             )
         return [*notes, *(f"{name}: A {one}; B {two}" for name, (one, two) in self.others.items())]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Sentence, table and notes, as wide as there is room."""
+        """Yield summary, table and notes in the width of the console."""
         yield Text(self.sentence)
         notes = self.notes(ascii_only=options.ascii_only)
         if self.rows:
@@ -183,36 +188,35 @@ class Difference(JupyterMixin):
             yield Text(note)
 
     def __str__(self) -> str:
-        """Sentence, table and notes as text of 80 columns."""
+        """Return summary, table and notes as text of 80 columns."""
         text = StringIO()
         Console(file=text, width=80, color_system=None, force_jupyter=False, legacy_windows=False).print(self)
         return text.getvalue().rstrip("\n")
 
     def _row(self, op: str) -> OperationDifference:
         one = self._sides[0]
-        strong = [_of(side, side.strength, op) for side in self._sides]
-        apart = self._apart(op)
-        most = int(np.where(self._differ[op], np.abs(apart), -1).argmax())
+        strengths = [_of(side, side.strength, op) for side in self._sides]
+        difference = self._phase_difference(op)
+        most = int(np.where(self._differ[op], np.abs(difference), -1).argmax())
         last = most
-        while last + 1 < len(apart) and apart[last + 1] == apart[most] and self._differ[op][last + 1]:
+        while last + 1 < len(difference) and difference[last + 1] == difference[most] and self._differ[op][last + 1]:
             last += 1
-        mean = [float(one.over_all(values)) for values in strong]
-        often = [float(one.over_all(_of(side, side.probability, op))) for side in self._sides]
-        levels = [m / p if p and OPERATIONS[op].uses_level else None for m, p in zip(mean, often, strict=True)]
+        mean = [float(one.mean_over_epochs(values)) for values in strengths]
+        probabilities = [float(one.mean_over_epochs(_of(side, side.probability, op))) for side in self._sides]
+        levels = [m / p if p and OPERATIONS[op].uses_level else None for m, p in zip(mean, probabilities, strict=True)]
         return OperationDifference(
             op=op,
             strength=(mean[0], mean[1]),
-            probability=(often[0], often[1]),
+            probability=(probabilities[0], probabilities[1]),
             level=(levels[0], levels[1]),
-            most=float(apart[most]),
+            most=float(difference[most]),
             epochs=(one.bounds[most], one.bounds[last + 1] - 1),
         )
 
-    def _apart(self, op: str) -> Array:
-        """(P,): A's strength less B's.
+    def _phase_difference(self, op: str) -> Array:
+        """Return an operation's strength in A minus that in B by phase, (P,).
 
-        Where both hold the same entries that is 0, though an entry of probability 0 counts in a strength, which is a
-        mean over entries.
+        It is 0 where both have the same active entries, although a strength is a mean over inactive ones as well.
         """
         one, two = (_of(side, side.strength, op) for side in self._sides)
         return np.where(self._differ[op], one - two, 0.0)
@@ -220,23 +224,33 @@ class Difference(JupyterMixin):
     def _strip(self, op: str, columns: int, each: int, ascii_only: bool) -> Text:
         differ = self._sides[0].binned(self._differ[op].astype(float), columns) > 0
         shown = Text()
-        for apart, here in zip(self.apart(op, columns).tolist(), differ.tolist(), strict=True):
-            letter = _letter(apart) if here else (PLAIN_IDLE if ascii_only else IDLE)
+        for value, differs in zip(self.difference(op, columns).tolist(), differ.tolist(), strict=True):
+            letter = _letter(value) if differs else (PLAIN_IDLE if ascii_only else IDLE)
             shown.append(letter * each, STYLES.get(letter.lower(), ""))
         return shown
 
 
-def difference(a: Schedule, b: Schedule) -> Difference:
-    """What `a` and `b` do differently; where one is shorter, it is stretched to the other's epochs."""
-    return Difference(a, b)
+def compare_schedules(a: Schedule, b: Schedule) -> ScheduleDiff:
+    """Compare two schedules; the shorter one is stretched to the epochs of the other.
+
+    Example:
+        >>> from spaces import Entry, ImageSpec
+        >>> rotate, invert = (Genome(Policy((Entry(op, 10, 6),))) for op in ("Rotate", "Invert"))
+        >>> image = ImageSpec(8, 1, (0,))
+        >>> a = Schedule((Phase(4, rotate),), "teacher", image)
+        >>> b = Schedule((Phase(2, rotate), Phase(2, invert)), "student", image)
+        >>> print(compare_schedules(a, b).sentence)
+        B is stronger by 1.50 on average; all operations differ, Invert most.
+    """
+    return ScheduleDiff(a, b)
 
 
 _OVER = ("", "strength", "probability", "level", "largest")
 _HEADING = ("operation", "A     B", "A     B", "A    B", "difference at")
 
 
-def _told(row: OperationDifference) -> tuple[str, ...]:
-    """The cells of a row but its strip."""
+def _cells(row: OperationDifference) -> tuple[str, ...]:
+    """Return the cells of a row without its strip."""
     level = " ".join("   -" if each is None else f"{each:4.1f}" for each in row.level)
     first, last = row.epochs
     at = f"{first}" if first == last else f"{first}-{last}"
@@ -244,28 +258,28 @@ def _told(row: OperationDifference) -> tuple[str, ...]:
     return (row.op, *pairs, level, f"{row.most:+.2f} at {at}" if row.most else f"0 at {at}")
 
 
-def _letter(apart: float) -> str:
-    """Who is stronger, and whether much."""
-    if abs(apart) < 1e-9:
+def _letter(difference: float) -> str:
+    """Return the letter of the stronger side, a capital one for a large difference."""
+    if abs(difference) < 1e-9:
         return "~"
-    letter = "a" if apart > 0 else "b"
-    return letter.upper() if abs(apart) >= MUCH - 1e-9 else letter
+    letter = "a" if difference > 0 else "b"
+    return letter.upper() if abs(difference) >= LARGE - 1e-9 else letter
 
 
 def _cut(a: Schedule, b: Schedule) -> tuple[Schedule, Schedule]:
-    """Both with phases that end wherever a phase of either does."""
+    """Cut both schedules into phases that end together."""
     bounds = sorted({*Strengths.of(a).bounds, *Strengths.of(b).bounds})
-    return _along(a, bounds), _along(b, bounds)
+    return _cut_at(a, bounds), _cut_at(b, bounds)
 
 
-def _along(schedule: Schedule, bounds: Sequence[int]) -> Schedule:
+def _cut_at(schedule: Schedule, bounds: Sequence[int]) -> Schedule:
     starts = Strengths.of(schedule).bounds
     pieces = ((schedule.phases[bisect_right(starts, start) - 1].genome, end - start) for start, end in pairwise(bounds))
     return replace(schedule, phases=tuple(Phase(epochs, genome) for genome, epochs in pieces))
 
 
 def _entries(policy: Policy) -> dict[str, Counter[tuple[int, int]]]:
-    """What counts of a policy: by operation the entries that are in force, in no order."""
+    """Return the active entries of a policy by operation, in any order."""
     found: dict[str, Counter[tuple[int, int]]] = {}
     for entry in policy:
         if entry.probability:
@@ -275,9 +289,56 @@ def _entries(policy: Policy) -> dict[str, Counter[tuple[int, int]]]:
 
 
 def _of(side: Strengths, values: Array, op: str) -> Array:
-    """The row of an operation, (P,); zeros where it is never in force."""
+    """Return the row of an operation, (P,); zeros if it is never active."""
     return values[side.operations.index(op)] if op in side.operations else np.zeros(len(side.bounds) - 1)
 
 
 def _pair(values: Sequence[Any]) -> dict[str, Any]:
     return {"a": values[0], "b": values[1]}
+
+
+def _different_origins(a: Schedule, b: Schedule) -> dict[str, tuple[str, str]]:
+    """Return the differences in role, images and provenance."""
+    pairs: dict[str, tuple[Any, Any]] = {"role": (a.role, b.role), "image": (_image(a), _image(b))}
+    pairs |= {name: (a.provenance.get(name), b.provenance.get(name)) for name in PROVENANCE}
+    return {name: (_text(one), _text(two)) for name, (one, two) in pairs.items() if one != two}
+
+
+def _image(schedule: Schedule) -> str:
+    image = schedule.image
+    return f"{image.size} px, {'gray' if image.channels == 1 else 'RGB'}, mean color {','.join(map(str, image.fill))}"
+
+
+def _text(value: Any) -> str:
+    return "none" if value is None else printable(format_value(value))
+
+
+def _different_choices(a: Schedule, b: Schedule) -> dict[str, tuple[str, str]]:
+    """Return the differences in second views, distillation and bits; the phases must end together."""
+    every = [[_choices(phase.genome) for phase in each.phases] for each in (a, b)]
+    names = dict.fromkeys(name for side in every for choices in side for name in choices)
+    differ = [name for name in names if any(x.get(name) != y.get(name) for x, y in zip(*every, strict=True))]
+    lengths = [phase.epochs for phase in a.phases]
+    one, two = ({name: _summary([each.get(name) for each in side], lengths) for name in differ} for side in every)
+    found = {name: (one[name], two[name]) for name in differ}
+    views = zip(a.phases, b.phases, strict=True)
+    if "augment" not in found and any(x.genome.augment != y.genome.augment for x, y in views):
+        found["augment"] = "one setting", "other settings or learned weights of the same augmentation"
+    return found
+
+
+def _choices(genome: Genome) -> dict[str, str]:
+    return {name: format_value(value) for name, value in describe_choices(genome).items()}
+
+
+def _summary(values: Sequence[str | None], lengths: Sequence[int]) -> str:
+    """Return the values with their number of epochs, in the order of their first occurrence."""
+    epochs: Counter[str] = Counter()
+    for value, length in zip(values, lengths, strict=True):
+        epochs[_text(value)] += length
+    if len(epochs) == 1:
+        return next(iter(epochs))
+    parts = [f"{value} in {count(number, 'epoch')}" for value, number in epochs.items()]
+    return ", ".join(
+        parts if len(parts) <= MOST_CHOICES else [*parts[:MOST_CHOICES], f"{len(parts) - MOST_CHOICES} more"]
+    )

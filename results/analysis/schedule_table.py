@@ -1,4 +1,4 @@
-"""A schedule as a table: one row an operation, with a strip over the epochs."""
+"""A schedule as a table: one row for each operation, with its strength over the epochs."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ from rich.jupyter import JupyterMixin
 from rich.table import Table
 from rich.text import Text
 
-from results.analysis.choices import short, told
+from results.analysis.choices import describe_choices, format_value
 from results.analysis.strength import STRONGEST, Strengths
+from results.analysis.tables import TextTable
 from results.runlog.lineage import count
 from spaces import OPERATIONS, Schedule
 
 BLOCKS, IDLE = "▁▂▃▄▅▆▇█", "·"
 PLAIN_BLOCKS, PLAIN_IDLE = ":-=+*#%@", "."
-"""For terminals and files that are not UTF-8."""
+"""Characters for terminals and files that are not UTF-8."""
 
 STRIP = 28
-"""Columns of the strip over the epochs at 80 columns, and how many parts `to_json` divides the epochs into."""
+"""Width of the strip over the epochs in a terminal of 80 columns, and number of parts of the epochs in `to_json`."""
 
 WIDEST_STRIP = 72
-SHOWN = 4
-"""How many choices of the distillation are told at most."""
+MOST_CHOICES = 4
+"""Largest number of combinations of choices in the notes."""
 
 _BESIDE_STRIP = 80 - STRIP
 
@@ -37,12 +38,12 @@ class OperationRow:
     """One operation over the whole schedule.
 
     Args:
-        op: its name.
-        probability: 0 … 1, averaged over the epochs.
-        level: 0 … 9, averaged over the times that the operation is chosen, so that probability × level is the
-            strength; None where the operation takes no level.
-        strength: the expected magnitude, 0 … 9, averaged over the epochs.
-        first_epoch: from which it is in force, counted from 0.
+        op: Name of the operation.
+        probability: Mean over the epochs, 0 to 1.
+        level: Mean over the times the operation is applied, 0 to 9, so that probability times level is the strength;
+            None for an operation without a level.
+        strength: Mean over the epochs of the expected magnitude, 0 to 9.
+        first_epoch: First active epoch, from 0.
     """
 
     op: str
@@ -52,20 +53,27 @@ class OperationRow:
     first_epoch: int
 
 
-class Overview(JupyterMixin):
-    """A schedule as a table: by rich in a terminal or a notebook, by `print` at 80 columns, for programs by `to_json`.
+class ScheduleTable(JupyterMixin):
+    """A schedule as a table: in a terminal or notebook by rich, as text of 80 columns by `print`, as data by `to_json`.
 
     Attributes:
-        schedule: what is shown.
-        rows: the operations that are ever in force, the strongest first.
-        never: the operations that the schedule names and that are never in force.
-        views: how many epochs each kind of second view is made in; empty where there is none.
-        distilled: how many epochs each choice of the distillation is in force; empty where none was made.
-        bits: how many epochs each choice of the student's bits is in force; empty where none was made.
+        schedule: The schedule.
+        rows: Operations that are ever active, the strongest first.
+        never: Operations that the schedule names and that are never active.
+        views: Number of epochs by kind of second view; empty without second views.
+        distilled: Number of epochs by choice of the distillation; empty without one.
+        bits: Number of epochs by choice of the student's bits; empty without one.
+
+    Example:
+        >>> from spaces import Entry, Genome, ImageSpec, Phase, Policy
+        >>> rotate = Genome(Policy((Entry("Rotate", 5, 8),)))
+        >>> table = ScheduleTable(Schedule((Phase(2, Genome()), Phase(2, rotate)), "student", ImageSpec(8, 1, (0,))))
+        >>> table.rows[0].op, table.rows[0].strength, table.rows[0].first_epoch
+        ('Rotate', 2.0, 2)
     """
 
     def __init__(self, schedule: Schedule) -> None:
-        """Do the sums."""
+        """Compute the rows."""
         self.schedule = schedule
         self._strengths = Strengths.of(schedule)
         self.rows = _rows(self._strengths)
@@ -79,8 +87,8 @@ class Overview(JupyterMixin):
         bits: Counter[str] = Counter()
         for phase in schedule.phases:
             if phase.genome.distill:
-                chosen = told(replace(phase.genome, bits={})).items()
-                text = ", ".join(f"{name} {short(value)}" for name, value in chosen if name != "augment")
+                chosen = describe_choices(replace(phase.genome, bits={})).items()
+                text = ", ".join(f"{name} {format_value(value)}" for name, value in chosen if name != "augment")
                 distilled[text] += phase.epochs
             if phase.genome.bits:
                 bits[", ".join(f"{name} {value}" for name, value in phase.genome.bits.items())] += phase.epochs
@@ -88,10 +96,10 @@ class Overview(JupyterMixin):
         self.bits: Mapping[str, int] = dict(bits)
 
     def to_json(self) -> dict[str, Any]:
-        """The table's numbers and the schedule's origin as plain data.
+        """Return the table and the schedule's provenance as plain data.
 
-        `strength_over_epochs` holds one number an epoch, or for each of `STRIP` equal parts where there are more
-        epochs; null where the operation is not in force.
+        `strength_over_epochs` holds one number for each epoch, or for each of `STRIP` equal parts of more epochs; null
+        where the operation is not active.
         """
         columns = min(self.schedule.epochs, STRIP)
         return {
@@ -112,7 +120,7 @@ class Overview(JupyterMixin):
         }
 
     def table(self, width: int = 80, *, ascii_only: bool = False) -> Table:
-        """One row an operation, about `width` columns wide."""
+        """Return one row for each operation, about `width` columns wide."""
         columns, each, axis = ruler(self.schedule.epochs, width - _BESIDE_STRIP)
         table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0), pad_edge=False)
         for heading in ("\noperation", f"\n{axis}"):
@@ -121,62 +129,75 @@ class Overview(JupyterMixin):
             table.add_column(heading, justify="right", no_wrap=True)
         for row, parts in zip(self.rows, self._over_epochs(columns), strict=True):
             strip = "".join(_block(part, ascii_only) * each for part in parts)
-            level = "-" if row.level is None else f"{row.level:.1f}"
-            numbers = (f"{row.probability:.2f}", level, f"{row.strength:.2f}", str(row.first_epoch))
-            table.add_row(row.op, Text(strip), *numbers)
+            table.add_row(row.op, Text(strip), *_numbers(row, "-"))
         return table
 
+    def text_table(self) -> TextTable:
+        """Return one row for each operation, without the strip over the epochs."""
+        headings = ["operation", "mean probability", "mean level", "mean strength", "first epoch"]
+        return TextTable(headings, [[row.op, *_numbers(row, "–")] for row in self.rows])
+
     def notes(self, *, ascii_only: bool = False) -> list[str]:
-        """What stands below the table: how to read it, what is missing from it, and where the schedule comes from."""
+        """Return the notes below the table: its legend, and those of `schedule_notes`."""
         blocks, idle = (PLAIN_BLOCKS, PLAIN_IDLE) if ascii_only else (BLOCKS, IDLE)
+        scale = f"{blocks[0]} to {blocks[-1]}: strength, probability times level, from 0 to 9"
+        return [*([f"{scale};  {idle}: not active"] if self.rows else []), *self.schedule_notes()]
+
+    def schedule_notes(self) -> list[str]:
+        """Return what the table leaves out: inactive operations, second views, choices, size and provenance."""
         schedule, image = self.schedule, self.schedule.image
         notes = []
-        if self.rows:
-            scale = f"{blocks[0]} to {blocks[-1]}: strength, probability times level, from 0 to 9"
-            notes.append(f"{scale};  {idle}: not in force")
         if self.never:
-            notes.append(f"never in force: {', '.join(self.never)}")
+            notes.append(f"never active: {', '.join(self.never)}")
         if self.views:
             kinds = ", ".join(f"{kind} in {count(epochs, 'epoch')}" for kind, epochs in self.views.items())
             notes.append(f"second view: {printable(kinds)}")
-        for chosen, epochs in list(self.distilled.items())[:SHOWN]:
-            notes.append(f"distilled in {count(epochs, 'epoch')}: {printable(chosen, 200)}")
-        for chosen, epochs in list(self.bits.items())[:SHOWN]:
+        for chosen, epochs in list(self.distilled.items())[:MOST_CHOICES]:
+            notes.append(f"distillation in {count(epochs, 'epoch')}: {printable(chosen, 200)}")
+        for chosen, epochs in list(self.bits.items())[:MOST_CHOICES]:
             notes.append(f"bits in {count(epochs, 'epoch')}: {printable(chosen)}")
         spans = f"{count(schedule.epochs, 'epoch')} in {count(len(schedule.phases), 'phase')}"
         colors = "gray" if image.channels == 1 else "RGB"
         strength = f"mean strength {schedule.mean_strength():.2f}"
         notes.append(f"{schedule.role}: {spans}, {strength}, {image.size} px {colors}")
-        return [*notes, f"origin: {_origin(schedule.provenance)}"]
+        return [*notes, f"provenance: {_describe_provenance(schedule.provenance)}"]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Table and notes, as wide as there is room."""
+        """Yield table and notes in the width of the console."""
         if self.rows:
             yield self.table(options.max_width, ascii_only=options.ascii_only)
         else:
-            yield Text("No operation is ever in force" + ("." if self.views else ": no image is changed."))
+            yield Text("No operation is ever active" + ("." if self.views else ": no image is changed."))
         yield Text("")
         for note in self.notes(ascii_only=options.ascii_only):
             yield Text(note)
 
     def __str__(self) -> str:
-        """Table and notes as text of 80 columns."""
+        """Return table and notes as text of 80 columns."""
         text = StringIO()
         Console(file=text, width=80, color_system=None, force_jupyter=False, legacy_windows=False).print(self)
         return text.getvalue().rstrip("\n")
 
     def _over_epochs(self, columns: int) -> list[list[float | None]]:
-        """The strength of each row in `columns` parts of the epochs; None where it is not in force at all."""
+        """Return the strength of each row in `columns` equal parts of the epochs; None where it is not active."""
         strength = self._strengths.binned(self._strengths.strength, columns)
-        in_force = self._strengths.binned(self._strengths.probability, columns) > 0
+        active = self._strengths.binned(self._strengths.probability, columns) > 0
         return [
-            [round(float(value), 6) if here else None for value, here in zip(values, where, strict=True)]
-            for values, where in zip(strength, in_force, strict=True)
+            [round(float(value), 6) if is_active else None for value, is_active in zip(values, where, strict=True)]
+            for values, where in zip(strength, active, strict=True)
         ]
 
 
 def ruler(epochs: int, width: int) -> tuple[int, int, str]:
-    """Into how many parts a strip about `width` wide divides the epochs, how wide each part is, and its heading."""
+    """Lay out a strip over the epochs.
+
+    Args:
+        epochs: Number of epochs.
+        width: Width available, in characters.
+
+    Returns:
+        Number of parts of the epochs, width of each part, and the heading.
+    """
     last = str(epochs - 1)
     most = max(8, min(WIDEST_STRIP, width))
     columns = min(epochs, most)
@@ -185,7 +206,10 @@ def ruler(epochs: int, width: int) -> tuple[int, int, str]:
 
 
 def _rows(strengths: Strengths) -> list[OperationRow]:
-    probability, strength = strengths.over_all(strengths.probability), strengths.over_all(strengths.strength)
+    probability, strength = (
+        strengths.mean_over_epochs(strengths.probability),
+        strengths.mean_over_epochs(strengths.strength),
+    )
     columns = zip(strengths.operations, probability.tolist(), strength.tolist(), strengths.first_epochs(), strict=True)
     return [
         OperationRow(op, often, strong / often if OPERATIONS[op].uses_level else None, strong, first)
@@ -193,24 +217,29 @@ def _rows(strengths: Strengths) -> list[OperationRow]:
     ]
 
 
+def _numbers(row: OperationRow, no_level: str) -> list[str]:
+    level = no_level if row.level is None else f"{row.level:.1f}"
+    return [f"{row.probability:.2f}", level, f"{row.strength:.2f}", str(row.first_epoch)]
+
+
 def _block(part: float | None, ascii_only: bool) -> str:
     blocks, idle = (PLAIN_BLOCKS, PLAIN_IDLE) if ascii_only else (BLOCKS, IDLE)
     return idle if part is None else blocks[min(int(part / STRONGEST * len(blocks)), len(blocks) - 1)]
 
 
-def _origin(provenance: Mapping[str, Any]) -> str:
-    """Sweep, run, value and seed, or what it was read from; the file is free to say anything there."""
-    said = {key: printable(str(value)) for key, value in provenance.items() if isinstance(value, str | int | float)}
-    parts = [f"{key} {said[key]}" for key in ("sweep", "run", "reader", "file", "table") if key in said]
-    if "value" in said:
+def _describe_provenance(provenance: Mapping[str, Any]) -> str:
+    """Return sweep, run, value and seed, or the file it was imported from; a policy file may hold any provenance."""
+    text = {key: printable(str(value)) for key, value in provenance.items() if isinstance(value, str | int | float)}
+    parts = [f"{key} {text[key]}" for key in ("sweep", "run", "reader", "file", "table") if key in text]
+    if "value" in text:
         value = provenance["value"]
-        shown = f"{value:.4g}" if isinstance(value, float) else said["value"]
-        parts.append(f"{said.get('metric', 'value')} {shown}")
-    parts += [f"{key} {said[key]}" for key in ("seed", "shuffled") if key in said]
+        shown = f"{value:.4g}" if isinstance(value, float) else text["value"]
+        parts.append(f"{text.get('metric', 'value')} {shown}")
+    parts += [f"{key} {text[key]}" for key in ("seed", "shuffled") if key in text]
     return ", ".join(parts) or "not stated"
 
 
 def printable(text: str, most: int = 60) -> str:
-    """Without what would move a terminal's cursor or change its colors."""
+    """Return `text` without control characters, which could move a terminal's cursor, and cut to `most` characters."""
     clean = "".join(character if character.isprintable() else "?" for character in text)
     return clean if len(clean) <= most else clean[: most - 3] + "..."

@@ -1,4 +1,4 @@
-"""How strong each operation of a schedule is, phase by phase: the numbers behind the table and the plot."""
+"""The strength of each operation of a schedule by phase: the numbers behind tables and plots."""
 
 from __future__ import annotations
 
@@ -16,22 +16,30 @@ from spaces.policy.policy import TENTHS
 Array = NDArray[Any]
 
 STRONGEST = 9.0
-"""The largest expected magnitude: probability 1 at level 9."""
+"""Highest strength: probability 1 at level 9."""
 
 
 @dataclass(frozen=True, eq=False)
 class Strengths:
-    """A schedule's operations as numbers; an operation is in force where its probability is above 0.
+    """The operations of a schedule as arrays over its O active operations and P phases.
 
-    Letters: O operations, P phases. Nothing here grows with the epochs.
+    An operation is active where its probability is above 0. Its strength is its expected magnitude, probability times
+    level. The arrays do not grow with the number of epochs.
 
     Args:
-        operations: those that are ever in force, the strongest on average first.
-        never: those that the schedule names and that are never in force.
-        bounds: P + 1 whole numbers, the epochs at which phases begin, and the end.
-        probability: (O, P), 0 … 1, the mean over the entries that name the operation.
-        strength: (O, P), 0 … 9, the expected magnitude, likewise.
-        mean: (P,), 0 … 9, the expected magnitude averaged over all entries.
+        operations: Operations that are ever active, the strongest on average first.
+        never: Operations that the schedule names and that are never active.
+        bounds: P + 1 epochs: the start of each phase, and the end.
+        probability: (O, P), 0 to 1: mean over the entries of the operation.
+        strength: (O, P), 0 to 9: mean over the entries of the operation.
+        mean: (P,), 0 to 9: mean strength over all entries.
+
+    Example:
+        >>> from spaces import Entry, Genome, ImageSpec, Phase, Policy
+        >>> rotate = Genome(Policy((Entry("Rotate", 5, 8),)))
+        >>> schedule = Schedule((Phase(2, Genome()), Phase(2, rotate)), "student", ImageSpec(8, 1, (0,)))
+        >>> Strengths.of(schedule).strength.tolist()
+        [[0.0, 4.0]]
     """
 
     operations: tuple[str, ...]
@@ -43,7 +51,7 @@ class Strengths:
 
     @classmethod
     def of(cls, schedule: Schedule) -> Strengths:
-        """The numbers of `schedule`."""
+        """Compute the strengths of a schedule."""
         policies = [phase.genome.policy for phase in schedule.phases]
         probabilities = [_probability(policy) for policy in policies]
         strengths = [policy.strength() for policy in policies]
@@ -63,23 +71,25 @@ class Strengths:
 
     @property
     def epochs(self) -> int:
-        """How many epochs there are."""
+        """Number of epochs."""
         return self.bounds[-1]
 
-    def over_all(self, values: Array) -> Array:
-        """`values` (…, P) averaged over the epochs, (…)."""
+    def mean_over_epochs(self, values: Array) -> Array:
+        """Return the mean over epochs of `values`, (…, P) to (…)."""
         mean: Array = values @ np.diff(self._knots) / self.epochs
         return mean
 
     def first_epochs(self) -> list[int]:
-        """The epoch, counted from 0, from which each of the O operations is in force for the first time."""
+        """Return the first active epoch, from 0, of each of the O operations."""
         return [self.bounds[phase] for phase in (self.probability > 0).argmax(axis=1).tolist()]
 
     def binned(self, values: Array, columns: int) -> Array:
-        """`values` (…, P) averaged over `columns` parts of the epochs of equal length, (…, columns).
+        """Return means of `values` over equal parts of the epochs, (…, P) to (…, columns).
 
-        Where `columns` is the number of epochs, these are the values epoch by epoch. A part in which all values are 0
-        gives exactly 0.
+        Args:
+            values: One value for each phase.
+            columns: Number of parts; with the number of epochs, the values are those of each epoch. A part with zeros
+                only gives exactly 0.
         """
         edges = np.arange(columns + 1) * float(self.epochs) / columns
         until = np.cumsum(values * np.diff(self._knots), axis=-1).reshape(-1, values.shape[-1])
@@ -89,7 +99,7 @@ class Strengths:
 
     @property
     def _knots(self) -> Array:
-        """`bounds` as floating point: a file may ask for more epochs than 64 bits hold."""
+        """`bounds` as floating point: a file may hold more epochs than 64 bits can count."""
         return np.array(self.bounds, dtype=float)
 
 

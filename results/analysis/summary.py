@@ -1,85 +1,93 @@
-"""What a sweep found: one row a role, as data, as a table, as Markdown."""
+"""The result of a sweep: one row for each role, as data, as a table and as Markdown."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
-
-from results.analysis.pareto import Candidate, lines
+from results.analysis.pareto import BITS_PER_KILOBYTE, Candidate, describe_front
 from results.analysis.statistics import interval, paired_difference
+from results.analysis.tables import TextTable, format_percent
 from spaces.core.errors import RequestError
 
+if TYPE_CHECKING:  # only a terminal needs rich
+    from rich.table import Table
+
 POLICY = "policy"
-"""The arm that was trained with the schedule found; the others are baselines."""
+"""The arm trained with the searched schedule; the others are baselines."""
 
-_HEADINGS = {POLICY: "with policy", "none": "no augmentation", "random": "random control"}
+_ARM_NAMES = {POLICY: "with policy", "none": "no augmentation", "random": "random control"}
 
 
-def heading(arm: str) -> str:
-    """What an arm is called."""
-    return _HEADINGS.get(arm, arm)
+def arm_name(arm: str) -> str:
+    """Return the name of an arm as shown to people."""
+    return _ARM_NAMES.get(arm, arm)
 
 
 @dataclass(frozen=True)
 class Gain:
-    """The policy minus another arm in test accuracy, paired by seed.
+    """The test accuracy of the policy minus that of another arm, paired by seed.
 
     Args:
-        role: whose.
-        arm: the other, as it is called.
-        mean: of the differences, −1 … 1.
-        half: half width of its 95 % interval; None: there is one seed.
+        role: Role that was trained.
+        arm: Name of the other arm as shown to people.
+        mean: Mean difference, -1 to 1.
+        half_width: Half width of its 95 % confidence interval; None for a single seed.
     """
 
     role: str
     arm: str
     mean: float
-    half: float | None
+    half_width: float | None
 
     @property
-    def shown(self) -> str:
-        """What the interval shows: `better`, `worse`, or `open`."""
-        if self.half is None or abs(self.mean) <= self.half:
+    def outcome(self) -> str:
+        """`better`, `worse`, or `open` if the interval contains 0 or there is none."""
+        if self.half_width is None or abs(self.mean) <= self.half_width:
             return "open"
         return "better" if self.mean > 0 else "worse"
 
     @property
     def points(self) -> str:
-        """The difference in points of a hundred."""
+        """The difference in percentage points, with its interval."""
         mean = f"{100 * self.mean:+.2f}"
-        return f"{mean} points" if self.half is None else f"{mean} ± {100 * self.half:.2f} points"
+        return f"{mean} points" if self.half_width is None else f"{mean} ± {100 * self.half_width:.2f} points"
 
     @property
     def verdict(self) -> str:
-        """What may be claimed."""
-        if self.half is None:
-            return "one seed, so no interval; set full.seeds to 3 or more"
-        if self.shown == "open":
-            return "the 95 % interval holds 0, so no difference is shown"
-        return f"{self.shown}, by the 95 % interval"
+        """The claim that the interval supports."""
+        if self.half_width is None:
+            return "one seed, so no confidence interval; use 3 or more seeds"
+        if self.outcome == "open":
+            return "no significant difference (the 95 % confidence interval contains 0)"
+        return f"significantly {self.outcome} (95 % confidence interval)"
 
     def __str__(self) -> str:
-        """In a sentence."""
+        """Return the difference and the claim as one sentence."""
         return f"{self.role}: policy − {self.arm} = {self.points}: {self.verdict}."
 
 
 @dataclass(frozen=True)
 class RoleResult:
-    """One role's outcome.
+    """The result of one role.
 
     Args:
         role: `teacher` or `student`.
-        best_validation: accuracy, 0 … 1, of the best member at the end of its search; NaN where nothing was searched.
-        test: arm → test accuracy, 0 … 1, by seed; arms are paired by seed, None where a training failed.
-        exploits: copies made during the search.
-        policy_file: where the schedule was written.
-        size_in_bits: of the exported network; 0: not known.
-        pareto: the members of the search that no other beats in accuracy and size together, the smallest first; empty
-            where size was no objective.
+        best_validation: Validation accuracy of the best member at the end of its search, 0 to 1; NaN without a search.
+        test: Test accuracy by arm and seed, 0 to 1; None for a training that failed. Arms are paired by seed.
+        exploits: Number of copies made during the search.
+        policy_file: File with the schedule.
+        size_in_bits: Size of the exported network; 0 if unknown.
+        pareto: Members that no other beats in both accuracy and size, the smallest first; empty if size was not an
+            objective.
+
+    Example:
+        >>> test = {"policy": (0.90, 0.92, 0.94), "none": (0.86, 0.87, 0.90)}
+        >>> result = RoleResult("student", 0.93, test, exploits=4, policy_file="policy.student.json")
+        >>> print(result.comparisons()[0])
+        student: policy − no augmentation = +4.33 ± 1.43 points: significantly better (95 % confidence interval).
     """
 
     role: str
@@ -91,24 +99,24 @@ class RoleResult:
     pareto: tuple[Candidate, ...] = ()
 
     def accuracy(self, arm: str) -> tuple[float, float | None] | None:
-        """Mean and half width of the arm's test accuracy, or None if every one of its trainings failed."""
+        """Return mean and half width of an arm's test accuracy; None if all its trainings failed."""
         values = [value for value in self.test.get(arm, ()) if value is not None]
         return interval(values) if values else None
 
     def gain(self, arm: str) -> tuple[float, float | None] | None:
-        """The policy's test accuracy minus the arm's, paired by seed."""
+        """Return mean and half width of the policy's test accuracy minus the arm's; None without a common seed."""
         pairs = zip(self.test.get(POLICY, ()), self.test.get(arm, ()), strict=False)
         whole = [(ours, theirs) for ours, theirs in pairs if ours is not None and theirs is not None]
         return paired_difference(*zip(*whole, strict=True)) if whole else None
 
     def comparisons(self) -> list[Gain]:
-        """The policy against every other arm whose trainings have a partner."""
+        """Compare the policy with every other arm that shares a seed with it."""
         gains = {arm: self.gain(arm) for arm in self.test if arm != POLICY}
-        return [Gain(self.role, heading(arm), *gain) for arm, gain in gains.items() if gain is not None]
+        return [Gain(self.role, arm_name(arm), *gain) for arm, gain in gains.items() if gain is not None]
 
     @classmethod
     def from_json(cls, role: str, data: Mapping[str, Any]) -> RoleResult:
-        """The result that `to_json` of its sweep wrote; what an older version did not write keeps its default."""
+        """Return the result that `SweepResult.to_json` wrote; fields of later versions keep their defaults."""
         best = data["best_validation"]
         return cls(
             role=role,
@@ -123,17 +131,26 @@ class RoleResult:
 
 @dataclass(frozen=True)
 class SweepResult:
-    """A finished sweep.
+    """The result of a finished sweep.
 
     Args:
-        name: of the sweep.
-        folder: everything that the sweep wrote.
-        report: plots and summary.
+        name: Name of the sweep.
+        folder: Folder with everything that the sweep wrote.
+        report: Folder with plots and summary.
         tracking_uri: MLflow's store, without credentials.
-        experiment: MLflow's experiment.
-        seconds: from start to end.
-        failed: trials that raised, name → reason.
-        roles: one entry for each role that was searched.
+        experiment: Name of MLflow's experiment.
+        seconds: Duration.
+        failed: Trials that failed, name to reason.
+        roles: One entry for each role.
+
+    Example:
+        >>> role = RoleResult("student", 0.93, {"policy": (0.92,)}, exploits=4, policy_file="policy.student.json")
+        >>> result = SweepResult("digits", "runs/digits-001", "runs/digits-001/report", "sqlite:///x", "digits", 75.0,
+        ...                      roles=(role,))
+        >>> print(result.text_table().markdown())
+        | role | best validation % | test %, with policy |
+        | --- | ---: | ---: |
+        | student | 93.00 | 92.00 |
     """
 
     name: str
@@ -146,7 +163,7 @@ class SweepResult:
     roles: tuple[RoleResult, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data for programs: figures and paths."""
+        """Return the result as plain data, which `from_json` reads."""
         roles = {}
         for role in self.roles:
             arms = {arm: _arm(role, arm) for arm in role.test}
@@ -158,75 +175,57 @@ class SweepResult:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> SweepResult:
-        """The result that `to_json` wrote.
+        """Return the result that `to_json` wrote.
 
         Raises:
-            RequestError: these are other data.
+            RequestError: These are other data.
         """
         try:
             plain = {key: data[key] for key in ("name", "folder", "report", "tracking_uri", "experiment", "seconds")}
             roles = tuple(RoleResult.from_json(role, each) for role, each in data["roles"].items())
             return cls(**plain, failed=dict(data["failed"]), roles=roles)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise RequestError(f"this is no result of a sweep: {error!r}", hint="is it a whole result.json?") from error
+            rule = f"the result of a sweep must hold its name, folder and roles: {error!r}"
+            raise RequestError(rule, hint="give the whole result.json") from error
 
-    def table(self) -> Table:
-        """The summary for a terminal."""
-        table = Table(header_style="bold", show_edge=False, pad_edge=False)
-        for index, name in enumerate(self.headings()):
-            table.add_column(name, justify="right" if index else "left")
-        for row in self.rows():
-            table.add_row(*row)
-        return table
-
-    def markdown(self) -> str:
-        """The summary as a Markdown table, with what it may be taken for."""
-        headings = self.headings()
-        lines = [headings, ["---"] + ["---:"] * (len(headings) - 1), *self.rows()]
-        table = ["| " + " | ".join(line) + " |" for line in lines]
-        return "\n".join([*table, "", *(f"- {note}" for note in self.notes())]) + "\n"
-
-    def notes(self) -> list[str]:
-        """What the figures do and do not say."""
-        notes = [str(each) for role in self.roles for each in role.comparisons()]
-        notes += [f"{role.role}, best of its size: {line}." for role in self.roles for line in lines(role.pareto)]
-        notes += [f"{name} failed: {why}" for name, why in self.failed.items()]
-        return notes
-
-    def _arms(self) -> list[str]:
-        return list(dict.fromkeys(arm for role in self.roles for arm in role.test))
-
-    def _sizes(self, cell: str) -> list[str]:
-        """`cell` in a column of its own, where any size is known."""
-        return [cell] if any(role.size_in_bits for role in self.roles) else []
-
-    def headings(self) -> list[str]:
-        """Of the table."""
-        return [
-            "role",
-            *self._sizes("size, kB"),
-            "best validation",
-            *(f"test, {heading(arm)}" for arm in self._arms()),
-        ]
-
-    def rows(self) -> list[list[str]]:
-        """Of the table, one a role."""
+    def text_table(self) -> TextTable:
+        """Return one row for each role."""
+        arms = list(dict.fromkeys(arm for role in self.roles for arm in role.test))
+        sizes = any(role.size_in_bits for role in self.roles)
+        headings = ["role", *(["size, kB"] if sizes else []), "best validation %"]
+        headings += [f"test %, {arm_name(arm)}" for arm in arms]
         rows = []
         for role in self.roles:
-            best = "–" if math.isnan(role.best_validation) else f"{100 * role.best_validation:.2f}"
-            cells = (_cell(role.accuracy(arm)) if arm in role.test else "–" for arm in self._arms())
-            size = f"{role.size_in_bits / 8000:.1f}" if role.size_in_bits else "–"
-            rows.append([role.role, *self._sizes(size), best, *cells])
-        return rows
+            size = f"{role.size_in_bits / BITS_PER_KILOBYTE:.1f}" if role.size_in_bits else "–"
+            best = "–" if math.isnan(role.best_validation) else format_percent(role.best_validation)
+            cells = [_cell(role.accuracy(arm)) if arm in role.test else "–" for arm in arms]
+            rows.append([role.role, *([size] if sizes else []), best, *cells])
+        return TextTable(headings, rows)
+
+    def table(self) -> Table:
+        """Return the table for a terminal."""
+        return self.text_table().for_terminal()
+
+    def markdown(self) -> str:
+        """Return the table and the notes as Markdown."""
+        return "\n".join([self.text_table().markdown(), "", *(f"- {note}" for note in self.notes())]) + "\n"
+
+    def notes(self) -> list[str]:
+        """Return the comparisons, the Pareto fronts and the failures, one sentence each."""
+        notes = [str(gain) for role in self.roles for gain in role.comparisons()]
+        notes += front_notes(self.roles)
+        return notes + [f"{name} failed: {why}" for name, why in self.failed.items()]
+
+
+def front_notes(roles: tuple[RoleResult, ...]) -> list[str]:
+    """Return one sentence for each point of each role's Pareto front."""
+    return [f"{role.role}, Pareto front: {line}." for role in roles for line in describe_front(role.pareto)]
 
 
 def _arm(role: RoleResult, arm: str) -> dict[str, Any]:
-    mean, half = role.accuracy(arm) or (None, None)
-    return {"mean": mean, "half_width_95": half, "by_seed": list(role.test[arm])}
+    mean, half_width = role.accuracy(arm) or (None, None)
+    return {"mean": mean, "half_width_95": half_width, "by_seed": list(role.test[arm])}
 
 
-def _cell(value: tuple[float, float | None] | None) -> str:
-    if value is None:
-        return "failed"
-    mean, half = value
-    return f"{100 * mean:.2f}" if half is None else f"{100 * mean:.2f} ± {100 * half:.2f}"
+def _cell(accuracy: tuple[float, float | None] | None) -> str:
+    return "failed" if accuracy is None else format_percent(*accuracy)

@@ -1,4 +1,4 @@
-"""Curves with their spread over a population, and accuracy over T. stddev, for a page that is light or dark."""
+"""Validation accuracy of a population over the epochs, and over T. stddev, for a light and a dark page."""
 
 from __future__ import annotations
 
@@ -11,23 +11,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from results.plots.style import Picture, Style, canvas, picture
+from results.plots.style import Picture, Style, draw_picture, new_figure
 from results.runlog.members import METRIC, StageHistory
 
 RATIO = "t_stddev_ratio"
 WIDTH, HEIGHT = 5.2, 3.3
-"""Inches: about what a phone shows without shrinking the words too much."""
+"""Size in inches, which keeps the labels readable on a phone."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """A population over its epochs.
-
-    Letters: E epochs at which members were scored.
+    """Quartiles of a population at its E scored epochs.
 
     Args:
-        epochs: (E,) in order.
-        quartiles: (3, E) validation accuracy, 0 … 1: lower, median, upper.
+        epochs: (E,), in order.
+        quartiles: (3, E): lower quartile, median and upper quartile of the validation accuracy, 0 to 1.
     """
 
     epochs: tuple[int, ...]
@@ -35,7 +33,7 @@ class Spread:
 
     @classmethod
     def of(cls, stage: StageHistory) -> Spread:
-        """Over the members of a search, at the epochs at which half of them were scored."""
+        """Compute the quartiles at the epochs at which at least half of the members were scored."""
         at: dict[int, list[float]] = {}
         for member in stage.members.values():
             for epoch, value in member.curve(METRIC):
@@ -46,18 +44,25 @@ class Spread:
         return cls(epochs, np.array(quartiles).reshape(-1, 3).T)
 
 
-def curves(stages: Sequence[StageHistory]) -> Picture | None:
-    """The validation accuracy of every member, the first of `stages` against the others; None: nobody was scored."""
-    spreads = [(name, stage, Spread.of(stage)) for name, stage in _called(stages)]
+def accuracy_picture(stages: Sequence[StageHistory]) -> Picture | None:
+    """Return the validation accuracy of every member over the epochs.
+
+    Args:
+        stages: Searches of a role; the first is compared with the others.
+
+    Returns:
+        The picture; None if no member was scored.
+    """
+    spreads = [(name, stage, Spread.of(stage)) for name, stage in _named(stages)]
     spreads = [each for each in spreads if each[2].epochs]
     if not spreads:
         return None
 
-    def draw(theme: Style) -> Figure:
-        figure = canvas(WIDTH, HEIGHT)
+    def draw(style: Style) -> Figure:
+        figure = new_figure(WIDTH, HEIGHT)
         axes = figure.subplots()
-        for place, (name, stage, spread) in enumerate(spreads):
-            color, dashes = (theme.control, (0, (4, 2))) if place else (theme.lead, "solid")
+        for number, (name, stage, spread) in enumerate(spreads):
+            color, dashes = (style.control, (0, (4, 2))) if number else (style.lead, "solid")
             for member in stage.members.values():
                 points = member.curve(METRIC)
                 axes.plot(*_percent(points), color=color, alpha=0.45, linewidth=0.7, linestyle=dashes)
@@ -66,41 +71,48 @@ def curves(stages: Sequence[StageHistory]) -> Picture | None:
             axes.plot(
                 spread.epochs, middle, color=color, linewidth=2.4, linestyle=dashes, label=f"{name}: median, quartiles"
             )
-        _dress(axes, "epoch", "validation accuracy, %")
+        _label(axes, "epoch", "validation accuracy, %")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-        axes.legend(loc="lower right", fontsize=8.5)
+        _add_legend(axes)
         return figure
 
-    said = "; ".join(_told(*each) for each in spreads)
-    return picture(draw, f"Validation accuracy of every member over the epochs. {said}.")
+    summary = "; ".join(_describe(*each) for each in spreads)
+    return draw_picture(draw, f"Validation accuracy of every member over the epochs. {summary}.")
 
 
-def scatter(stages: Sequence[StageHistory]) -> Picture | None:
-    """Each member's last T. stddev ratio against its last validation accuracy; None: fewer than two have both."""
-    found = [(name, points) for name, stage in _called(stages) if (points := _ratios(stage))]
-    if sum(len(points) for _, points in found) < 2:
+def t_stddev_picture(stages: Sequence[StageHistory]) -> Picture | None:
+    """Return the last T. stddev ratio of each member against its last validation accuracy.
+
+    Args:
+        stages: Searches of a role; the first is compared with the others.
+
+    Returns:
+        The picture; None if fewer than two members have both values.
+    """
+    points_by_stage = [(name, points) for name, stage in _named(stages) if (points := _ratios(stage))]
+    if sum(len(points) for _, points in points_by_stage) < 2:
         return None
 
-    def draw(theme: Style) -> Figure:
-        figure = canvas(WIDTH, HEIGHT)
+    def draw(style: Style) -> Figure:
+        figure = new_figure(WIDTH, HEIGHT)
         axes = figure.subplots()
-        for place, (name, points) in enumerate(found):
-            color, marker = (theme.control, "^") if place else (theme.lead, "o")
+        for number, (name, points) in enumerate(points_by_stage):
+            color, marker = (style.control, "^") if number else (style.lead, "o")
             ratios, scores = zip(*points, strict=True)
             accuracy = [100 * score for score in scores]
             axes.scatter(ratios, accuracy, s=34, color=color, marker=marker, alpha=0.85, label=name)
-        axes.axvline(1, color=theme.faint, linewidth=0.8, linestyle=":")
-        _dress(axes, "T. stddev, ratio to no augmentation", "validation accuracy, %")
-        axes.legend(fontsize=8.5)
+        axes.axvline(1, color=style.faint, linewidth=0.8, linestyle=":")
+        _label(axes, "T. stddev, ratio to no augmentation", "validation accuracy, %")
+        _add_legend(axes)
         return figure
 
-    said = "; ".join(
+    summary = "; ".join(
         f"{name}: {len(points)} members, ratio {min(r for r, _ in points):.3f} to "
         f"{max(r for r, _ in points):.3f}, accuracy {100 * min(s for _, s in points):.1f} to "
         f"{100 * max(s for _, s in points):.1f} %"
-        for name, points in found
+        for name, points in points_by_stage
     )
-    return picture(draw, f"T. stddev ratio of each member against its validation accuracy. {said}.")
+    return draw_picture(draw, f"T. stddev ratio of each member against its validation accuracy. {summary}.")
 
 
 def _ratios(stage: StageHistory) -> list[tuple[float, float]]:
@@ -112,13 +124,13 @@ def _percent(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float
     return [epoch for epoch, _ in points], [100 * value for _, value in points]
 
 
-def _called(stages: Sequence[StageHistory]) -> list[tuple[str, StageHistory]]:
-    """Each with its name: a search at random is a control where it is not the only one."""
+def _named(stages: Sequence[StageHistory]) -> list[tuple[str, StageHistory]]:
+    """Return each stage with its name; a random search beside another one is its control."""
     control = len(stages) > 1
     return [("random control" if control and s.kind == "random" else f"search {s.kind}", s) for s in stages]
 
 
-def _told(name: str, stage: StageHistory, spread: Spread) -> str:
+def _describe(name: str, stage: StageHistory, spread: Spread) -> str:
     low, middle, high = (100 * spread.quartiles[:, -1]).tolist()
     best = max((m for m in stage.members.values() if not math.isnan(m.score)), key=lambda member: member.score)
     return (
@@ -127,8 +139,13 @@ def _told(name: str, stage: StageHistory, spread: Spread) -> str:
     )
 
 
-def _dress(axes: Axes, across: str, up: str) -> None:
-    axes.set_xlabel(across)
-    axes.set_ylabel(up)
+def _label(axes: Axes, x: str, y: str) -> None:
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
     axes.grid(axis="y")
     axes.set_axisbelow(True)
+
+
+def _add_legend(axes: Axes) -> None:
+    """Put the legend above the axes, where its markers cannot be taken for data."""
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=8, columnspacing=1.2, borderaxespad=0.2)

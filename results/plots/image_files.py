@@ -1,4 +1,4 @@
-"""The user's own pictures, found in files and folders and brought to a schedule's size and channels."""
+"""Image files of the user, converted to the size and channels of a schedule."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from torch import Tensor
 from spaces import ImageSpec, RequestError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
-"""What is taken for an image in a folder, in small or capital letters; a file named alone may be called anything."""
+"""Suffixes of image files in a folder, in lower or upper case; a file given by name may have any."""
 
 
 def find_images(paths: Path | str | Sequence[Path | str]) -> list[str]:
-    """The image files among `paths`, and those anywhere below the folders among them; hidden ones are left alone.
+    """Return the image files among `paths` and at any depth of the folders among them, without hidden ones.
 
     Raises:
-        RequestError: there is no such file or folder, or a folder without an image.
+        RequestError: A path does not exist, or a folder contains no image.
     """
     each = [paths] if isinstance(paths, Path | str) else paths
     return [file for path in each for file in _files(Path(path))]
@@ -36,22 +36,26 @@ def _files(path: Path) -> list[str]:
     if is_file:
         return [str(path)]
     if not is_folder:
-        raise RequestError(f"there is no image file and no folder {path}", hint="check the path")
+        raise RequestError(f"no image file and no folder {path}", hint="check the path")
     below = ((folder, name) for folder, _, names in os.walk(path) for name in names)
     files = [f"{folder}/{name}" for folder, name in below if name.lower().endswith(SUFFIXES) and name[0] != "."]
     if not files:
-        raise RequestError(f"there is no image in the folder {path}", hint=f"these count: {', '.join(SUFFIXES)}")
+        raise RequestError(f"no image in the folder {path}", hint=f"images end in {', '.join(SUFFIXES)}")
     return sorted(files)
 
 
 def load_image(file: Path | str, spec: ImageSpec) -> Tensor:
-    """The picture in `file` as a schedule's images are: (C, size, size) uint8.
+    """Load an image as (C, size, size) uint8.
 
-    It is turned as its EXIF data say, converted to gray or RGB, and the square in its middle is brought to `size`
-    (bilinear, antialiased); one that is `size` × `size` already keeps its very pixels.
+    The image is rotated by its EXIF data, converted to gray or RGB, cropped to the square in its center and resized
+    (bilinear, antialiased); an image of `size` x `size` keeps its pixels.
+
+    Args:
+        file: Image file of any format that Pillow decodes.
+        spec: Size and channels.
 
     Raises:
-        RequestError: the file is missing, damaged, no image, or larger than Pillow takes for safe.
+        RequestError: The file is missing, damaged, not an image, or larger than Pillow considers safe.
     """
     try:
         with warnings.catch_warnings():
@@ -61,9 +65,9 @@ def load_image(file: Path | str, spec: ImageSpec) -> Tensor:
                 upright = ImageOps.exif_transpose(opened).convert("L" if spec.channels == 1 else "RGB")
         square = ImageOps.fit(upright, (spec.size, spec.size), Image.Resampling.BILINEAR)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        rule = f"an image has at most {Image.MAX_IMAGE_PIXELS:,} pixels, and {file} has more"
+        rule = f"{file} must have at most {Image.MAX_IMAGE_PIXELS:,} pixels"
         raise RequestError(rule, hint="make it smaller first, or leave it out") from error
-    except Exception as error:  # whatever a decoder trips over in a damaged file
+    except Exception as error:  # a decoder may raise anything on a damaged file
         rule = f"{file} must be an image that Pillow can decode ({type(error).__name__}: {error})"
         raise RequestError(rule, hint="replace it or leave it out") from error
     pixels = torch.from_numpy(np.array(square)).reshape(spec.size, spec.size, -1)

@@ -1,4 +1,4 @@
-"""Pictures for a page that is light or dark: one drawing, both ways, with the words that stand for it."""
+"""Colors and figures for plots: on paper, and for a light and a dark page."""
 
 from __future__ import annotations
 
@@ -14,22 +14,27 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
 
+PAPER_DPI = 120
+"""Dots per inch of PNG files."""
+
 DPI = 144
-"""Twice as fine as a page shows it, for screens that are."""
+"""Dots per inch of the pictures in a page, for high-density screens."""
 
 
 @dataclass(frozen=True)
 class Style:
-    """The colors of a drawing. The hues are those of Okabe and Ito (2008), which differ without color vision as well.
+    """The colors of a plot, as hexadecimal RGB.
+
+    The hues are those of Okabe and Ito (2008, https://jfly.uni-koeln.de/color/), which are safe for color blindness.
 
     Args:
-        page: what it lies on.
-        ink: of words.
-        faint: of axes.
-        line: of the grid.
-        lead: of what was searched.
-        control: of what it is compared with.
-        heat: colors from weak to strong; both ends differ from the page.
+        page: Background.
+        ink: Text.
+        faint: Axes and secondary text.
+        line: Grid lines and frames.
+        lead: The searched policy, the student.
+        control: The comparison, a marked item.
+        heat: Colors from weak to strong; both ends differ from the page.
     """
 
     page: str
@@ -42,20 +47,20 @@ class Style:
 
     @property
     def colors(self) -> Colormap:
-        """From weak to strong; what is no number is left clear."""
+        """Colormap from weak to strong; NaN is transparent."""
         return LinearSegmentedColormap.from_list("heat", self.heat).with_extremes(bad="none")
 
     def settings(self) -> Any:
-        """Matplotlib's settings for it."""
-        words = ("text.color", "axes.labelcolor", "axes.titlecolor")
-        rules = ("axes.edgecolor", "xtick.color", "ytick.color")
-        colors = dict.fromkeys(words, self.ink) | dict.fromkeys(rules, self.faint) | {"grid.color": self.line}
+        """Return Matplotlib's settings for these colors."""
+        texts = ("text.color", "axes.labelcolor", "axes.titlecolor")
+        lines = ("axes.edgecolor", "xtick.color", "ytick.color")
+        colors = dict.fromkeys(texts, self.ink) | dict.fromkeys(lines, self.faint) | {"grid.color": self.line}
         clear = dict.fromkeys(("figure.facecolor", "axes.facecolor", "legend.facecolor"), "none")
         return colors | clear | {"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False}
 
 
 BLUES = ("#e4eff9", "#c6dbef", "#9ecae1", "#6baed6", "#4292c6", "#2171b5", "#08519c", "#08306b")
-"""Light to dark without changing sides, so that they read the same without color vision and in print."""
+"""Light to dark in one hue: readable with color blindness and in grayscale."""
 
 PAPER = Style("white", "#24292f", "#57606a", "#d0d7de", "#08306b", "#d55e00", BLUES)
 LIGHT = Style("#ffffff", "#1f2328", "#57606a", "#e4e7eb", "#0072b2", "#d55e00", BLUES)
@@ -66,13 +71,13 @@ DARK = Style(
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG, or a JPEG, in a page.
+    """An image file embedded in a page.
 
     Args:
-        alt: what it shows, with its numbers, for those who do not see it.
-        light: the file's content.
-        dark: the same for a dark page; empty: `light` has a ground of its own, and serves both.
-        kind: of the content, as the web names it.
+        alt: Description with the numbers, for screen readers.
+        light: Content of the file.
+        dark: Content of the file for a dark page; empty if `light` has an opaque background and serves both.
+        kind: Media type.
     """
 
     alt: str
@@ -82,17 +87,17 @@ class Picture:
 
     @property
     def uri(self) -> str:
-        """The picture itself, as an address."""
+        """The image as a data URI."""
         return self._uri(self.light)
 
     @property
     def dark_uri(self) -> str:
-        """That of the dark one; empty: there is none."""
+        """The dark image as a data URI; empty without one."""
         return self._uri(self.dark) if self.dark else ""
 
     @property
     def size(self) -> tuple[int, int] | None:
-        """Width and height, px, so that a page does not jump; None: no PNG."""
+        """Width and height in px, so that a loading page does not jump; None if the file is not a PNG."""
         if self.kind != "image/png":
             return None
         width, height = struct.unpack(">II", self.light[16:24])
@@ -102,20 +107,30 @@ class Picture:
         return f"data:{self.kind};base64,{base64.b64encode(content).decode()}"
 
 
-def picture(draw: Callable[[Style], Figure], alt: str) -> Picture:
-    """What `draw` draws, on a light and on a dark page; the same drawing gives the same bytes."""
-    return Picture(alt, _drawn(draw, LIGHT), _drawn(draw, DARK))
+def draw_picture(draw: Callable[[Style], Figure], alt: str) -> Picture:
+    """Draw a figure for a light and a dark page; the same figure gives the same bytes.
+
+    Args:
+        draw: Returns the figure in given colors.
+        alt: Description with the numbers, for screen readers.
+    """
+    return Picture(alt, _draw(draw, LIGHT), _draw(draw, DARK))
 
 
-def canvas(width: float, height: float) -> Figure:
-    """An empty figure of so many inches, which no window belongs to."""
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure without a window; sizes in inches."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
-def _drawn(draw: Callable[[Style], Figure], theme: Style) -> bytes:
-    with mpl.rc_context(theme.settings()):
-        figure, buffer = draw(theme), BytesIO()
-        figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+def png_bytes(figure: Figure, dpi: int = PAPER_DPI) -> bytes:
+    """Return a figure as PNG; the same figure gives the same bytes."""
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     return buffer.getvalue()
+
+
+def _draw(draw: Callable[[Style], Figure], style: Style) -> bytes:
+    with mpl.rc_context(style.settings()):
+        return png_bytes(draw(style), DPI)

@@ -1,1 +1,1 @@
-"""The HTML report of a sweep."""
+"""The HTML report of a sweep, and the view of a policy."""

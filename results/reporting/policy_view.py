@@ -1,16 +1,16 @@
-"""A policy to look at: a table, a plot, and a grid of the user's own images."""
+"""A view of a policy: a table, a plot, and a grid of augmented images."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from results.analysis.schedule_table import Overview
+from results.analysis.schedule_table import ScheduleTable
 from spaces import RequestError, Schedule
 from spaces.core.io import write_atomic
 
 
-def show(
+def describe_policy(
     schedule: Schedule,
     *,
     plot: Path | str | None = None,
@@ -20,30 +20,39 @@ def show(
     rows: int = 8,
     draws: int = 2,
     seed: int = 0,
-) -> Overview:
-    """Look at a schedule; every picture is drawn before the first is written.
+) -> ScheduleTable:
+    """Return the table of a schedule, and write a plot and a grid of augmented images if asked.
+
+    Every picture is drawn before the first one is written.
 
     Args:
-        schedule: what to look at.
-        plot: the PNG to draw the strengths over the epochs into.
-        grid: the PNG to draw augmented images into.
-        images: image files, and folders with image files anywhere below them, for the grid.
-        epochs: which epochs the grid shows, counted from 0; None: the last one of each quarter.
-        rows: how many images the grid shows at most; of more, some that are spread over all.
-        draws: how often each image is augmented for each epoch.
-        seed: of the grid's random numbers.
+        schedule: Schedule to describe.
+        plot: PNG file for the strengths over the epochs.
+        grid: PNG file for the augmented images.
+        images: Image files, and folders with image files at any depth, for the grid.
+        epochs: Epochs of the grid, from 0; None: the last one of each quarter.
+        rows: Largest number of images in the grid; of more, a spread over all is shown.
+        draws: Number of augmented images for each image and epoch.
+        seed: Seed of the grid's augmentation draws.
 
     Raises:
-        RequestError: a file cannot be read or written, an epoch lies outside the schedule, or the request
-            contradicts itself.
+        RequestError: A file cannot be read or written, an epoch is outside the schedule, or the arguments contradict
+            each other.
+
+    Example:
+        >>> from spaces import Entry, Genome, ImageSpec, Phase, Policy
+        >>> rotate = Genome(Policy((Entry("Rotate", 5, 8),)))
+        >>> table = describe_policy(Schedule((Phase(4, rotate),), "student", ImageSpec(8, 1, (0,))))
+        >>> [(row.op, row.strength) for row in table.rows]
+        [('Rotate', 4.0)]
     """
     targets = [Path(target) for target in (plot, grid) if target is not None]
     for target in targets:
         check_png(target)
     if len(targets) == 2 and targets[0].resolve() == targets[1].resolve():
-        raise RequestError("plot and grid are two files", value=str(grid), hint="choose another name for one of them")
+        raise RequestError("plot and grid must be different files", value=str(grid), hint="rename one of them")
     if grid is None and (images or epochs is not None):
-        raise RequestError("images and epochs are for a grid", hint="say where to write it: --grid FILE.png")
+        raise RequestError("images and epochs need a grid", hint="add --grid FILE.png")
     pictures = []
     if grid is not None:
         from results.plots.image_grid import grid_png
@@ -56,27 +65,31 @@ def show(
         pictures.append((plot, schedule_png(schedule)))
     for path, content in pictures:
         write_atomic(path, content)
-    return Overview(schedule)
+    return ScheduleTable(schedule)
 
 
 def check_png(path: Path | str) -> None:
-    """Refuse a name that a picture cannot have.
+    """Check that a file name ends in `.png`.
 
     Raises:
-        RequestError: it does not end in `.png`.
+        RequestError: It does not.
     """
     if Path(path).suffix.lower() != ".png":
-        raise RequestError("pictures are written as PNG", value=str(path), hint="choose a name that ends in .png")
+        raise RequestError("a picture must be a PNG file", value=str(path), hint="choose a name that ends in .png")
 
 
 def parse_epochs(text: str) -> list[int]:
-    """The epochs in `0,10,50`.
+    """Parse epochs separated by commas.
 
     Raises:
-        RequestError: anything else.
+        RequestError: The text is not a list of whole numbers.
+
+    Example:
+        >>> parse_epochs("0,10,50")
+        [0, 10, 50]
     """
     try:
         return [int(part) for part in text.split(",")]
     except ValueError as error:
-        rule = "epochs are whole numbers with commas between them"
-        raise RequestError(rule, value=text, hint="write them as in 0,10,50") from error
+        rule = "epochs must be whole numbers separated by commas"
+        raise RequestError(rule, value=text, hint="for example 0,10,50") from error

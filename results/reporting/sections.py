@@ -1,4 +1,4 @@
-"""The chapters of a report that are made of pictures: schedules, lineage, curves, T. stddev, choices, HARD's game."""
+"""The sections of a report that show figures: schedules, lineage, accuracy, T. stddev, choices and HARD."""
 
 from __future__ import annotations
 
@@ -9,221 +9,215 @@ from functools import partial
 
 from matplotlib.figure import Figure
 
-from results.analysis.evaluation import evaluation_png
-from results.analysis.schedule_table import Overview
-from results.plots.curves import curves, scatter
-from results.plots.lineage import family_figure
+from results.analysis.choices import best_members_table
+from results.analysis.pareto import pareto_table
+from results.analysis.schedule_table import ScheduleTable
+from results.analysis.tables import TextTable
+from results.plots.choices import choices_figure
+from results.plots.curves import accuracy_picture, t_stddev_picture
+from results.plots.evaluation import evaluation_figure
+from results.plots.lineage import lineage_figure
+from results.plots.pareto import pareto_figure
 from results.plots.schedule import schedule_figure
-from results.plots.style import Picture, Style, picture
+from results.plots.screening import screening_figure
+from results.plots.style import Picture, Style, draw_picture
 from results.reporting.sweep_folder import SweepFolder
 from results.runlog.lineage import Family
 from results.runlog.members import StageHistory
 from spaces import Schedule
 
 NARROW = 5.6
-"""Inches of a schedule's picture."""
+"""Width in inches of figures that stand side by side."""
 
-TOLD = 5
-"""How many operations the words beside it name."""
+OPERATIONS_IN_ALT = 5
+"""Number of operations in the description of a schedule."""
 
 HARD = {
     "hard.grid.png": (
-        "images and their views",
-        "images with the teacher's answer, and below each its view with what both answer; where they differ, the frame "
-        "is thick and ≠ stands beside",
+        "views",
+        "images with the teacher's prediction, and below each its view with the predictions of teacher and student; a "
+        "thick frame and ≠ mark different predictions",
     ),
-    "hard.parameters.png": ("what it draws", "the distribution of every parameter that is drawn, over the epochs"),
-    "hard.phases.png": ("the phases", "the phases of the game in time, the student's steps and the augmentor's"),
+    "hard.parameters.png": ("parameters", "distribution of every parameter of the augmentor over the epochs"),
+    "hard.phases.png": ("phases", "running disagreement and steps of the augmentor over the student's steps"),
 }
 
 
 @dataclass(frozen=True)
-class Table:
-    """Rows of cells below their headings; the columns from `numbers` on are set to the right."""
-
-    headings: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    numbers: int = 1
-
-
-@dataclass(frozen=True)
 class ReportFigure:
-    """A picture with what belongs to it, each of which may be missing."""
+    """A picture with notes and a table, each of which may be missing.
+
+    Args:
+        heading: Heading.
+        picture: Picture.
+        notes: Sentences below the picture.
+        table: The numbers of the picture.
+        wide: True if the figure needs the whole width of a page.
+    """
 
     heading: str
     picture: Picture | None = None
     notes: Sequence[str] = ()
-    table: Table | None = None
+    table: TextTable | None = None
     wide: bool = False
 
 
 @dataclass(frozen=True)
 class Section:
-    """Plates under a title, with a sentence on how to read them; `anchor` is its name in addresses."""
+    """Figures under a title.
+
+    Args:
+        anchor: Name in links.
+        title: Title.
+        lead: How to read the figures.
+        figures: Figures; a section without one is not shown.
+    """
 
     anchor: str
     title: str
     lead: str
-    plates: list[ReportFigure] = field(default_factory=list)
+    figures: list[ReportFigure] = field(default_factory=list)
 
 
-def chapters(sweep: SweepFolder) -> list[Section]:
-    """Those that have something to show, in order."""
+def sections(sweep: SweepFolder) -> list[Section]:
+    """Return the sections that have figures, in the order of the page."""
     found = [
         Section(
             "schedules",
-            "What each role sees",
-            "Strength is probability × level, from 0 to 9, epoch by epoch along the winner's line of ancestors. "
-            "A search starts from no augmentation, so a schedule shows when a role begins to profit from which.",
-            [_schedule(role, schedule) for role, schedule in sweep.schedules.items()]
-            + [
-                ReportFigure(f"{role}", notes=[f"Its policy is left out: {why}"]) for role, why in sweep.refused.items()
-            ],
+            "Augmentation schedules",
+            "Strength is probability × level, 0 to 9, by epoch, along the lineage of the best member. A search starts "
+            "without augmentation, so a schedule shows when a role starts to benefit from an operation.",
+            list(_schedules(sweep)),
         ),
         Section(
             "lineage",
-            "Who descends from whom",
-            "One row a member, from left to right the epochs; the scale beside it gives a cell's score, hatched is not "
-            "scored. Arrows lead from who was copied to who goes on from there, the orange line through the ancestors "
-            "of the best: what was in force along it is the schedule.",
-            list(_families(sweep)),
+            "Lineage",
+            "Each row is a member; the color of a cell is its validation accuracy, hatched cells have none. Arrows are "
+            "copies from donor to target. The orange line follows the ancestors of the best member; the operations "
+            "active along it are the schedule.",
+            list(_lineages(sweep)),
         ),
         Section(
-            "curves",
-            "The population over the epochs",
-            "Thin: every member. Thick: the median, in a band from the lower to the upper quartile, as long as half of "
-            "the members are scored. Dashed: the random control, fixed genomes drawn once.",
-            list(_each(sweep, curves)),
+            "accuracy",
+            "Validation accuracy",
+            "Thin lines: members. Thick line: median, in a band from the lower to the upper quartile, where at least "
+            "half of the members have a score. Dashed: the random control, fixed genomes drawn once.",
+            list(_by_role(sweep, accuracy_picture)),
         ),
         Section(
             "t-stddev",
             "T. stddev and accuracy",
-            "T. stddev says how far the teacher's mean answer wanders from one handful of images to the next, here "
-            "over what it is without augmentation: lower should be better (Wang et al. 2022).",
-            list(_each(sweep, scatter)),
+            "T. stddev is the standard deviation of the teacher's mean output over draws of images, here as a ratio to "
+            "no augmentation; lower values should give better students (Wang et al., 2022).",
+            list(_by_role(sweep, t_stddev_picture)),
         ),
-        Section("choices", "Which choices suit this pair", "Members by what they chose.", list(_choices(sweep))),
+        Section(
+            "choices",
+            "Choices",
+            "Members of a search by their choices of view, loss and bits.",
+            list(_choices(sweep)),
+        ),
         Section(
             "hard",
-            "HARD's game",
-            "The augmentor seeks views on which the student's answer is far from the teacher's while the teacher keeps "
-            "its own; then the student learns them.",
+            "HARD: hard views by adversarial training",
+            "The augmentor learns views on which the student's prediction differs most from the teacher's while the "
+            "teacher keeps its own; then the student learns from these views.",
             list(_games(sweep)),
         ),
     ]
-    return [chapter for chapter in found if chapter.plates]
+    return [section for section in found if section.figures]
 
 
-def against(sweep: SweepFolder) -> list[ReportFigure]:
-    """What each role's policies reached beside baselines; what may be claimed is the first of the notes."""
+def baseline_figures(sweep: SweepFolder) -> list[ReportFigure]:
+    """Return one figure for each role evaluated against baselines; its first note is the claim."""
     found = []
     for role, evaluation in sweep.evaluations.items():
-        known = [arm for arm in evaluation.arms if not math.isnan(arm.mean)]
-        means = ", ".join(f"{arm.name} {100 * arm.mean:.2f}" for arm in sorted(known, key=lambda arm: -arm.mean))
+        known = [arm for arm in evaluation.ranked if not math.isnan(arm.mean)]
+        means = ", ".join(f"{arm.name} {100 * arm.mean:.2f}" for arm in known)
         alt = f"Test accuracy of the {role} by arm, mean over {evaluation.seeds} seeds in percent: {means}."
-        drawn = Picture(alt, evaluation_png(evaluation))
-        found.append(ReportFigure(f"The {role}", drawn, evaluation.notes(), _table(evaluation.markdown()), wide=True))
+        drawn = draw_picture(partial(evaluation_figure, evaluation), alt)
+        found.append(ReportFigure(role.capitalize(), drawn, evaluation.notes(), evaluation.text_table(), wide=True))
     return found
 
 
+def _schedules(sweep: SweepFolder) -> Iterator[ReportFigure]:
+    for role, schedule in sweep.schedules.items():
+        yield _schedule(role, schedule)
+    for role, why in sweep.refused.items():
+        yield ReportFigure(role.capitalize(), notes=[f"The policy cannot be read: {why}"])
+
+
 def _schedule(role: str, schedule: Schedule) -> ReportFigure:
-    seen = Overview(schedule)
-    strongest = ", ".join(f"{row.op} {row.strength:.2f}" for row in seen.rows[:TOLD])
+    table = ScheduleTable(schedule)
+    strongest = ", ".join(f"{row.op} {row.strength:.2f}" for row in table.rows[:OPERATIONS_IN_ALT])
     alt = (
         f"Strength of each operation over the {schedule.epochs} epochs of the {role}'s schedule: mean strength "
         f"{schedule.mean_strength():.2f}; "
-        + (f"strongest on average {strongest}." if strongest else "none is in force.")
+        + (f"strongest on average {strongest}." if strongest else "no operation is active.")
     )
-    rows = [
-        [
-            row.op,
-            f"{row.probability:.2f}",
-            "–" if row.level is None else f"{row.level:.1f}",
-            f"{row.strength:.2f}",
-            str(row.first_epoch),
-        ]
-        for row in seen.rows
-    ]
-    table = Table(["operation", "mean probability", "mean level", "mean strength", "first epoch"], rows)
-    # The first note explains the strip of the terminal's table, which is not shown here.
-    notes = [note for note in seen.notes() if not note.startswith("▁")]
+    notes = table.schedule_notes()
     if schedule.provenance.get("unfinished"):
-        notes.insert(0, "so far: the best at the last perturbation, the search goes on")
-    drawn = picture(partial(_figure, schedule), alt) if rows else None
-    if not rows:
-        notes.insert(0, "no operation is ever in force")
-    return ReportFigure(f"The {role}", drawn, notes, table if rows else None)
+        notes.insert(0, "so far: the best member at the last perturbation of an unfinished search")
+    if not table.rows:
+        return ReportFigure(role.capitalize(), notes=["no operation is ever active", *notes])
+    drawn = draw_picture(partial(_schedule_figure, schedule), alt)
+    return ReportFigure(role.capitalize(), drawn, notes, table.text_table())
 
 
-def _figure(schedule: Schedule, theme: Style) -> Figure:
-    return schedule_figure(schedule, " ", theme, NARROW)
+def _schedule_figure(schedule: Schedule, style: Style) -> Figure:
+    return schedule_figure(schedule, " ", style, NARROW)
 
 
-def _family(family: Family, theme: Style) -> Figure:
-    return family_figure(family, " ", theme, NARROW)
+def _lineage_figure(family: Family, style: Style) -> Figure:
+    return lineage_figure(family, " ", style, NARROW)
 
 
-def _each(sweep: SweepFolder, draw: Callable[[Sequence[StageHistory]], Picture | None]) -> Iterator[ReportFigure]:
-    """A plate for each role that `draw` can draw something of its searches for."""
+def _by_role(sweep: SweepFolder, draw: Callable[[Sequence[StageHistory]], Picture | None]) -> Iterator[ReportFigure]:
     for role in sweep.roles:
         if drawn := draw(sweep.searches(role)):
-            yield ReportFigure(f"The {role}", drawn)
+            yield ReportFigure(role.capitalize(), drawn)
 
 
-def _families(sweep: SweepFolder) -> Iterator[ReportFigure]:
-    """A picture for each search whose members copy each other."""
+def _lineages(sweep: SweepFolder) -> Iterator[ReportFigure]:
     for role in sweep.roles:
         for stage in sweep.searches(role):
             if stage.perturbations:
                 family = stage.family()
-                drawn = picture(partial(_family, family), f"Who copied whom. {family}.")
-                yield ReportFigure(f"The {role}", drawn, [str(family)])
+                drawn = draw_picture(partial(_lineage_figure, family), f"Lineage of a population. {family}.")
+                yield ReportFigure(role.capitalize(), drawn, [str(family)])
 
 
 def _choices(sweep: SweepFolder) -> Iterator[ReportFigure]:
-    """What the search wrote of choices, sizes and screening, each a picture and its table."""
-    for path in sorted((sweep.path / "report").glob("*.png")):
-        kind, _, role = path.stem.partition(".")
-        heading = {
-            "choices": f"The {role}'s members by what they chose",
-            "pareto": f"The {role}'s members by size and accuracy",
-            "screening": "Screening by T. stddev, before any student was trained",
-        }.get(kind)
-        if heading is None:
-            continue
-        words = path.with_suffix(".md")
-        table = _table(words.read_text("utf-8") if words.is_file() else "")
-        best = ", ".join(map(" ".join, zip(table.headings, table.rows[0], strict=False))) if table else ""
-        alt = f"{heading}. First of its table: {best}." if best else f"{heading}."
-        yield ReportFigure(heading, Picture(alt, path.read_bytes()), table=table, wide=True)
+    if sweep.screening is not None:
+        heading = "Screening by T. stddev, before the search of the student"
+        yield _tabulated(heading, sweep.screening.text_table(), partial(screening_figure, sweep.screening))
+    for role, members in sweep.choices.items():
+        heading = f"{role.capitalize()}: members by their choices"
+        yield _tabulated(heading, best_members_table(members), partial(choices_figure, members))
+    for role, candidates in sweep.candidates.items():
+        heading = f"{role.capitalize()}: members by size and accuracy"
+        yield _tabulated(heading, pareto_table(candidates), partial(pareto_figure, candidates))
 
 
-def _table(text: str) -> Table | None:
-    """The first table in Markdown; None: there is none."""
-    lines = text.splitlines()
-    start = next((number for number, line in enumerate(lines) if line.startswith("|")), None)
-    if start is None:
-        return None
-    rows = []
-    for line in lines[start:]:
-        if not line.startswith("|"):
-            break
-        rows.append([cell.strip() for cell in line.strip().strip("|").split("|")])
-    return Table(rows[0], rows[2:], numbers=len(rows[0])) if len(rows) > 2 else None
+def _tabulated(heading: str, table: TextTable, draw: Callable[[Style], Figure]) -> ReportFigure:
+    """Return a figure that is described by the first row of its table."""
+    first = ", ".join(map(" ".join, zip(table.headings, table.rows[0], strict=True))) if table.rows else ""
+    alt = f"{heading}. First row of the table: {first}." if first else f"{heading}."
+    return ReportFigure(heading, draw_picture(draw, alt), table=table, wide=True)
 
 
 def _games(sweep: SweepFolder) -> Iterator[ReportFigure]:
-    """The pictures of the winner's game; where it played none, of the first member that did."""
+    """Show the best member's game, or that of the first member with one."""
     folders = sorted(path for path in (sweep.path / "report" / "hard").glob("*") if path.is_dir())
     if not folders:
         return
-    winners = {str(schedule.provenance.get("run")) for schedule in sweep.schedules.values()}
-    shown = next((folder for folder in folders if folder.name in winners), folders[0])
-    won = " (the winner)" if shown.name in winners else " (the winner played no game)"
-    for name, (heading, what) in HARD.items():
+    best = {str(schedule.provenance.get("run")) for schedule in sweep.schedules.values()}
+    shown = next((folder for folder in folders if folder.name in best), folders[0])
+    member = f"{shown.name} ({'best member' if shown.name in best else 'the best member does not use HARD'})"
+    for name, (heading, description) in HARD.items():
         if (shown / name).is_file():
-            drawn = Picture(f"{shown.name}{won}: {what}.", (shown / name).read_bytes())
-            yield ReportFigure(f"{shown.name}{won}: {heading}", drawn, wide=True)
+            drawn = Picture(f"{member}: {description}.", (shown / name).read_bytes())
+            yield ReportFigure(f"{member}: {heading}", drawn, wide=True)
     if len(folders) > 1:
         names = ", ".join(folder.name for folder in folders if folder != shown)
-        yield ReportFigure("", notes=[f"Likewise for {names}: in report/hard/ of the sweep's folder."])
+        yield ReportFigure("", notes=[f"The plots of {names} are in report/hard/ of the sweep's folder."])

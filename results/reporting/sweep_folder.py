@@ -1,16 +1,19 @@
-"""A sweep's folder as data: its settings, its result, its history and its schedules, as far as there are any."""
+"""The content of a sweep's folder as data: settings, result, history, schedules, evaluations and choices."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
+from results.analysis.choices import MemberChoices
 from results.analysis.evaluation import Evaluation
+from results.analysis.pareto import Candidate
+from results.analysis.screening import ScreeningResult
 from results.analysis.summary import RoleResult, SweepResult
 from results.runlog.events import JOURNAL_FILE
 from results.runlog.export import export_policy, unfinished_search
@@ -20,22 +23,27 @@ from spaces import RequestError, Schedule
 from spaces.core.io import read_text
 from spaces.schedule.schedule import ROLES
 
-SETTINGS, RESULT = "sweep.yaml", "result.json"
+T = TypeVar("T")
+
+SETTINGS, RESULT, SCREENING = "sweep.yaml", "result.json", "screening.json"
 
 
 @dataclass(frozen=True)
 class SweepFolder:
-    """What a sweep has left so far.
+    """The content of a sweep's folder, finished or not.
 
     Args:
-        path: of the folder.
-        text: of its sweep file, resolved.
-        settings: the same as plain data; whatever a file can hold.
-        result: None: it has not ended.
-        history: None: it keeps no journal.
-        schedules: by role, the found one; of a search that is not through, the best at its last boundary.
-        refused: by role, why a schedule that is there cannot be read.
-        evaluations: by role, what its policies reached beside baselines; empty where nobody has asked.
+        path: The folder.
+        text: Resolved sweep file.
+        settings: The same as plain data.
+        result: Result; None if the sweep is unfinished.
+        history: History; None without a journal.
+        schedules: Schedule by role; of an unfinished search the best at its last perturbation.
+        refused: By role, the reason why its policy file cannot be read.
+        evaluations: Evaluation against baselines by role; empty without one.
+        choices: Members of a search with their choices, by role; empty if all members have the same.
+        candidates: Members of a search for accuracy and size, by role; empty if size was not an objective.
+        screening: Ranking of augmentations before the search; None without one.
     """
 
     path: Path
@@ -46,65 +54,65 @@ class SweepFolder:
     schedules: Mapping[str, Schedule]
     refused: Mapping[str, str]
     evaluations: Mapping[str, Evaluation]
+    choices: Mapping[str, Sequence[MemberChoices]]
+    candidates: Mapping[str, Sequence[Candidate]]
+    screening: ScreeningResult | None
 
     @classmethod
     def read(cls, path: Path | str, own: Collection[str] = ()) -> SweepFolder:
-        """What is in `path` by now.
+        """Read a sweep's folder as it is now.
 
         Args:
-            path: of the folder.
-            own: dotted names of augmentations and losses that its policies may hold.
+            path: Folder of a sweep.
+            own: Dotted names of custom augmentations and losses in its policies.
 
         Raises:
-            RequestError: it is no sweep's folder, nothing has happened in it yet, or a file of it is damaged.
+            RequestError: The folder is not that of a sweep, contains no results yet, or contains a damaged file.
         """
         path = Path(path)
-        hint = "give a sweep's folder, such as runs/digits-001"
-        if not (path / SETTINGS).is_file():
-            raise RequestError(f"{path} is no sweep's folder: it has no {SETTINGS}", hint=hint)
-        text = read_text(path / SETTINGS, "sweep file")
-        try:
-            settings = yaml.safe_load(text)
-        except (yaml.YAMLError, RecursionError) as error:
-            raise RequestError(f"{path / SETTINGS} is no YAML: {error}") from error
-        if not isinstance(settings, dict):
-            raise RequestError(f"{path / SETTINGS} holds settings by name", value=settings, hint=hint)
-        result = _result(path / RESULT) if (path / RESULT).is_file() else None
+        text, settings = _settings(path)
+        result = SweepResult.from_json(_json(path / RESULT, "result")) if (path / RESULT).is_file() else None
         history = History.read(path) if (path / JOURNAL_FILE).is_file() else None
         if result is None and (history is None or not history.stages):
-            raise RequestError(f"nothing has happened in {path} yet", hint="wait for the first epoch, then ask again")
-        schedules, refused = {}, {}
-        for role in ROLES:
-            if (path / f"policy.{role}.json").is_file() or (history and unfinished_search(history, role)):
-                try:
-                    schedules[role] = export_policy(str(path), role, own=own)
-                except RequestError as error:
-                    refused[role] = str(error)
-        found = {role: path / f"evaluation.{role}.json" for role in ROLES}
-        evaluations = {role: Evaluation.load(file) for role, file in found.items() if file.is_file()}
-        return cls(path, text, settings, result, history, schedules, refused, evaluations)
+            raise RequestError(f"{path} has no results yet", hint="wait for the first epoch, then try again")
+        schedules, refused = _schedules(path, history, own)
+        evaluations = {role: path / f"evaluation.{role}.json" for role in ROLES}
+        screening = path / SCREENING
+        return cls(
+            path=path,
+            text=text,
+            settings=settings,
+            result=result,
+            history=history,
+            schedules=schedules,
+            refused=refused,
+            evaluations={role: Evaluation.load(file) for role, file in evaluations.items() if file.is_file()},
+            choices=_members(path, "choices", MemberChoices.from_json),
+            candidates=_members(path, "pareto", Candidate.from_json),
+            screening=ScreeningResult.from_json(_json(screening, "screening")) if screening.is_file() else None,
+        )
 
     @property
     def name(self) -> str:
-        """The folder's."""
+        """Name of the folder."""
         return self.path.resolve().name
 
     @property
     def roles(self) -> list[str]:
-        """Those that the sweep trains, in order."""
+        """Roles with results, in order."""
         return [role for role in ROLES if self.outcome(role) or self.searches(role) or role in self.schedules]
 
     def outcome(self, role: str) -> RoleResult | None:
-        """What came out for a role; None: nothing yet."""
+        """Return the result of a role; None without one."""
         return next((each for each in self.result.roles if each.role == role), None) if self.result else None
 
     def searches(self, role: str) -> list[StageHistory]:
-        """A role's searches, the random control last."""
+        """Return the searches of a role, the random control last."""
         found = [stage for stage in self.history.searches if stage.role == role] if self.history else []
         return sorted(found, key=lambda stage: stage.kind == "random")
 
     def setting(self, key: str, default: Any = None) -> Any:
-        """The setting of this dotted name; `default` where there is none."""
+        """Return the setting with a dotted name; `default` if it is missing or null."""
         found: Any = self.settings
         for part in key.split("."):
             if not isinstance(found, Mapping) or part not in found:
@@ -113,17 +121,59 @@ class SweepFolder:
         return default if found is None else found
 
     def failures(self) -> Iterator[tuple[str, str]]:
-        """Trials that failed, and why."""
+        """Yield failed trials and their errors."""
         known = dict(self.result.failed) if self.result else {}
         for stage in self.history.stages.values() if self.history else ():
             known |= {member.name: member.error for member in stage.members.values() if member.error}
         yield from sorted(known.items())
 
 
-def _result(path: Path) -> SweepResult:
-    text = read_text(path, "result")
+def _settings(path: Path) -> tuple[str, Mapping[str, Any]]:
+    """Read the resolved sweep file as text and as data."""
+    hint = "give a sweep's folder, such as runs/digits-001"
+    if not (path / SETTINGS).is_file():
+        raise RequestError(f"{path} is not a sweep's folder: it has no {SETTINGS}", hint=hint)
+    text = read_text(path / SETTINGS, "sweep file")
     try:
-        content = json.loads(text)
+        settings = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise RequestError(f"{path / SETTINGS} is not YAML: {error}") from error
+    if not isinstance(settings, dict):
+        raise RequestError(f"{path / SETTINGS} must be a mapping of settings", value=settings, hint=hint)
+    return text, settings
+
+
+def _json(path: Path, kind: str) -> Any:
+    try:
+        return json.loads(read_text(path, kind))
+    except RequestError:
+        raise
     except (ValueError, RecursionError) as error:
-        raise RequestError(f"{path} is no JSON: {error}") from error
-    return SweepResult.from_json(content)
+        raise RequestError(f"{path} is not JSON: {error}") from error
+
+
+def _schedules(
+    path: Path, history: History | None, own: Collection[str]
+) -> tuple[dict[str, Schedule], dict[str, str]]:
+    """Return the schedules by role, and the errors of those that cannot be read."""
+    schedules, refused = {}, {}
+    for role in ROLES:
+        if any(path.glob(f"policy.{role}.json")) or (history is not None and unfinished_search(history, role)):
+            try:
+                schedules[role] = export_policy(str(path), role, own=own)
+            except RequestError as error:
+                refused[role] = str(error)
+    return schedules, refused
+
+
+def _members(path: Path, kind: str, from_json: Callable[[Mapping[str, Any]], T]) -> dict[str, Sequence[T]]:
+    """Read the members that the sweep listed in `report/KIND.ROLE.json`, by role."""
+    members: dict[str, Sequence[T]] = {}
+    for role in ROLES:
+        file = path / "report" / f"{kind}.{role}.json"
+        if file.is_file():
+            try:
+                members[role] = [from_json(each) for each in _json(file, kind)]
+            except (KeyError, TypeError) as error:
+                raise RequestError(f"{file} must be a list of members: {error!r}") from error
+    return members

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from results.tracking import views
+from results.tracking.experiment_page import EXPERIMENT_TAGS
 from results.tracking.quiet import BRISK
 from spaces.core.errors import RequestError
 from spaces.core.redaction import mask
@@ -168,7 +168,7 @@ def _experiment_id(client: MlflowClient, name: str, artifacts: str | None) -> st
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            return str(client.create_experiment(name, artifact_location=artifacts, tags=views.tags()))
+            return str(client.create_experiment(name, artifact_location=artifacts, tags=dict(EXPERIMENT_TAGS)))
         except Exception as error:
             if _code(error) != "RESOURCE_ALREADY_EXISTS" or not (found := client.get_experiment_by_name(name)):
                 raise  # else another sweep was faster

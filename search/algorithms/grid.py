@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any, ClassVar
 
-from results.analysis.choices import told
+from results.analysis.choices import describe_choices
 from search.algorithms.base import SearchAlgorithm, SearchResult, member_seed
 from search.algorithms.registry import SearchSettings
 from search.execution.members import Member, Outcome
@@ -88,10 +88,10 @@ class GridSearch(SearchAlgorithm):
 
     def _label(self, genome: Genome) -> str:
         """Return the choices that differ between combinations, or the augmentation where nothing else does."""
-        every = [told(other) for other in self._combinations]
+        every = [describe_choices(other) for other in self._combinations]
         names = dict.fromkeys(itertools.chain.from_iterable(every))
         differ = [name for name in names if len({str(choices.get(name)) for choices in every}) > 1]
-        choices = told(genome)
+        choices = describe_choices(genome)
         if set(differ) <= {"augment"}:
             return genome.augment.label
         return ", ".join(f"{name} {choices[name]}" for name in differ if name in choices)

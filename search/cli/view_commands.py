@@ -87,13 +87,14 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Look at a policy: a table, a plot, a grid of augmented images."""
-    from results.reporting.policy_view import parse_epochs
-    from results.reporting.policy_view import show as look
+    from results.reporting.policy_view import describe_policy, parse_epochs
     from spaces import Schedule
 
     chosen = None if epochs is None else parse_epochs(epochs)
     schedule = Schedule.load(policy, own or ())
-    seen = look(schedule, plot=plot, grid=grid, images=images or (), epochs=chosen, rows=rows, draws=draws, seed=seed)
+    seen = describe_policy(
+        schedule, plot=plot, grid=grid, images=images or (), epochs=chosen, rows=rows, draws=draws, seed=seed
+    )
     written = {kind: str(path) for kind, path in (("plot", plot), ("grid", grid)) if path is not None}
     if as_json:
         typer.echo(json.dumps({"policy": str(policy), **seen.to_json(), **written}))
@@ -115,14 +116,14 @@ def diff(
     as_json: Json = False,
 ) -> None:
     """Say what two policies do differently, operation by operation, epoch by epoch."""
-    from results.analysis.schedule_diff import difference
+    from results.analysis.schedule_diff import compare_schedules
     from spaces import Schedule
 
     if plot is not None:
         from results.reporting.policy_view import check_png
 
         check_png(plot)
-    found = difference(Schedule.load(a, own or ()), Schedule.load(b, own or ()))
+    found = compare_schedules(Schedule.load(a, own or ()), Schedule.load(b, own or ()))
     if plot is not None:
         from results.plots.schedule import plot_difference
 
@@ -152,7 +153,7 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Write one self-contained HTML page on a sweep: the answer, the schedules, the curves, the cost."""
-    from results.reporting.html import write
+    from results.reporting.html import write_report
     from results.reporting.sweep_folder import SweepFolder
     from search.sweeps.sample_images import samples_of
     from spaces.core.errors import RoletuneError
@@ -162,7 +163,7 @@ def report(
         images = samples_of(sweep, own or ())
     except RoletuneError as error:
         why = str(error)
-    path = write(sweep, output, images=images, no_images=why)
+    path = write_report(sweep, output, images=images, no_images=why)
     if as_json:
         typer.echo(json.dumps({"report": str(path), "sweep": sweep.name, "finished": sweep.result is not None}))
         return

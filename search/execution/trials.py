@@ -22,7 +22,7 @@ from results.runlog.members import METRIC, Report
 from search.algorithms.pbt_scheduler import Members
 from search.config.schema import ResourceConfig
 from search.execution.journal import Journal, Progress
-from results.analysis.choices import told
+from results.analysis.choices import describe_choices
 from results.runlog.events import TrialStarted
 from search.execution.members import EPOCH, Member, Outcome, member_name
 from search.execution.ray_patches import idle_failures_ignored, own_errors_unwrapped
@@ -147,7 +147,7 @@ def _choices(member: Mapping[str, Any]) -> dict[str, str]:
     """Return what a trial keeps from its first epoch to its last; nothing if its genome evolves."""
     if member["evolves"] or "genome" not in member:
         return {}
-    return {name: str(value) for name, value in told(Genome.from_json(member["genome"])).items()}
+    return {name: str(value) for name, value in describe_choices(Genome.from_json(member["genome"])).items()}
 
 
 def run_trials(

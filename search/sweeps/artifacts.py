@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
-from results.analysis import pareto
-from results.analysis.choices import Chosen, free, markdown, plot, told
+from results.analysis.choices import MemberChoices, choices_markdown, describe_choices, varying_choices
+from results.analysis.pareto import Candidate, pareto_front, pareto_markdown
 from results.analysis.summary import POLICY, RoleResult, SweepResult
 from results.runlog.events import TrialTested
 from results.runlog.history import History
@@ -79,10 +79,10 @@ class Records:
     def lineage(self, search: SearchAlgorithm) -> None:
         """Draw the lineage of the members, where they copy each other."""
         if search.copies_weights:
-            from results.plots.lineage import plot_family
+            from results.plots.lineage import plot_lineage
 
             family = History.read(self.folder).stage(search.name).family()
-            self.artifacts(plot_family(family, self.folder / "report" / f"lineage.{search.task.role}.png"))
+            self.artifacts(plot_lineage(family, self.folder / "report" / f"lineage.{search.task.role}.png"))
 
     def arms(self, role: str, schedules: Mapping[str, Schedule], runs: Mapping[str, str]) -> None:
         """Log the schedules of a role's final trainings as tables: each in its run, and all in the sweep's.
@@ -151,14 +151,19 @@ class Records:
         """Write the table of choices, where genomes are constant and differ in more than policies."""
         if not search.constant_genomes:
             return
-        rows = [Chosen(name, score, told(genome)) for name, genome, score in _scored(search, outcomes)]
-        if not free(rows):
+        rows = [
+            MemberChoices(name, score, describe_choices(genome)) for name, genome, score in _scored(search, outcomes)
+        ]
+        if not varying_choices(rows):
             return
-        report = self.folder / "report"
-        text = write_atomic(report / f"choices.{search.task.role}.md", f"# {search.name}\n\n{markdown(rows)}")
-        self.artifacts(text, plot(rows, report / f"choices.{search.task.role}.png"))
+        from results.plots.choices import plot_choices
 
-    def front(self, search: SearchAlgorithm, outcomes: Sequence[Outcome], task: Task) -> tuple[pareto.Candidate, ...]:
+        report, stem = self.folder / "report", f"choices.{search.task.role}"
+        self._rows(f"{stem}.json", rows)
+        text = write_atomic(report / f"{stem}.md", f"# {search.name}\n\n{choices_markdown(rows)}")
+        self.artifacts(text, plot_choices(rows, report / f"{stem}.png"))
+
+    def front(self, search: SearchAlgorithm, outcomes: Sequence[Outcome], task: Task) -> tuple[Candidate, ...]:
         """Write the Pareto front of accuracy and size, and return it, the smallest member first.
 
         It is empty, without files, where size is no objective, and of a teacher, which has no bits to choose.
@@ -166,15 +171,22 @@ class Records:
         if "size" not in search.search.objective or task.role == "teacher":
             return ()
         rows = [
-            pareto.Candidate(name, score, task.size_in_bits(genome), told(genome))
+            Candidate(name, score, task.size_in_bits(genome), describe_choices(genome))
             for name, genome, score in _scored(search, outcomes)
         ]
         if not rows:
             return ()
-        report = self.folder / "report"
-        text = write_atomic(report / f"pareto.{task.role}.md", f"# {search.name}\n\n{pareto.markdown(rows)}")
-        self.artifacts(text, pareto.plot(rows, report / f"pareto.{task.role}.png"))
-        return pareto.front(rows)
+        from results.plots.pareto import plot_pareto
+
+        report, stem = self.folder / "report", f"pareto.{task.role}"
+        self._rows(f"{stem}.json", rows)
+        text = write_atomic(report / f"{stem}.md", f"# {search.name}\n\n{pareto_markdown(rows)}")
+        self.artifacts(text, plot_pareto(rows, report / f"{stem}.png"))
+        return pareto_front(rows)
+
+    def _rows(self, name: str, rows: Sequence[MemberChoices] | Sequence[Candidate]) -> None:
+        """Write the rows of a table as data, which the report reads."""
+        write_atomic(self.folder / "report" / name, json.dumps([row.to_json() for row in rows], indent=2) + "\n")
 
     def games(self, outcomes: Sequence[Outcome]) -> None:
         """Draw what the augmentors of HARD did, in each run's artifacts."""
@@ -188,10 +200,10 @@ class Records:
 
     def page(self) -> None:
         """Draw the report; a failure is logged, since a sweep with a result must not fail over a picture."""
-        from results.reporting.html import report
+        from results.reporting.html import write_report
 
         try:
-            self.artifacts(report(self.folder, images=samples(self.plan.data), own=self.plan.own))
+            self.artifacts(write_report(self.folder, images=samples(self.plan.data), own=self.plan.own))
         except Exception as error:  # from a full disk to a user's own data that cannot be read any more
             why = one_line(f"{type(error).__name__}: {error}", 500)
             self.tracker.tag(self.parent, {"report.error": why})

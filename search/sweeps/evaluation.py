@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
-from results.analysis.evaluation import Arm, Evaluation, evaluation_png
+from results.analysis.evaluation import Arm, Evaluation
 from results.runlog.history import History
 from results.tracking.policy_tables import TABLE, policies, table_tag
 from results.tracking.tracker import Tracker
@@ -277,6 +277,8 @@ class _Evaluation:
         return evaluation
 
     def _write(self, evaluation: Evaluation) -> None:
+        from results.plots.evaluation import evaluation_png  # Matplotlib, which nothing before needs
+
         home, tracker, parent = self.session.folder, self.session.tracker, self.parent
         report, stem = home / "report", f"evaluation.{evaluation.role}"
         title = f"# {home.name}: the {evaluation.role}'s policies and baselines\n\n"

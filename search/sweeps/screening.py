@@ -181,10 +181,12 @@ def plain(ranking: Screening) -> dict[str, Any]:
 
 def write_files(result: ScreeningResult, folder: Path) -> tuple[Path, ...]:
     """Write the ranking as data, as text and as a picture, in the sweep's folder."""
+    from results.plots.screening import plot_screening  # Matplotlib, which nothing before needs
+
     return (
         write_atomic(folder / "screening.json", json.dumps(result.to_json(), indent=2) + "\n"),
         write_atomic(folder / "report" / "screening.md", f"# Screening\n\n{result.markdown()}"),
-        result.plot(folder / "report" / "screening.png"),
+        plot_screening(result, folder / "report" / "screening.png"),
     )
 
 

@@ -1,4 +1,4 @@
-"""`roletune ui` on a store that a sweep might have left, and a browser to look at it."""
+"""`roletune ui` on the store of a sweep, and a browser to view it."""
 
 import shutil
 import socket
@@ -29,8 +29,8 @@ SCHEDULE = Schedule((Phase(2, Genome()), Phase(2, ROTATES)), "student", ImageSpe
 
 
 def sweep(folder):
-    """A finished sweep of two trials, as `search` tells MLflow of one; MLflow's ids of its runs by name."""
-    with tracked(folder, "digits") as tracker:
+    """A finished sweep of two trials, as `search` logs it; MLflow's run ids by name."""
+    with Tracker.open(folder, "digits") as tracker:
         parent = tracker.start(
             "digits-001",
             tags={"stage": "sweep"},
@@ -57,7 +57,7 @@ def sweep(folder):
 
 @pytest.fixture(scope="session")
 def page(tmp_path_factory):
-    """The address that `roletune ui` prints, its beginning as `home`, and the runs of the sweep that it shows."""
+    """The addresses that `roletune ui` prints, the server's as `home`, and the runs of the sweep."""
     folder = tmp_path_factory.mktemp("sweep")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -77,7 +77,8 @@ def page(tmp_path_factory):
             with suppress(OSError), urlopen(f"{home}health", timeout=10):
                 break
             time.sleep(0.1)
-        yield SimpleNamespace(address=log.read_text().split()[0], home=home, runs=runs)
+        runs_line, charts_line = log.read_text().splitlines()[:2]
+        yield SimpleNamespace(address=runs_line.split()[0], charts=charts_line.split()[0], home=home, runs=runs)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""What may be said of policies and baselines, from scores that are made up."""
+"""Claims about policies and baselines, from made-up scores."""
 
 import json
 import math
@@ -9,8 +9,9 @@ from PIL import Image
 from rich.console import Console
 from scipy import stats
 
-from results.analysis.evaluation import Arm, Evaluation, evaluation_png
+from results.analysis.evaluation import Arm, Evaluation
 from results.analysis.statistics import holm, paired_p
+from results.plots.evaluation import evaluation_png
 from spaces import RequestError
 
 OURS = (0.90, 0.91, 0.92, 0.905, 0.915)
@@ -71,31 +72,37 @@ def test_every_policy_is_compared_with_every_baseline_and_with_its_own_controls_
 
 def test_better_than_every_baseline():
     (claim,) = evaluation(BEATEN, arm("trivialaugment", 0.02, 0.021, 0.019, 0.02, 0.02)).claims()
-    assert claim.startswith("mine is shown to be better than every baseline; over the best, trivialaugment: +2.00 ±")
-    assert "Holm over 2" in claim
+    assert claim.startswith("mine is significantly better than every baseline; over the best, trivialaugment: +2.00 ±")
+    assert claim.endswith("points (p < 0.001).")
+    assert "Holm's correction over 2 comparisons" in evaluation(BEATEN, EQUAL).notes()[1]
 
 
 def test_no_difference_to_the_best_baseline():
     (claim,) = evaluation(BEATEN, EQUAL).claims()
-    assert claim.startswith("mine is shown to be better than none, but no difference to the best baseline, triv")
+    assert claim.startswith(
+        "mine is significantly better than none, but no significant difference from the best baseline, triv"
+    )
     (claim,) = evaluation(EQUAL).claims()
-    assert claim.startswith("mine: no difference to the best baseline, trivialaugment, is shown (-0.02 ±")
+    assert claim.startswith("mine: no significant difference from the best baseline, trivialaugment: -0.02 ±")
 
 
 def test_worse_than_the_best_baseline():
     (claim,) = evaluation(BEATEN, AHEAD).claims()
-    assert claim.startswith("mine is shown to be worse than randaugment; against the best, randaugment: -2.00 ±")
+    assert claim.startswith("mine is significantly worse than randaugment; against the best, randaugment: -2.00 ±")
 
 
 def test_the_best_is_beaten_and_a_noisy_one_is_not():
     noisy = arm("cutout", 0.3, -0.1, 0.2, -0.05, 0.1)
     (claim,) = evaluation(BEATEN, noisy).claims()
-    assert "better than none, not than cutout" in claim
+    assert "better than none, but not than cutout" in claim
 
 
 @pytest.mark.parametrize(
     ("others", "said"),
-    [((), "nothing was measured"), ((Arm("none", "baseline", (None,) * 5, (None,) * 5),), "nothing was measured")],
+    [
+        ((), "no result to compare it with"),
+        ((Arm("none", "baseline", (None,) * 5, (None,) * 5),), "no result to compare it with"),
+    ],
     ids=["none asked for", "all failed"],
 )
 def test_nothing_to_compare_with(others, said):
@@ -104,14 +111,14 @@ def test_nothing_to_compare_with(others, said):
 
 def test_one_seed_claims_nothing():
     one = Evaluation("digits", "student", 4, (Arm("a", "policy", (0.9,), (1.0,)), Arm("b", "baseline", (0.5,), (1.0,))))
-    assert "one seed, so nothing may be claimed" in one.claims()[0]
+    assert "one seed, so no confidence interval and no claim" in one.claims()[0]
     assert math.isnan(one.comparisons()[0].holm) and one.comparisons()[0].verdict == 0
 
 
 def test_a_control_is_no_baseline_and_says_whether_the_order_matters():
     found = evaluation(BEATEN, SHUFFLED)
     assert found.best_baseline.name == "none" and "shuffled" not in found.claims()[0]
-    assert "mine: the order of its phases is shown to help (+1.00 ± " in " ".join(found.notes())
+    assert "mine: the order of its phases helps significantly: +1.00 ± " in " ".join(found.notes())
 
 
 def test_pairs_of_which_one_failed_are_left_out():
@@ -138,7 +145,7 @@ def test_it_is_the_same_after_a_file(tmp_path):
                                   '{"format": "roletune.evaluation", "version": 1}'])  # fmt: skip
 def test_a_file_of_something_else_is_refused(text, tmp_path):
     (tmp_path / "e.json").write_text(text)
-    with pytest.raises(RequestError, match="no evaluation"):
+    with pytest.raises(RequestError, match="evaluation"):
         Evaluation.load(tmp_path / "e.json")
 
 
@@ -153,7 +160,7 @@ def test_the_table_has_the_best_first():
     assert found.markdown().count("\n| ") == 5
 
 
-def test_the_picture_is_one_and_always_the_same():
+def test_the_same_evaluation_gives_the_same_plot():
     found = evaluation(BEATEN, EQUAL, SHUFFLED, Arm("gone", "baseline", (None,) * 5, (None,) * 5))
     picture = evaluation_png(found)
     assert picture == evaluation_png(found)

@@ -1,4 +1,4 @@
-"""A ranking as a table, as Markdown, as data and as a picture."""
+"""A ranking as a table, as Markdown, as data and as a plot."""
 
 import json
 import math
@@ -8,7 +8,9 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from results.analysis.screening import KEPT, UNINFORMATIVE, ScreeningResult
+from results.analysis.screening import ScreeningResult
+from results.plots.screening import INFORMATIVE, UNINFORMATIVE, plot_screening
+from spaces import RequestError
 from spaces.augmentations import CATALOG, Mixup, Pick
 
 NAN = math.nan
@@ -78,6 +80,16 @@ def test_json_holds_every_figure_and_nothing_that_is_no_json():
     }
 
 
+def test_a_result_survives_being_written_down():
+    shown = result(*THREE, dropped=("identity",))
+    assert ScreeningResult.from_json(json.loads(json.dumps(shown.to_json()))) == shown
+    (identity,) = ScreeningResult.from_json(result(unknown("identity")).to_json()).rows
+    assert math.isnan(identity["ratio"]) and identity["t_stddev"] == 0
+    for other in ([], {}, {"rows": [], "dropped": []}):
+        with pytest.raises(RequestError, match="the result of a screening must hold its rows"):
+            ScreeningResult.from_json(other)
+
+
 # ---- as text ---------------------------------------------------------------------------------------
 
 
@@ -119,16 +131,16 @@ def test_what_is_not_known_is_printed_as_such():
 def test_notes_say_how_far_to_trust_it():
     first, second, *others = result(*THREE).notes()
     assert first.startswith("Lower is better;")
-    assert second == ("40 means of 640 answers (320 images, drawn with replacement); that is all that were asked for.")
-    assert others == ["Not ranked, because the teacher no longer knows what it sees: cutout(side=0.9)."]
+    assert second == ("40 means of 640 outputs (320 images, drawn with replacement): the requested number.")
+    assert others == ["Not ranked, because the teacher no longer recognizes the images: cutout(side=0.9)."]
     notes = result(*THREE[:2], stopped_early=True, dropped=("identity",)).notes()
-    assert notes[1].endswith("; every interval was narrow enough.")
-    assert notes[2:] == ["Dropped before students are trained: identity."]
+    assert notes[1].endswith(": every interval was narrow enough.")
+    assert notes[2:] == ["Dropped before the search of the student: identity."]
 
 
 def test_where_nothing_is_informative_the_teacher_is_to_blame():
     others = result(*(row(name, informative=False) for name in ("cutmix", "identity"))).notes()[2:]
-    assert others == ["Nothing is ranked: the teacher itself is hardly better than chance on these images."]
+    assert others == ["No augmentation is ranked: the teacher is hardly better than chance on these images."]
 
 
 def test_markdown():
@@ -170,7 +182,7 @@ def area(picture, color):
 def test_the_picture_grows_with_the_rows(tmp_path, count):
     """7.5 inches wide at 120 dots an inch; 1.3 inches for the rest, and 0.34 for each row."""
     path = tmp_path / "new" / "screening.png"
-    assert result(*(row(f"name {number}") for number in range(count))).plot(path) == path
+    assert plot_screening(result(*(row(f"name {number}") for number in range(count))), path) == path
     height, width, _ = pixels(path).shape
     assert width == 900 and abs(height - 120 * (1.3 + 0.34 * count)) <= 1
 
@@ -178,26 +190,26 @@ def test_the_picture_grows_with_the_rows(tmp_path, count):
 def test_what_is_not_informative_is_gray(tmp_path):
     sizes = {}
     for informative in (True, False):
-        picture = pixels(result(row("x", informative=informative)).plot(tmp_path / "x.png"))
-        sizes[informative] = area(picture, KEPT), area(picture, UNINFORMATIVE)
+        picture = pixels(plot_screening(result(row("x", informative=informative)), tmp_path / "x.png"))
+        sizes[informative] = area(picture, INFORMATIVE), area(picture, UNINFORMATIVE)
     (blue, none), (nothing, gray) = sizes[True], sizes[False]
     assert blue > 5000 and gray > 5000 and none < 100 and nothing < 100
 
 
 def test_the_best_is_at_the_top_and_a_longer_bar_is_a_higher_ratio(tmp_path):
-    picture = pixels(result(row("low", 0.5), row("high", 1.5, informative=False)).plot(tmp_path / "x.png"))
-    low, high = where(picture, KEPT)[0], where(picture, UNINFORMATIVE)[0]  # of text a little is gray too
+    picture = pixels(plot_screening(result(row("low", 0.5), row("high", 1.5, informative=False)), tmp_path / "x.png"))
+    low, high = where(picture, INFORMATIVE)[0], where(picture, UNINFORMATIVE)[0]  # of text a little is gray too
     assert low.max() < high.mean() and len(high) > 5 * len(low) > 5000
 
 
 def test_it_is_drawn_where_nothing_is_known(tmp_path):
     rows = [unknown("identity"), unknown("cutmix")]
-    nothing = pixels(result(*rows).plot(tmp_path / "nothing.png"))
-    assert area(nothing, KEPT) == 0
-    some = pixels(result(row("known", ratio_high=math.inf), *rows).plot(tmp_path / "some.png"))
-    assert area(some, KEPT) > 1000
+    nothing = pixels(plot_screening(result(*rows), tmp_path / "nothing.png"))
+    assert area(nothing, INFORMATIVE) == 0
+    some = pixels(plot_screening(result(row("known", ratio_high=math.inf), *rows), tmp_path / "some.png"))
+    assert area(some, INFORMATIVE) > 1000
 
 
 def test_the_same_ranking_gives_the_same_file(tmp_path):
-    one, other = (result(*THREE).plot(tmp_path / name).read_bytes() for name in ("a.png", "b.png"))
+    one, other = (plot_screening(result(*THREE), tmp_path / name).read_bytes() for name in ("a.png", "b.png"))
     assert one == other

@@ -1,4 +1,4 @@
-"""Figures with their intervals, and what is said of them."""
+"""Results with their intervals, and the claims made of them."""
 
 import json
 import math
@@ -45,7 +45,7 @@ def test_results_of_earlier_versions_are_read_and_other_data_refused():
     del data["roles"]["student"]["size_in_bits"], data["roles"]["student"]["pareto"]
     assert SweepResult.from_json(data) == sweep(role(SEVERAL))
     for other in ([], {}, {**data, "roles": {"student": 3}}):
-        with pytest.raises(RequestError, match="this is no result of a sweep"):
+        with pytest.raises(RequestError, match="the result of a sweep must hold its name, folder and roles"):
             SweepResult.from_json(other)
 
 
@@ -67,7 +67,7 @@ def test_two_values_have_a_wide_interval():
 
 def test_one_value_has_no_interval_and_none_has_no_mean():
     assert interval([0.25]) == (0.25, None)
-    with pytest.raises(ValueError, match=r"one value or more, got \[\]"):
+    with pytest.raises(ValueError, match=r"at least one value, got \[\]"):
         interval([])
 
 
@@ -129,26 +129,26 @@ def test_markdown_of_several_seeds():
     teacher = role(worse, name="teacher", best=0.75)
     lines = sweep(teacher, role(SEVERAL)).markdown().splitlines()
     assert lines[:5] == [
-        "| role | best validation | test, with policy | test, no augmentation | test, random control |",
+        "| role | best validation % | test %, with policy | test %, no augmentation | test %, random control |",
         "| --- | ---: | ---: | ---: | ---: |",
         "| teacher | 75.00 | 50.00 ± 0.00 | 70.00 ± 0.00 | 50.00 ± 0.00 |",
         "| student | 90.00 | 90.00 ± 24.84 | 75.00 ± 12.42 | 90.00 ± 18.75 |",
         "",
     ]
     assert lines[5:] == [
-        "- teacher: policy − no augmentation = -20.00 ± 0.00 points: worse, by the 95 % interval.",
+        "- teacher: policy − no augmentation = -20.00 ± 0.00 points: significantly worse (95 % confidence interval).",
         "- teacher: policy − random control = +0.00 ± 0.00 points: "
-        "the 95 % interval holds 0, so no difference is shown.",
-        "- student: policy − no augmentation = +15.00 ± 12.42 points: better, by the 95 % interval.",
+        "no significant difference (the 95 % confidence interval contains 0).",
+        "- student: policy − no augmentation = +15.00 ± 12.42 points: significantly better (95 % confidence interval).",
         "- student: policy − random control = +0.00 ± 6.57 points: "
-        "the 95 % interval holds 0, so no difference is shown.",
+        "no significant difference (the 95 % confidence interval contains 0).",
     ]
 
 
 def test_sizes_have_a_column_where_they_are_known():
     small = replace(role({"policy": (0.9,)}), size_in_bits=16_000)
     lines = sweep(role({"policy": (0.8,)}, name="teacher"), small).markdown().splitlines()
-    assert lines[0] == "| role | size, kB | best validation | test, with policy |"
+    assert lines[0] == "| role | size, kB | best validation % | test %, with policy |"
     assert lines[2:4] == ["| teacher | – | 90.00 | 80.00 |", "| student | 2.0 | 90.00 | 90.00 |"]
 
 
@@ -157,8 +157,8 @@ def test_the_front_is_in_the_notes_and_in_the_data():
     large = Candidate("student-tpe-11", 0.95, 800_000, {"augment": "identity", "bits.weights": 32})
     result = sweep(role({"policy": (0.9,)}, name="teacher"), replace(role({"policy": (0.9,)}), pareto=(small, large)))
     assert result.notes() == [
-        "student, best of its size: 10.0 kB, validation 90.00: weights 2 (student-tpe-03).",
-        "student, best of its size: 100.0 kB, validation 95.00: weights 32 (student-tpe-11).",
+        "student, Pareto front: 10.0 kB, validation accuracy 90.00 %: weights 2 (student-tpe-03).",
+        "student, Pareto front: 100.0 kB, validation accuracy 95.00 %: weights 32 (student-tpe-11).",
     ]
     assert f"- {result.notes()[1]}" in result.markdown().splitlines()
     roles = json.loads(json.dumps(result.to_json(), allow_nan=False))["roles"]
@@ -175,7 +175,7 @@ def test_one_seed_shows_nothing_and_says_so():
     result = sweep(role({"policy": (0.9,), "none": (0.8,)}))
     assert result.markdown().splitlines()[2] == "| student | 90.00 | 90.00 | 80.00 |"
     assert result.notes() == [
-        "student: policy − no augmentation = +10.00 points: one seed, so no interval; set full.seeds to 3 or more."
+        "student: policy − no augmentation = +10.00 points: one seed, so no confidence interval; use 3 or more seeds."
     ]
 
 
@@ -191,7 +191,7 @@ def test_a_replay_has_no_search_to_report():
 
 def test_an_arm_without_a_heading_of_its_own_goes_by_its_name():
     result = sweep(role({"policy": (0.9,), "trivialaugment": (0.8,)}))
-    assert "test, trivialaugment" in result.markdown() and "policy − trivialaugment = " in result.notes()[0]
+    assert "test %, trivialaugment" in result.markdown() and "policy − trivialaugment = " in result.notes()[0]
 
 
 def test_the_table_says_the_same():

@@ -1,4 +1,4 @@
-"""The pictures of HARD's game."""
+"""The plots of HARD's game."""
 
 import math
 
@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from results.plots.hard import COLORS, DPI, MOST_PANELS, grid_figure, parameters_figure, phases_figure, plot_game
+from results.plots.contact_sheet import FRAME
+from results.plots.hard import COLORS, MOST_PANELS, parameters_figure, phases_figure, plot_game, views_sheet
 from spaces import RequestError
 
 NAMES = ("hard.grid.png", "hard.parameters.png", "hard.phases.png")
@@ -80,18 +81,9 @@ def size(path):
         return image.size
 
 
-def words(figure):
-    return " ".join(text.get_text() for text in figure.texts)
-
-
-def captions(figure):
-    """Of the images, row by row."""
-    return [axes.get_xlabel().split("\n") for axes in rows(figure)]
-
-
-def rows(figure):
-    """The images of a grid, from left to right and downwards."""
-    return sorted(figure.axes, key=lambda axes: (-round(axes.get_position().y0, 4), axes.get_position().x0))
+def words(sheet):
+    """Every text of a sheet."""
+    return [text.text for text in sheet.texts()]
 
 
 def lines(axes):
@@ -105,7 +97,7 @@ def lines(axes):
 def test_a_game_has_three_pictures(tmp_path):
     paths = plot_game(game(), tmp_path / "new")
     assert paths == tuple(tmp_path / "new" / name for name in NAMES)
-    assert all(700 <= width <= 2000 and 200 <= height <= 2600 for width, height in map(size, paths))
+    assert all(400 <= width <= 2000 and 200 <= height <= 2600 for width, height in map(size, paths))
 
 
 def test_the_same_game_gives_the_same_bytes_and_another_one_does_not(tmp_path):
@@ -150,65 +142,84 @@ def test_a_place_that_cannot_be_written_to_is_refused(tmp_path):
 # ---- images ----------------------------------------------------------------------------------------
 
 
-def test_images_stand_above_their_views_with_what_is_said_of_them():
-    figure = grid_figure(game(grids=[grid(7, student=(3, 2, 4))]))
-    assert captions(figure) == [
-        *(["teacher 3, 98 %"], ["teacher 1, 98 %"], ["teacher 4, 98 %"]),
-        ["teacher 3, 72 %", "student 3, 40 %", "disagreement 0.012"],
-        ["teacher 1, 72 %", "student 2, 40 % ≠", "disagreement 0.012"],
-        ["teacher 4, 72 %", "student 4, 40 %", "disagreement 0.012"],
+def cells(sheet):
+    """Of the images, row by row."""
+    return [[cell for cell in row] for band in sheet._bands for row in band.rows]
+
+
+def test_images_are_above_their_views_with_the_predictions():
+    sheet = views_sheet(game(grids=[grid(7, student=(3, 2, 4))]))
+    assert [cell.caption for row in cells(sheet) for cell in row] == [
+        *(("teacher 3, 98 %",), ("teacher 1, 98 %",), ("teacher 4, 98 %",)),
+        ("teacher 3, 72 %", "student 3, 40 %", "disagreement 0.012"),
+        ("teacher 1, 72 %", "student 2, 40 % ≠", "disagreement 0.012"),
+        ("teacher 4, 72 %", "student 4, 40 %", "disagreement 0.012"),
     ]
-    assert "epoch 7: the student differs from the teacher on 1 of 3 views" in words(figure)
-    assert "What hard_affine shows the student" in words(figure)
+    expected = ["Views of hard_affine", "epoch 7", "student and teacher differ on 1 of 3 views"]
+    assert words(sheet)[:3] == expected
 
 
 def test_a_view_is_marked_exactly_where_the_labels_differ():
-    figure = grid_figure(game(grids=[grid(), grid(1, student=(0, 1, 0))]))
-    vermilion = [
-        axes
-        for axes in rows(figure)
-        if axes.spines["top"].get_edgecolor() == pytest.approx((0.835, 0.369, 0, 1), abs=0.01)
+    sheet = views_sheet(game(grids=[grid(), grid(1, student=(0, 1, 0))]))
+    assert [[cell.marked for cell in row] for row in cells(sheet)] == [
+        *([False] * 3, [False] * 3),
+        *([False] * 3, [True, False, True]),
     ]
-    expected = [rows(figure)[place] for place in (9, 11)]  # rows of three: images, views, images, views
-    assert vermilion == expected == [axes for axes in rows(figure) if "≠" in axes.get_xlabel()]
-    others = [axes for axes in rows(figure) if axes not in expected]
-    assert min(axes.spines["left"].get_linewidth() for axes in expected) > 3 * others[0].spines["left"].get_linewidth()
-    assert {axes.xaxis.label.get_weight() for axes in expected} == {"bold"}
-    assert {axes.xaxis.label.get_weight() for axes in others} == {"normal"}
+    picture = np.asarray(sheet.draw())
+    vermilion = np.array([213, 94, 0])
+    for row, marks in enumerate(([False] * 3, [True, False, True])):
+        for column, marked in enumerate(marks):
+            left, top = sheet.corner(1, row, column)
+            frame = picture[top - FRAME : top, left : left + 100].reshape(-1, 3)
+            assert (frame == vermilion).all() == (frame == vermilion).any() == marked
+            assert ("≠" in " ".join(cells(sheet)[2 + row][column].caption)) == marked
+    bold = {text.text: "Bold" in text.font.getname()[1] for text in sheet.texts()}
+    assert bold["student 0, 40 % ≠"] and not bold["student 1, 40 %"]
 
 
-@pytest.mark.parametrize(("channels", "shape"), [(1, (8, 8)), (3, (8, 8, 3))])
-def test_small_images_keep_their_very_pixels(channels, shape):
+@pytest.mark.parametrize("channels", [1, 3])
+def test_small_images_keep_their_pixels(channels):
     kept = grid(channels=channels)
-    shown = [axes.images[0] for axes in rows(grid_figure(game(grids=[kept])))]
-    for picture, pixels in zip(shown, torch.cat((kept["images"], kept["views"])), strict=True):
-        assert picture.get_interpolation() == "nearest" and picture.get_clim() == (0, 255)
-        assert picture.get_array().shape == shape
-        assert np.array_equal(picture.get_array().reshape(8, 8, channels), pixels.permute(1, 2, 0).numpy())
+    sheet = views_sheet(game(grids=[kept]))
+    picture = np.asarray(sheet.draw())
+    for row, images in enumerate((kept["images"], kept["views"])):
+        for column, image in enumerate(images):
+            left, top = sheet.corner(0, row, column)
+            shown = picture[top : top + sheet.side, left : left + sheet.side]
+            pixels = np.broadcast_to(image.permute(1, 2, 0).numpy(), (8, 8, 3))
+            np.testing.assert_array_equal(shown, pixels.repeat(16, 0).repeat(16, 1))
 
 
 def test_large_images_are_smoothed():
-    (axes, *_) = grid_figure(game(grids=[grid(side=224)])).axes
-    assert axes.images[0].get_interpolation() != "nearest"
+    """Stripes of one pixel become gray."""
+    kept = grid(side=1024)
+    kept["images"][:] = 255 * (torch.arange(1024) % 2)
+    picture = np.asarray(cells(views_sheet(game(grids=[kept])))[0][0].picture)
+    assert picture.shape == (256, 256) and 100 < picture[:, 10:-10].min() <= picture[:, 10:-10].max() < 155
 
 
 def test_of_many_epochs_five_are_shown_with_the_first_and_the_last():
-    figure = grid_figure(game(grids=[grid(epoch) for epoch in range(0, 90, 10)]))
-    assert len(figure.axes) == 5 * 2 * 3
-    assert [number for number in range(0, 90, 10) if f"epoch {number}:" in words(figure)] == [0, 20, 40, 60, 80]
+    sheet = views_sheet(game(grids=[grid(epoch) for epoch in range(0, 90, 10)]))
+    assert sum(map(len, cells(sheet))) == 5 * 2 * 3
+    assert [number for number in range(0, 90, 10) if f"epoch {number}" in words(sheet)] == [0, 20, 40, 60, 80]
 
 
 @pytest.mark.parametrize("count", [1, 3, 8])
 def test_no_words_overlap_or_leave_the_sheet(count):
-    figure = grid_figure(game(grids=[grid(epoch, [971] * count, [112] * count) for epoch in (0, 100)]))
-    figure.set_dpi(DPI)
-    figure.canvas.draw()
-    boxes = [text.get_window_extent() for text in (*figure.texts, *(axes.xaxis.label for axes in figure.axes))]
-    boxes += [axes.get_window_extent() for axes in figure.axes]
-    width, height = figure.get_size_inches() * DPI
-    assert all(box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height for box in boxes)
+    sheet = views_sheet(game(grids=[grid(epoch, [971] * count, [112] * count) for epoch in (0, 100)]))
+    boxes = [
+        (text.left, text.top, *(text.left + text.font.getlength(text.text), text.top + text.font.size))
+        for text in sheet.texts()
+    ]
+    for band in range(2):
+        for row in range(2):
+            corners = [sheet.corner(band, row, column) for column in range(count)]
+            boxes += [(left, top, left + sheet.side, top + sheet.side) for left, top in corners]
+    assert all(
+        left >= 0 and top >= 0 and right <= sheet.width and low <= sheet.height for left, top, right, low in boxes
+    )
     pairs = [(one, other) for place, one in enumerate(boxes) for other in boxes[:place]]
-    assert not any(one.overlaps(other) for one, other in pairs)
+    assert not any(a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3] for a, b in pairs)
 
 
 # ---- parameters ------------------------------------------------------------------------------------
@@ -241,7 +252,7 @@ def test_up_to_sixteen_parameters_are_all_shown(count):
     names = [f"number {place}" for place in range(count)]
     figure = parameters_figure(game(names=names, epochs=[epoch(0, [0] * count)]))
     assert [axes.get_title("left") for axes in figure.axes if axes.axison] == names
-    assert figure.get_suptitle() == "What hard_affine draws"
+    assert figure.get_suptitle() == "Parameters of hard_affine"
 
 
 def test_of_more_those_are_shown_that_moved_most():
@@ -250,7 +261,7 @@ def test_of_more_those_are_shown_that_moved_most():
     figure = parameters_figure(game(names=names, epochs=[epoch(0, [0] * 20), epoch(1, moved), epoch(2, [0] * 20)]))
     shown = [axes.get_title("left") for axes in figure.axes]
     assert shown == [name for place, name in enumerate(names) if place % 5] and len(shown) == MOST_PANELS
-    assert "16 of 20 parameters" in figure.get_suptitle()
+    assert "16 of 20, those whose medians changed most" in figure.get_suptitle()
 
 
 # ---- phases ----------------------------------------------------------------------------------------
@@ -261,8 +272,8 @@ def test_the_disagreement_is_drawn_at_the_ends_of_the_phases():
     drawn = lines(line)
     ends = [[phase["student_steps"], phase["disagreement"]] for phase in PHASES]
     assert line.lines[0].get_xydata().tolist() == ends
-    assert drawn["the student's phase ends"].tolist() == ends[::2]
-    assert drawn["the augmentor's phase ends"].tolist() == ends[1::2]
+    assert drawn["end of a phase of the student"].tolist() == ends[::2]
+    assert drawn["end of a phase of the augmentor"].tolist() == ends[1::2]
     assert {line.lines[1].get_marker(), line.lines[2].get_marker()} == {"o", "^"}
     assert [line.lines[1].get_color(), line.lines[2].get_color()] == [COLORS["student"], COLORS["augmentor"]]
 
@@ -286,7 +297,7 @@ def test_the_augmentors_turns_bear_their_numbers_of_steps():
 def test_the_title_has_the_totals():
     figure = phases_figure(game(epochs=[epoch(number, (0, 0), 150) for number in range(20)]))
     assert figure.get_suptitle() == "hard_affine: 2,000 student steps, 3,000 augmentor steps"
-    assert figure.axes[0].get_title("left") == "phases ended: 5"
+    assert figure.axes[0].get_title("left") == "5 phases ended"
     assert figure.axes[0].get_xlim()[1] >= 2000  # the phase that has not ended is under way
 
 

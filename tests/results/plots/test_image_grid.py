@@ -1,4 +1,4 @@
-"""The grid of augmented images: its pixels are the schedule's own, its words say what was done."""
+"""The grid of augmented images: pixels as the schedule makes them, captions with the operations applied."""
 
 from io import BytesIO
 
@@ -8,14 +8,13 @@ import torch
 from PIL import Image, ImageOps
 
 from results.plots import image_grid as grid
-from results.plots.contact_sheet import LEAST_SIDE, MOST_SIDE, ContactSheet
+from results.plots.contact_sheet import LEAST_SIDE, MOST_SIDE, Band, Cell, ContactSheet, shown_side
 from results.plots.image_files import find_images, load_image
-from results.plots.image_grid import default_epochs, grid_png, plot_grid, spread, told
+from results.plots.image_grid import default_epochs, describe_operations, grid_png, plot_grid, spread
 from spaces import OPERATIONS, Entry, Genome, ImageSpec, Parameters, Phase, Policy, RequestError, Schedule
 from spaces.policy.sampling import NO_OPERATION
 
 STRONG = Genome(Policy(tuple(Entry(op, 10, 7) for op in OPERATIONS)))
-HEADINGS = [("epoch 0", "mean strength 0.00"), ("epoch 3", "mean strength 7.40")]
 
 
 def schedule(size=8, channels=1, genome=STRONG):
@@ -40,21 +39,35 @@ def pixels(png):
         return np.asarray(image)
 
 
+@pytest.fixture
+def sheets(monkeypatch):
+    """The sheets that are drawn."""
+    drawn = []
+
+    class Recorded(ContactSheet):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            drawn.append(self)
+
+    monkeypatch.setattr(grid, "ContactSheet", Recorded)
+    return drawn
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("size", [1, 8, 28, 32, 100, 224, 300])
-def test_every_cell_holds_what_the_schedule_makes_of_the_image(photos, size, channels):
+def test_every_cell_holds_what_the_schedule_makes_of_the_image(photos, sheets, size, channels):
     """Enlarged by a whole number, so that every pixel can be compared; only what is large is shrunk."""
     here = schedule(size, channels)
     picture = pixels(grid_png(here, photos, epochs=[0, 3], draws=2, seed=5))
-    sheet = ContactSheet(size, HEADINGS, 3, 2)
+    (sheet,) = sheets
     images = torch.stack([load_image(photos / name, here.image) for name in ("a.png", "b.png", "c.png")])
     augmented = here.transform(3, seed=5)(images.repeat_interleave(2, dim=0)).reshape(3, 2, channels, size, size)
     assert size < 8 or not torch.equal(augmented[:, 0], images)
-    for row in range(3):
-        cells = {(None, 0): images[row], (0, 0): images[row], (0, 1): images[row]}
-        cells |= {(1, draw): augmented[row, draw] for draw in range(2)}
-        for (group, draw), expected in cells.items():
-            left, top = sheet.corner(row, group, draw)
+    for column in range(3):
+        cells = {(0, 0): images[column], (1, 0): images[column], (1, 1): images[column]}
+        cells |= {(2, draw): augmented[column, draw] for draw in range(2)}
+        for (band, row), expected in cells.items():
+            left, top = sheet.corner(band, row, column)
             shown = picture[top : top + sheet.side, left : left + sheet.side]
             values = expected.permute(1, 2, 0).numpy()
             values = np.broadcast_to(values, (size, size, 3))
@@ -65,13 +78,14 @@ def test_every_cell_holds_what_the_schedule_makes_of_the_image(photos, size, cha
                 assert sheet.side == MOST_SIDE
                 np.testing.assert_array_equal(shown, np.asarray(small))
             else:
-                assert sheet.side == size * sheet.factor
-                np.testing.assert_array_equal(shown, values.repeat(sheet.factor, 0).repeat(sheet.factor, 1))
+                factor = sheet.side // size
+                assert sheet.side == size * factor
+                np.testing.assert_array_equal(shown, values.repeat(factor, 0).repeat(factor, 1))
 
 
 @pytest.mark.parametrize("size", [1, 8, 28, 32, 64, 85, 86, 224, 256, 4000])
 def test_cells_are_neither_tiny_nor_huge(size):
-    assert 0.65 * LEAST_SIDE < ContactSheet(size, HEADINGS, 1, 1).side <= MOST_SIDE
+    assert 0.65 * LEAST_SIDE < shown_side(size) <= MOST_SIDE
 
 
 def test_the_words_are_what_was_done():
@@ -80,7 +94,7 @@ def test_the_words_are_what_was_done():
 
     def of(*places):
         operations, levels, signs = (torch.tensor([column]) for column in zip(*places, strict=True))
-        return told(Parameters(operations, levels, signs, torch.zeros(1, 2, 2)))
+        return describe_operations(Parameters(operations, levels, signs, torch.zeros(1, 2, 2)))
 
     nothing = (NO_OPERATION, 0, 1)
     assert of((index("Rotate"), 6, -1), (index("Cutout"), 4, -1)) == ["Rotate −6", "Cutout 4"]
@@ -89,17 +103,21 @@ def test_the_words_are_what_was_done():
     assert of(nothing, nothing) == []
 
 
-def test_each_cell_has_its_own_words(photos, monkeypatch):
+def test_each_cell_has_its_own_words(photos, sheets):
     """Two entries of Invert: an image that was inverted once says it once, and so on."""
-    cells = []
-    monkeypatch.setattr(grid.ContactSheet, "put", lambda self, *cell: cells.append(cell))
     twice = schedule(genome=Genome(Policy((Entry("Invert", 10, 0), Entry("Invert", 10, 0)))))
     grid_png(twice, photos, epochs=[2, 3], draws=20)
-    originals = {row: load_image(photos / name, twice.image) for row, name in enumerate(("a.png", "b.png", "c.png"))}
-    assert {tuple(words) for *_, words in cells} == {("unchanged",), ("Invert",), ("Invert", "Invert")}
-    for row, _, _, image, words in cells:
-        inverted = words.count("Invert") == 1
-        assert torch.equal(image, 255 - originals[row] if inverted else originals[row])
+    original, *epochs = sheets[0]._bands
+    assert [cell.caption for cell in original.rows[0]] == [("a.png",), ("b.png",), ("c.png",)]
+    rows = [row for band in epochs for row in band.rows]
+    assert len(rows) == 40
+    words = {cell.caption for row in rows for cell in row}
+    assert words == {("unchanged",), ("Invert",), ("Invert", "Invert")}
+    for row in rows:
+        for cell, before in zip(row, original.rows[0], strict=True):
+            image = np.asarray(before.picture)
+            expected = 255 - image if cell.caption.count("Invert") == 1 else image
+            np.testing.assert_array_equal(np.asarray(cell.picture), expected)
 
 
 def test_the_same_request_gives_the_same_bytes_and_another_seed_does_not(photos, tmp_path):
@@ -125,23 +143,48 @@ def test_by_default_the_last_epoch_of_each_quarter(epochs, shown):
 def test_of_many_images_some_are_spread_over_all(photos):
     assert spread("abcdefghij", 3) == ["a", "d", "g"]
     assert spread("ab", 3) == ["a", "b"]
-    assert pixels(grid_png(schedule(), photos, rows=2)).shape[0] < pixels(grid_png(schedule(), photos)).shape[0]
+    photos = [photos, photos]
+    assert pixels(grid_png(schedule(), photos, rows=2)).shape[1] < pixels(grid_png(schedule(), photos)).shape[1]
 
 
-def test_long_names_and_strange_ones_fit(photos):
-    for name in ("x" * 200, "ab\ncd", "日本", "\udcff", "["):
-        sheet = ContactSheet(8, HEADINGS, 1, 1)
-        assert sheet._small.getlength(sheet._fitting(name)) <= sheet.cell
-        sheet.put_original(0, torch.zeros(1, 8, 8, dtype=torch.uint8), name)
+def bounds(text):
+    return text.left, text.top, text.left + text.font.getlength(text.text), text.top + text.font.size
 
 
-def test_texts_have_room():
-    """A column of one draw is as wide as its heading and as the longest name of an operation."""
-    for size in (1, 86, 224):
-        sheet = ContactSheet(size, [("epoch 999999", "mean strength 9.00")], 1, 1)
-        texts = [(sheet._bold, "epoch 999999"), (sheet._small, "mean strength 9.00")]
-        texts += [(sheet._small, f"{op} −9") for op in OPERATIONS]
-        assert all(font.getlength(text) <= sheet.cell for font, text in texts)
+def test_long_names_and_strange_ones_fit(sheets, photos):
+    for number, name in enumerate(("x" * 200 + ".png", "ab\ncd.png", "日本.png", "\udcff.png", "[.png")):
+        folder = photos / str(number)
+        folder.mkdir()
+        (folder / name).write_bytes((photos / "a.png").read_bytes())
+        grid_png(schedule(), folder, epochs=[0])
+        (original,) = sheets[-1]._bands[0].rows[0]
+        assert len(original.caption[0]) <= 20 and original.caption[0].isprintable()
+        assert all(bounds(text)[2] <= sheets[-1].width for text in sheets[-1].texts())
+
+
+@pytest.mark.parametrize("size", [1, 86, 224])
+def test_texts_have_room(size):
+    """A sheet of one image is as wide as its heading, and a column as the longest name of an operation."""
+    image = torch.zeros(1, size, size, dtype=torch.uint8)
+    captions = [f"{op} −9" for op in OPERATIONS]
+    bands = [Band("epoch 999999", "mean strength 9.00", ((Cell(image, captions),) * 3,))] * 2
+    sheet = ContactSheet("A title " * 30, bands, "A legend " * 200)
+    boxes = [bounds(text) for text in sheet.texts()]
+    assert all(right <= sheet.width and low <= sheet.height for _, _, right, low in boxes)
+    pairs = [(one, other) for place, one in enumerate(boxes) for other in boxes[:place]]
+    assert not any(a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3] for a, b in pairs)
+
+
+def test_an_image_that_is_not_square_keeps_its_shape():
+    assert Cell(torch.zeros(3, 10, 20, dtype=torch.uint8)).picture.size == (120, 60)
+
+
+def test_a_photo_may_be_a_smaller_file():
+    noise = torch.randint(0, 256, (3, 224, 224), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    sheet = ContactSheet("Photos", [Band("epoch 0", rows=((Cell(noise),),))])
+    with Image.open(BytesIO(sheet.jpeg())) as image:
+        assert image.format == "JPEG" and image.size == (sheet.width, sheet.height)
+    assert len(sheet.jpeg()) < len(sheet.png())
 
 
 def test_an_image_is_cut_to_its_middle_and_turned_upright(tmp_path):
@@ -206,7 +249,7 @@ def test_what_is_no_image_is_refused_by_name(photos, tmp_path):
     with pytest.raises(RequestError, match=r"no image file and no folder .*absent"):
         grid_png(schedule(), [tmp_path / "absent"])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(RequestError, match=r"no image in the folder .*empty; these count: \.png, \.jpg"):
+    with pytest.raises(RequestError, match=r"no image in the folder .*empty; images end in \.png, \.jpg"):
         grid_png(schedule(), [tmp_path / "empty"])
 
 
@@ -214,18 +257,18 @@ def test_what_is_no_image_is_refused_by_name(photos, tmp_path):
 def test_what_is_too_large_for_pillow_is_refused(photos, monkeypatch, limit):
     """Pillow warns above its limit, and raises above twice the limit."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
-    with pytest.raises(RequestError, match=rf"at most {limit:,} pixels, and .*a\.png has more"):
+    with pytest.raises(RequestError, match=rf"a\.png must have at most {limit:,} pixels"):
         grid_png(schedule(), photos)
 
 
 REFUSED = {
     "no image": ({"images": []}, "--images PATH"),
-    "an epoch too late": ({"epochs": [0, 4]}, "0 to 3, got 4"),
-    "an epoch too early": ({"epochs": [-1]}, "0 to 3, got -1"),
-    "no epoch": ({"epochs": []}, "one epoch or more"),
-    "half an epoch": ({"epochs": [0.5]}, "epochs are whole numbers"),
-    "no row": ({"rows": 0}, "one row or more, got 0"),
-    "no draw": ({"draws": 0}, "once or more, got 0"),
+    "an epoch too late": ({"epochs": [0, 4]}, "must be 0 to 3 for this schedule, got 4"),
+    "an epoch too early": ({"epochs": [-1]}, "must be 0 to 3 for this schedule, got -1"),
+    "no epoch": ({"epochs": []}, "at least one epoch"),
+    "half an epoch": ({"epochs": [0.5]}, "epochs must be whole numbers"),
+    "no row": ({"rows": 0}, "rows must be >= 1, got 0"),
+    "no draw": ({"draws": 0}, "draws must be >= 1, got 0"),
     "too much": ({"draws": 50}, "at most 400 augmented images, got '3 rows × 4 epochs × 50 draws'"),
 }
 
@@ -239,12 +282,12 @@ def test_a_wrong_request_is_refused(photos, tmp_path, case):
 
 
 def test_images_that_are_too_large_are_refused(photos):
-    with pytest.raises(RequestError, match="at most 8192 px, got 100000"):
+    with pytest.raises(RequestError, match="at most 8192 px wide, got 100000"):
         grid_png(schedule(100_000), photos)
 
 
 def test_the_grid_never_overwrites_an_image_that_it_shows(photos):
     before = (photos / "b.png").read_bytes()
-    with pytest.raises(RequestError, match=r"b\.png is one of the images"):
+    with pytest.raises(RequestError, match=r"b\.png must not be one of the images"):
         plot_grid(schedule(), photos, photos / ".." / "photos" / "b.png")
     assert (photos / "b.png").read_bytes() == before

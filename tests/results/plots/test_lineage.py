@@ -1,4 +1,4 @@
-"""A family in words and as a picture."""
+"""The lineage of a population in words and as a plot."""
 
 import math
 from io import BytesIO
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from results.plots.lineage import family_png, plot_family
+from results.plots.lineage import lineage_png, plot_lineage
 from results.plots.style import PAPER
 from results.runlog.lineage import Exploit, Family, Slice
 from spaces import Genome, RequestError
@@ -33,7 +33,7 @@ def family(*copies, members=3, generations=3, winner=0, score=lambda member, gen
 
 def drawn(each):
     """The picture, (height, width, 3)."""
-    with Image.open(BytesIO(family_png(each))) as image:
+    with Image.open(BytesIO(lineage_png(each))) as image:
         return np.asarray(image.convert("RGB"), dtype=int)
 
 
@@ -76,8 +76,8 @@ def test_a_long_line_is_told_in_short():
 
 
 def test_the_same_family_gives_the_same_bytes_and_another_one_does_not(tmp_path):
-    first = plot_family(family(copy(2, 1, 0)), tmp_path / "new" / "1.png")
-    assert first.read_bytes() == family_png(family(copy(2, 1, 0))) == family_png(family(copy(2, 1, 0)))
+    first = plot_lineage(family(copy(2, 1, 0)), tmp_path / "new" / "1.png")
+    assert first.read_bytes() == lineage_png(family(copy(2, 1, 0))) == lineage_png(family(copy(2, 1, 0)))
     others = [
         family(),
         family(copy(2, 0, 1)),
@@ -87,7 +87,7 @@ def test_the_same_family_gives_the_same_bytes_and_another_one_does_not(tmp_path)
         family(copy(2, 1, 0), members=4),
         family(copy(2, 1, 0), score=lambda member, generation: member / 10),
     ]
-    assert len({first.read_bytes(), *(family_png(each) for each in others)}) == 1 + len(others)
+    assert len({first.read_bytes(), *(lineage_png(each) for each in others)}) == 1 + len(others)
 
 
 def test_the_winners_line_goes_through_its_ancestors():
@@ -126,4 +126,4 @@ def test_a_family_without_anybody_has_a_picture():
 def test_a_place_that_cannot_be_written_to_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RequestError, match=r"cannot write .*choose another path"):
-        plot_family(family(), tmp_path / "file" / "x.png")
+        plot_lineage(family(), tmp_path / "file" / "x.png")

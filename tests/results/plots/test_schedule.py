@@ -1,4 +1,4 @@
-"""The picture of a schedule."""
+"""The plot of a schedule."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""MLflow's own page on a sweep's store."""
+"""MLflow's page for the store of a sweep."""
 
 import json
 import os
@@ -13,8 +13,9 @@ import pytest
 from children import child
 from support import run_id, tracked
 
-from results.tracking.database import page as shown_at
-from results.tracking.ui import newest, serve, store_arguments
+from results.tracking.experiment_page import runs_page, schedules_page
+from results.tracking.tracker import Tracker
+from results.tracking.ui import newest, newest_experiment, serve, store_arguments
 from spaces import RequestError
 
 pytestmark = [
@@ -56,7 +57,7 @@ def test_a_relative_folder_is_made_absolute(tmp_path, monkeypatch):
         (None, "is this a sweep's folder?"),
         ("{", "is this a sweep's folder?"),
         ("[]", "is this a sweep's folder?"),
-        ('{"tracking_uri": "http://host:5000"}', "its tracking is at http://host:5000"),
+        ('{"tracking_uri": "http://host:5000"}', "this sweep is tracked at http://host:5000"),
     ],
 )
 def test_a_folder_without_a_store_is_refused(tmp_path, result, hint):
@@ -143,8 +144,11 @@ sys.exit(serve(Path({str(store)!r}), host="127.0.0.1", port={port}, say=lambda t
         assert process.wait(60) == 0
         with pytest.raises(ProcessLookupError):  # nobody of its process group is left
             os.killpg(process.pid, 0)
-    told = f"http://127.0.0.1:{port}/{shown_at(store / 'mlflow.db')}  ·  {store}  ·  Ctrl-C stops it\n"
-    assert log.read_text().startswith(told) and told.count("viewStateShareKey") == 1
+    experiment_id = newest_experiment(store / "mlflow.db")
+    lines = log.read_text().splitlines()
+    home = f"http://127.0.0.1:{port}/"
+    assert lines[0] == f"{home}{runs_page(experiment_id)}  ·  runs of {store}  ·  Ctrl-C stops the server"
+    assert lines[1] == f"{home}{schedules_page(experiment_id)}  ·  charts of the schedules"
     assert "<title>MLflow</title>" in page
     assert "shown" in [experiment["name"] for experiment in json.loads(listed)["experiments"]]
     assert policy == '{"of": "the sweep"}'

@@ -167,7 +167,7 @@ MISTAKES = {
     "grid of nothing": ([*GRID, "absent.png"], "no image file and no folder absent.png"),
     "grid of no image": ([*GRID, "s.json", "--plot", "p.png"], "s.json must be an image that Pillow can decode"),
     "plot as text": (["show", "s.json", "-o", "plot.txt"], "choose a name that ends in .png"),
-    "plot over a photo": ([*GRID, "photo.png", "-o", "photo.png"], "photo.png is one of the images"),
+    "plot over a photo": ([*GRID, "photo.png", "-o", "photo.png"], "photo.png must not be one of the images"),
     "diff no file": (["diff", "s.json", "absent.json"], "cannot read the policy file absent.json"),
     "diff no policy": (["diff", "sweep.yaml", "s.json"], "sweep.yaml is no policy file"),
     "diff as text": (["diff", "s.json", "t.json", "--plot", "d.txt"], "choose a name that ends in .png"),
@@ -242,9 +242,9 @@ def test_show_draws_a_plot_and_a_grid(roletune, tmp_path):
     words = ["show", "p.json", "-o", "new/plot.png", "--grid", "grid.png", "--images", "photos"]
     status, out, err = roletune(*words, "--images", "photos/a.png", "--epochs", "0,1", "--rows", "2", "--draws", "3")
     assert (status, err) == (0, "") and out.endswith("plot: new/plot.png\ngrid: grid.png\n")
-    for name in ("new/plot.png", "grid.png"):
+    for name, least in (("new/plot.png", (900, 250)), ("grid.png", (400, 1000))):
         with Image.open(tmp_path / name) as picture:
-            assert picture.format == "PNG" and picture.width > 900
+            assert picture.format == "PNG" and picture.width > least[0] and picture.height > least[1]
     status, out, _ = roletune(*words, "--json")
     assert status == 0 and json.loads(out)["grid"] == "grid.png"
 
@@ -381,7 +381,7 @@ def test_a_folder_of_something_else_has_no_report(roletune, tmp_path):
     (tmp_path / "photos").mkdir()
     status, out, err = roletune("report", "photos")
     assert status == 2 and out == "" and err.count("\n") == 1
-    assert "photos is no sweep's folder: it has no sweep.yaml; give a sweep's folder" in err
+    assert "photos is not a sweep's folder: it has no sweep.yaml; give a sweep's folder" in err
 
 
 def imported(code, *names):

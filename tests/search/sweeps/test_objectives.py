@@ -227,15 +227,15 @@ def test_the_front_is_written_and_returned(stage, task, tmp_path):
     outcomes[1] = replace(outcomes[1], score=math.nan)
     kept, tracker = records(tmp_path)
     found = kept.front(tpe, [*outcomes, Outcome("student-random-00", 2, 1.0, None, "")], task)
-    assert [each.told["bits.weights"] for each in found] == sorted(each.told["bits.weights"] for each in found)
-    assert {each.told["bits.weights"] for each in found} == set(BITS["weights"])
+    assert [each.choices["bits.weights"] for each in found] == sorted(each.choices["bits.weights"] for each in found)
+    assert {each.choices["bits.weights"] for each in found} == set(BITS["weights"])
     assert {each.name for each in found} <= {member.name for member in tpe.members[2:]}
     for each in found:
-        bits = {"weights": each.told["bits.weights"], "activations": each.told["bits.activations"]}
+        bits = {"weights": each.choices["bits.weights"], "activations": each.choices["bits.activations"]}
         assert each.size_in_bits == task.size_in_bits(Genome(bits=bits)) and each.accuracy < 0.9
     assert tracker.files == ["pareto.student.md", "pareto.student.png"]
     text = (tmp_path / "report" / "pareto.student.md").read_text()
-    assert text.startswith("# student-tpe\n") and "Of 38 members" in text and found[0].name in text
+    assert text.startswith("# student-tpe\n") and "The members of 38" in text and found[0].name in text
 
 
 def test_no_front_without_a_second_objective(stage, task, tmp_path):

@@ -10,7 +10,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from search.config.schema import ResourceConfig
+from search.config.sections import ResourceConfig
 from search.execution.journal import Journal
 from search.execution.members import Outcome
 from search.execution.trials import worker

@@ -11,7 +11,7 @@ from support import start_search
 from results.runlog.export import export, read_lineage
 from results.runlog.lineage import ancestry
 from search.algorithms.base import member_seed
-from search.config.schema import ResourceConfig
+from search.config.sections import ResourceConfig
 from search.execution.journal import Journal
 from search.execution.members import Outcome
 from search.execution.trials import JournalCallback, run_trials

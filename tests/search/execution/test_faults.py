@@ -25,7 +25,7 @@ from results.tracking import delivery
 from results.tracking.client import TrackingClient
 from results.tracking.delivery import Run
 from search.cli import main
-from search.config.schema import ResourceConfig
+from search.config.sections import ResourceConfig
 from search.execution.callbacks import SweepCallback
 from search.execution.journal import FILE, Journal
 from search.execution.progress import ProgressReporter

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from support import start_search
 
-from search.config.schema import ResourceConfig, SweepConfig
+from search.config.schema import SweepConfig
+from search.config.sections import ResourceConfig
 from search.execution.journal import FILE, Journal
 from search.execution.trials import JournalCallback, run_trials
 from search.sweeps.resume import check_unchanged, newest

@@ -1,6 +1,6 @@
-"""The command line: each command is one call in Python, told in words, with an exit status.
+"""The command line: each command is one call in Python.
 
-0 done, 1 the work failed, 2 the request was wrong, 130 stopped by Ctrl-C.
+Exit status: 0 done, 1 the work failed, 2 the request was wrong, 130 interrupted by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["app", "main"]
 
 def main() -> None:
     """Run a command; a user's mistake is one line, never a traceback."""
-    # A user's own models lie where they work, and the command's script would hide that folder.
+    # A user's own modules are in the working directory, which is not on the path of an installed script.
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
     app()

@@ -1,4 +1,4 @@
-"""The application: what a command raises becomes one line and an exit status."""
+"""The Typer application, which reports errors as one line and an exit status."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typer.core import TyperGroup
 
 
 class _Commands(TyperGroup):
-    """Turns what a command raises into one line and an exit status."""
+    """Group of commands that reports errors as one line and an exit status."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command that was asked for."""
+        """Run a command."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            _fail("stopped; search --resume and sync go on from here, export takes what a search has found", 130)
+            _fail("stopped; continue with roletune search --resume; roletune export writes the best policy so far", 130)
         except (ValueError, RuntimeError) as error:
             from spaces.core.errors import RequestError, WorkError  # `--help` should not wait for torch
 

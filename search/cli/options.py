@@ -1,4 +1,4 @@
-"""What several commands take, and how they tell what came out."""
+"""Options that several commands share, and how results are printed."""
 
 from __future__ import annotations
 
@@ -16,20 +16,26 @@ if TYPE_CHECKING:
     from results.analysis.summary import SweepResult
     from search.config.schema import SweepConfig
 
-SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP.yaml", help="the sweep file")]
+SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP.yaml", help="sweep file")]
 Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override one value; may be repeated")
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="override one value, such as student.search.epochs=6; may be repeated"
+    ),
 ]
 Own = Annotated[
-    list[str] | None, typer.Option(metavar="NAME", help="augmentation of yours that the policy may hold; repeatable")
+    list[str] | None,
+    typer.Option(metavar="NAME", help="dotted name of your own augmentation in the policy; may be repeated"),
 ]
-Address = Annotated[str | None, typer.Option(help="of a Ray cluster; default: RAY_ADDRESS, else this machine")]
-Storage = Annotated[str | None, typer.Option(help="folder that the sweep's folder is made in")]
+Address = Annotated[
+    str | None, typer.Option(metavar="HOST:PORT", help="head of a Ray cluster; default: RAY_ADDRESS, else this machine")
+]
+Storage = Annotated[str | None, typer.Option(help="folder of the sweeps' folders")]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object on standard output")]
 
 
 def read_config(path: Path, overrides: list[str] | None, storage: str | None) -> SweepConfig:
-    """The sweep file with what the command line overrides."""
+    """Read a sweep file with the overrides of the command line."""
     from search.config.schema import SweepConfig
 
     extra = [f"storage={json.dumps(storage)}"] if storage is not None else []
@@ -37,7 +43,7 @@ def read_config(path: Path, overrides: list[str] | None, storage: str | None) ->
 
 
 def show_table(result: SweepResult | ScreeningResult | Evaluation, as_json: bool) -> Console:
-    """Print the table and what is to be said of it; with `--json` one object, and nothing of what follows."""
+    """Print a result's table and notes; with `--json` one object, and return a silent console."""
     if as_json:
         typer.echo(json.dumps(result.to_json()))
         return Console(quiet=True)

@@ -1,4 +1,4 @@
-"""Commands that train, and the one that says whether they can."""
+"""Commands that train, and `doctor`, which checks that they can."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ if TYPE_CHECKING:
 def search(
     sweep: SweepFile,
     set_: Set = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the resolved sweep and stop")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="go on with the newest sweep of this name")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="print the resolved sweep file, and start nothing")
+    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="continue the newest sweep of this name")] = False,
     address: Address = None,
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
-    """Run a sweep: search, train in full, test."""
+    """Run a sweep: search, final training, test."""
     config = read_config(sweep, set_, storage)
     if dry_run:
         _print_plan(config, as_json)
@@ -44,13 +46,17 @@ def search(
 @app.command(epilog="Example: roletune screen examples/digits.yaml --only identity,cutmix,cutmixpick")
 def screen(
     sweep: SweepFile,
-    only: Annotated[str | None, typer.Option(metavar="A,B", help="rank these alone")] = None,
-    policy: Annotated[list[Path] | None, typer.Option(help="rank a policy file's last phase too")] = None,
+    only: Annotated[
+        str | None, typer.Option(metavar="A,B", help="names to rank; default: space.augment, or all")
+    ] = None,
+    policy: Annotated[
+        list[Path] | None, typer.Option(help="policy file whose last phase is ranked too; may be repeated")
+    ] = None,
     set_: Set = None,
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
-    """Rank augmentations by T. stddev, with the teacher alone."""
+    """Rank augmentations by T. stddev with the teacher alone."""
     config = read_config(sweep, set_, storage)
     from search.sweeps.screening import screen as rank
     from spaces import Schedule
@@ -66,13 +72,13 @@ def screen(
 @app.command(epilog="Example: roletune train examples/digits.yaml --policy runs/digits-001/policy.teacher.json")
 def train(
     sweep: SweepFile,
-    policy: Annotated[list[Path], typer.Option(help="policy file to replay; one a role")],
+    policy: Annotated[list[Path], typer.Option(help="policy file to train with; at most one a role")],
     set_: Set = None,
     address: Address = None,
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
-    """Replay a policy in full, stretched to the epochs that the sweep asks for."""
+    """Train with a policy, stretched to the epochs of the final training."""
     config = read_config(sweep, set_, storage)
     from search.sweeps.runner import replay
     from spaces import Schedule
@@ -86,13 +92,13 @@ def train(
     "Example: roletune evaluate sweep.yaml --policy a.json --policy b.json --baseline none,trivialaugment"
 )
 def evaluate(
-    sweep: Annotated[Path, typer.Argument(metavar="SWEEP", help="a sweep's folder, or a sweep file with --policy")],
-    policy: Annotated[list[Path] | None, typer.Option(help="policy file; may be repeated")] = None,
+    sweep: Annotated[Path, typer.Argument(metavar="SWEEP", help="folder of a sweep, or a sweep file with --policy")],
+    policy: Annotated[list[Path] | None, typer.Option(help="policy file to evaluate; may be repeated")] = None,
     baseline: Annotated[
-        str | None, typer.Option(metavar="A,B", help="what to compare with; default: the usual ones")
+        str | None, typer.Option(metavar="A,B", help="baselines to compare with; default: the usual ones")
     ] = None,
-    seeds: Annotated[int, typer.Option(help="trainings of each arm, all of them from the same seeds")] = 5,
-    role: Annotated[str, typer.Option(help="whose policy, of a sweep's folder")] = "student",
+    seeds: Annotated[int, typer.Option(help="trainings of each arm, from the same seeds")] = 5,
+    role: Annotated[str, typer.Option(help="role whose policy is taken from the sweep's folder")] = "student",
     set_: Set = None,
     address: Address = None,
     storage: Storage = None,
@@ -127,7 +133,7 @@ def doctor(
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
-    """Say what this machine or cluster offers, and whether the sweep can run on it."""
+    """Check that a sweep can run on this machine or cluster."""
     config = read_config(sweep, set_, storage)
     from search.sweeps.doctor import examine
 

@@ -1,4 +1,4 @@
-"""Commands that look at what there is: policies, sweeps, and what can be chosen."""
+"""Commands that show policies, sweeps, and what a sweep file can choose."""
 
 from __future__ import annotations
 
@@ -24,34 +24,34 @@ if TYPE_CHECKING:
 )
 def export(
     run: Annotated[
-        str, typer.Argument(help="a sweep's folder, or the id of its MLflow run; with --from: the file, or the table")
+        str, typer.Argument(help="folder of a sweep, or id of its MLflow run; with --from: the file, or the table")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="P.json", help="where to write")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="P.json", help="policy file to write")],
     role: Annotated[str, typer.Option(help="teacher or student")] = "student",
     tracking_uri: Annotated[
-        str | None, typer.Option(help="MLflow store that the run id is in; default: MLFLOW_TRACKING_URI")
+        str | None, typer.Option(help="MLflow store of the run id; default: MLFLOW_TRACKING_URI")
     ] = None,
     kind: Annotated[
         str | None,
-        typer.Option("--from", metavar="KIND", help="read what was made elsewhere: pba, ray, autoaugment"),
+        typer.Option("--from", metavar="KIND", help="format of a policy made elsewhere: pba, ray, autoaugment"),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="with --from: how many epochs the schedule covers")] = None,
-    size: Annotated[int | None, typer.Option(help="with --from: side of the images in px; default: 32")] = None,
+    epochs: Annotated[int | None, typer.Option(help="with --from: epochs of the schedule")] = None,
+    size: Annotated[int | None, typer.Option(help="with --from: side of the images, in px; default: 32")] = None,
     fill: Annotated[
         str | None,
-        typer.Option(metavar="R,G,B", help="with --from: the images' mean color, one number for gray images"),
+        typer.Option(metavar="R,G,B", help="with --from: mean color of the images; one number for gray images"),
     ] = None,
     own: Own = None,
     as_json: Json = False,
 ) -> None:
-    """Take the best policy out of a sweep, finished or not; or, with --from, one that was made elsewhere."""
+    """Write the best policy of a sweep, finished or not; with --from one that was made elsewhere."""
     if kind is None:
-        _refuse("goes with --from", {"--epochs": epochs, "--size": size, "--fill": fill})
+        _refuse("must go with --from", {"--epochs": epochs, "--size": size, "--fill": fill})
         from results.runlog.export import export_policy
 
         schedule = export_policy(run, role, tracking_uri, own or ())
     else:
-        _refuse("goes without --from", {"--tracking-uri": tracking_uri})
+        _refuse("must go without --from", {"--tracking-uri": tracking_uri})
         schedule = _read(kind, run, role, epochs, size, fill)
     schedule.save(output)
     provenance = schedule.provenance
@@ -69,24 +69,24 @@ def export(
 
 @app.command(epilog="Example: roletune show policy.json --grid grid.png --images photos --epochs 0,10,50")
 def show(
-    policy: Annotated[Path, typer.Argument(metavar="P.json", help="the policy file")],
+    policy: Annotated[Path, typer.Argument(metavar="P.json", help="policy file")],
     plot: Annotated[
-        Path | None, typer.Option("--plot", "-o", metavar="FILE.png", help="draw the strengths over the epochs")
+        Path | None, typer.Option("--plot", "-o", metavar="FILE.png", help="plot the strengths over the epochs")
     ] = None,
-    grid: Annotated[Path | None, typer.Option(metavar="FILE.png", help="draw augmented images of yours")] = None,
+    grid: Annotated[Path | None, typer.Option(metavar="FILE.png", help="draw augmented images of --images")] = None,
     images: Annotated[
         list[Path] | None, typer.Option(metavar="PATH", help="image, or folder of images; may be repeated")
     ] = None,
     epochs: Annotated[
-        str | None, typer.Option(metavar="0,10,50", help="that the grid shows; default: the last of each quarter")
+        str | None, typer.Option(metavar="0,10,50", help="epochs of the grid; default: the last of each quarter")
     ] = None,
-    rows: Annotated[int, typer.Option(min=1, help="images at most; of more, some that are spread over all")] = 8,
-    draws: Annotated[int, typer.Option(min=1, help="augmented images of each image and epoch")] = 2,
-    seed: Annotated[int, typer.Option(help="of the grid's random numbers")] = 0,
+    rows: Annotated[int, typer.Option(min=1, help="largest number of images; more are sampled evenly")] = 8,
+    draws: Annotated[int, typer.Option(min=1, help="augmented images for each image and epoch")] = 2,
+    seed: Annotated[int, typer.Option(help="seed of the grid")] = 0,
     own: Own = None,
     as_json: Json = False,
 ) -> None:
-    """Look at a policy: a table, a plot, a grid of augmented images."""
+    """Show a policy as a table, a plot and a grid of augmented images."""
     from results.reporting.policy_view import describe_policy, parse_epochs
     from spaces import Schedule
 
@@ -107,15 +107,16 @@ def show(
 
 @app.command(epilog="Example: roletune diff runs/digits-001/policy.teacher.json runs/digits-001/policy.student.json")
 def diff(
-    a: Annotated[Path, typer.Argument(metavar="A.json", help="a policy file")],
-    b: Annotated[Path, typer.Argument(metavar="B.json", help="another one")],
+    a: Annotated[Path, typer.Argument(metavar="A.json", help="first policy file")],
+    b: Annotated[Path, typer.Argument(metavar="B.json", help="second policy file")],
     plot: Annotated[
-        Path | None, typer.Option("--plot", "-o", metavar="FILE.png", help="draw both, and A's strength less B's")
+        Path | None,
+        typer.Option("--plot", "-o", metavar="FILE.png", help="plot both, and the difference of their strengths"),
     ] = None,
     own: Own = None,
     as_json: Json = False,
 ) -> None:
-    """Say what two policies do differently, operation by operation, epoch by epoch."""
+    """Show the differences between two policies by operation and epoch."""
     from results.analysis.schedule_diff import compare_schedules
     from spaces import Schedule
 
@@ -142,17 +143,17 @@ def diff(
 
 @app.command(epilog="Example: roletune report runs/digits-001 -o digits.html")
 def report(
-    folder: Annotated[Path, typer.Argument(metavar="SWEEP", help="a sweep's folder, finished or not")],
+    folder: Annotated[Path, typer.Argument(metavar="SWEEP", help="folder of a sweep, finished or not")],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE.html", help="default: SWEEP/report/index.html")
     ] = None,
     own: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="data or augmentation of yours that the sweep names; repeatable"),
+        typer.Option(metavar="NAME", help="dotted name of your own data or augmentation in the sweep; may be repeated"),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write one self-contained HTML page on a sweep: the answer, the schedules, the curves, the cost."""
+    """Write a self-contained HTML report of a sweep: result, schedules, curves, cost."""
     from results.reporting.html import write_report
     from results.reporting.sweep_folder import SweepFolder
     from search.sweeps.sample_images import samples_of
@@ -173,11 +174,13 @@ def report(
 
 @app.command(epilog="Example: roletune ui runs/digits-001")
 def ui(
-    folder: Annotated[Path | None, typer.Argument(help="a sweep's folder; default: the newest in runs/")] = None,
+    folder: Annotated[Path | None, typer.Argument(help="folder of a sweep; default: the newest in runs/")] = None,
     port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
-    host: Annotated[str, typer.Option(help="anything but loopback is open to the network")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="address to listen on; all but loopback are open to the network")
+    ] = "127.0.0.1",
 ) -> None:
-    """Open MLflow's own page on a sweep's store."""
+    """Open MLflow's page on a sweep's store."""
     from results.tracking.ui import serve
 
     console = Console()
@@ -187,16 +190,16 @@ def ui(
 
 @app.command(epilog="Example: roletune sync runs/digits-001")
 def sync(
-    folder: Annotated[Path | None, typer.Argument(help="a sweep's folder; default: the newest in runs/")] = None,
+    folder: Annotated[Path | None, typer.Argument(help="folder of a sweep; default: the newest in runs/")] = None,
     tracking_uri: Annotated[
-        str | None, typer.Option(help="MLflow store to send to; default: the one that the sweep was tracked in")
+        str | None, typer.Option(help="MLflow store to send to; default: that of the sweep")
     ] = None,
     drop: Annotated[
-        bool, typer.Option("--drop", help="give up what MLflow refuses for good, and files that are gone")
+        bool, typer.Option("--drop", help="drop what MLflow refuses for good, and files that are missing")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Send what a sweep could not tell MLflow while its server was away."""
+    """Send MLflow what a sweep could not deliver while the server was away."""
     from results.tracking.sync import sync as send
 
     done = send(folder, tracking_uri, drop=drop)
@@ -213,12 +216,12 @@ def sync(
 @app.command("list", epilog="Example: roletune list loss")
 def list_(
     setting: Annotated[
-        str | None, typer.Argument(help="one setting alone: operations, augment, loss, model, …")
+        str | None, typer.Argument(help="one setting: operations, augment, loss, model, algorithm, …")
     ] = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="the README's table")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="print a Markdown table")] = False,
     as_json: Json = False,
 ) -> None:
-    """Say what can be chosen, by name, and what each takes."""
+    """List the names that a sweep file can use, with their options."""
     from search.config import catalog
 
     chosen = catalog.settings() if setting is None else (catalog.setting(setting),)
@@ -234,7 +237,7 @@ def list_(
 
 
 def _refuse(rule: str, options: dict[str, Any]) -> None:
-    """Refuse those of the options that were given."""
+    """Raise for the first of the options that was given."""
     from spaces.core.errors import RequestError
 
     for option, value in options.items():
@@ -243,17 +246,17 @@ def _refuse(rule: str, options: dict[str, Any]) -> None:
 
 
 def _read(kind: str, source: str, role: str, epochs: int | None, size: int | None, fill: str | None) -> Schedule:
-    """The schedule that was made elsewhere, for the images that the options describe."""
+    """Read a schedule that was made elsewhere, for the images that the options describe."""
     from spaces import ImageSpec, RequestError
     from spaces.importers import IMAGE, read_schedule
 
     if epochs is None:
-        raise RequestError("--from needs --epochs", hint="say how many epochs the schedule covers")
+        raise RequestError("--from must have --epochs", hint="give the epochs of the schedule")
     color = IMAGE.fill
     if fill is not None:
         try:
             color = tuple(int(part) for part in fill.split(","))
         except ValueError as error:
-            raise RequestError("--fill is R,G,B or one gray", value=fill) from error
+            raise RequestError("--fill must be R,G,B or one gray value", value=fill) from error
     image = ImageSpec(IMAGE.size if size is None else size, len(color), color)
     return read_schedule(kind, source, epochs=epochs, role=role, image=image)

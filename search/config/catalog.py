@@ -1,4 +1,4 @@
-"""What can be chosen: every name that a sweep file may use, read off the code."""
+"""The names that a sweep file can use, read from the registries."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from trainables.losses import LOSSES, FeatureLoss
 from trainables.models import MODELS
 from trainables.quantization import CHOICES
 
-OWN = "a dotted name of yours"
+OWN = "a dotted name of your own"
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One place in a sweep file, and the names that may stand there.
+    """One setting of a sweep file, and its possible names.
 
     Args:
-        name: of the setting.
-        about: what it chooses.
-        names: each with what there is to say of it: its options with their defaults, and one line.
-        own: whether a factory of the user's own may stand there too.
+        name: Name of the setting.
+        about: What it chooses.
+        names: Names, each with its options and their defaults, and one line about it.
+        own: True where a dotted name of the user's own is possible, too.
     """
 
     name: str
@@ -39,12 +39,12 @@ class Setting:
     own: bool = False
 
     def table(self) -> Table:
-        """Every name with its options, for a terminal."""
+        """Return a table of the names with their options, for a terminal."""
         table = Table(
             header_style="bold", show_edge=False, pad_edge=False, title=escape(self.name), title_justify="left"
         )
         table.add_column(self.about, overflow="fold")
-        if not any(any(told) for told in self.names.values()):
+        if not any(any(text) for text in self.names.values()):
             table.add_row(escape(", ".join(self.names)))
             return table
         table.add_column("options", overflow="fold")
@@ -55,7 +55,7 @@ class Setting:
 
 
 def settings() -> tuple[Setting, ...]:
-    """Everything that can be chosen by name."""
+    """Return all settings that are chosen by name."""
     hints = get_type_hints(FeatureLoss)
     projections, normalizations = (dict.fromkeys(_literal(hints[n]), ("", "")) for n in ("projection", "normalization"))
     augmentations = {kind: (_options(choice), _first(choice)) for kind, choice in CATALOG.items()}
@@ -81,10 +81,10 @@ def settings() -> tuple[Setting, ...]:
 
 
 def setting(name: str) -> Setting:
-    """The setting called `name`, or whose last word that is: `loss` for `student.distill.loss`.
+    """Return the setting called `name`, or whose last word that is: `loss` for `student.distill.loss`.
 
     Raises:
-        RequestError: there is no such setting.
+        RequestError: There is no such setting.
     """
     known: dict[str, Setting] = {}
     for each in settings():
@@ -96,7 +96,7 @@ def setting(name: str) -> Setting:
 
 
 def markdown() -> str:
-    """All of it as one Markdown table."""
+    """Return all settings as one Markdown table."""
     lines = ["| setting | what it chooses | choices |", "| --- | --- | --- |"]
     for each in settings():
         names = ", ".join(f"`{name}`" for name in each.names)
@@ -105,12 +105,12 @@ def markdown() -> str:
 
 
 def _options(kind: Any) -> str:
-    """The fields of a dataclass with their defaults."""
+    """Return the fields of a dataclass with their defaults."""
     return ", ".join(f"{field.name}={default}" for field in fields(kind) if (default := _default(field)) is not None)
 
 
 def _first(documented: Any) -> str:
-    """The first line of a docstring."""
+    """Return the first line of a docstring."""
     return (documented.__doc__ or "").strip().split("\n")[0]
 
 
@@ -122,7 +122,7 @@ def _default(field: Field[Any]) -> Any:
 
 
 def _literal(hint: Any) -> list[str]:
-    """The names in a `Literal`, wherever it stands in a type."""
+    """Return the names in a `Literal`, wherever it is in a type."""
     found: list[str] = []
     for part in get_args(hint):
         found += [part] if isinstance(part, str) else _literal(part)

@@ -1,4 +1,4 @@
-"""The sweep file: its sections, their defaults, and what must hold between them."""
+"""The sweep file: its sections together, and what must hold between them."""
 
 from __future__ import annotations
 
@@ -7,252 +7,29 @@ import re
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    field_serializer,
-    field_validator,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from search.algorithms import registry
+from search.config.sections import (
+    DataConfig,
+    ResourceConfig,
+    RoleConfig,
+    ScreenConfig,
+    SearchConfig,
+    Section,
+    StudentConfig,
+    TeacherConfig,
+    TrackingConfig,
+    ValidateConfig,
+)
 from search.config.yaml_io import apply_override, check_renamed, parse_yaml, refusal
 from spaces import RequestError, Space
 from spaces.augmentations import Identity
 from spaces.core.io import read_text
-from spaces.core.redaction import strip_credentials
 from spaces.search_space.domain import enumerate_values, example_values, is_constant
-from trainables.distillation.objective import Distill
-from trainables.quantization import Bits
-from trainables.screening.ranking import Precision
-from trainables.training.recipe import Recipe
-
-Count = Annotated[int, Field(ge=1)]
-
-FINAL_EPOCHS = 24
-"""Epochs of the final training of a role without a search, where nothing else is said."""
-
-
-class Section(BaseModel):
-    """Section of the sweep file: unknown keys are errors, types are exact, values do not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class DataConfig(Section):
-    """Images, and how they are split."""
-
-    name: str = Field(description="built-in data set, or dotted name of your own factory: package.module:function")
-    root: str = Field("data", description="folder with the files of the data set")
-    train: Count | None = Field(None, description="training images; null: all that are not held out")
-    validation: Count | None = Field(None, description="validation images; null: the rest, or 10 % where train is null")
-    seed: int = Field(0, ge=0, description="seed of the split")
-    size: Count | None = Field(None, description="side of the images in px, for image folders")
-    download: bool = Field(False, description="download a missing data set")
-    workers: int = Field(0, ge=0, description="processes that decode images, for image folders")
-
-
-class SearchConfig(Section):
-    """Search of one role.
-
-    Settings that the algorithm does not take must be left out; see `roletune list algorithm`.
-
-    Example:
-        >>> SearchConfig(algorithm="tpe", trials=40).epochs
-        24
-        >>> SearchConfig(algorithm="pba").population
-        16
-    """
-
-    algorithm: str = Field(
-        "pbt",
-        description="pbt, pba, pb2, random, successive_halving, tpe or grid, or the dotted name of your own class",
-    )
-    population: int = Field(4, ge=2, description="members that are trained together (pbt, pb2; pba: 16)")
-    trials: int = Field(4, ge=2, description="members that are drawn or suggested (random, successive_halving, tpe)")
-    epochs: Count = Field(24, description="epochs that each member is trained")
-    interval: Count = Field(3, description="epochs between perturbations or scores; the first rung of early stopping")
-    synchronous: bool = Field(True, description="compare all members together; false: each as it arrives")
-    tie_break: Literal["none", "t_stddev"] = Field("none", description="order of students of equal accuracy")
-    quantile: float = Field(0.25, gt=0, le=0.5, description="share of members that copy, and share that is copied")
-    reduction: int = Field(3, ge=2, description="one member in so many goes on at each rung")
-    replicates: Count = Field(3, description="students for each combination of a grid; the best mean wins")
-    early_stopping: Literal["none", "asha"] = Field("none", description="stop the worse members early (tpe)")
-    objective: tuple[Literal["accuracy", "size"], ...] = Field(
-        ("accuracy",), description="what is optimized; size is the number of bits of the exported student"
-    )
-    options: dict[str, Any] = Field(default_factory=dict, description="settings of an algorithm of your own")
-
-    @field_validator("algorithm")
-    @classmethod
-    def _algorithm_is_known(cls, name: str) -> str:
-        registry.check_name(name)
-        return name
-
-    @model_validator(mode="after")
-    def _settings_apply(self) -> SearchConfig:
-        if self.objective[:1] != ("accuracy",) or len(set(self.objective)) < len(self.objective):
-            raise ValueError(f"objective must name accuracy first, and each once, got {list(self.objective)}")
-        if not registry.is_custom(self.algorithm):
-            self.check_algorithm(registry.capabilities(self.algorithm))
-        return self
-
-    def check_algorithm(self, algorithm: type[registry.Capabilities]) -> None:
-        """Check the settings against an algorithm, and fill in its own defaults.
-
-        Raises:
-            ValueError: The algorithm does not take a setting that is given.
-        """
-        if self.options and not registry.is_custom(self.algorithm):
-            raise ValueError("options must be left out with a built-in algorithm; they go with a dotted name")
-        for name, value in algorithm.defaults.items():
-            if name not in self.model_fields_set:
-                self.__dict__[name] = value
-        actual = algorithm.variant(self)
-        for name in type(self).model_fields:
-            if name in self.model_fields_set & registry.SETTINGS - actual.settings:
-                other = {"population": "trials", "trials": "population"}.get(name, "")
-                hint = f"set {other}" if other in actual.settings else f"it takes {_words(actual.settings)}"
-                raise ValueError(f"{name} must be left out with algorithm: {self.algorithm}; {hint}")
-        if len(self.objective) > 1 and not actual.multi_objective:
-            names = registry.names_with(multi_objective=True)
-            early = " without early_stopping" if algorithm.multi_objective else ""
-            raise ValueError(f"objective must be [accuracy], except for algorithm: {names}{early}")
-
-    @model_serializer(mode="wrap")
-    def _without_other_settings(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out the settings that the algorithm does not take."""
-        if registry.is_custom(self.algorithm):
-            taken: Iterable[str] = self.model_fields_set
-        else:
-            taken = registry.capabilities(self.algorithm).variant(self).settings
-        content: dict[str, Any] = handler(self)
-        unused = registry.SETTINGS - set(taken) | (set() if self.options else {"options"})
-        return {name: value for name, value in content.items() if name not in unused}
-
-
-class FinalConfig(Section):
-    """Final training of a role with the policy that was found, on training and validation images together."""
-
-    epochs: Count | None = Field(None, description="null: as many as the search has, or 24 without a search")
-    seeds: Count = Field(1, description="repetitions; two or more give a confidence interval")
-
-
-class RoleConfig(Section):
-    """One role."""
-
-    model: str = Field("resnet8", description="built-in model, or dotted name of your own: package.module:function")
-    recipe: Recipe = Field(default_factory=Recipe, description="optimizer and schedule of the training")
-    search: SearchConfig | None = Field(
-        default_factory=SearchConfig, description="search of its augmentation; null: trained without one"
-    )
-    final: FinalConfig = Field(default_factory=FinalConfig, description="final training with the policy that was found")
-
-    @property
-    def final_epochs(self) -> int:
-        """Epochs of the final training."""
-        return self.final.epochs or (self.search.epochs if self.search else FINAL_EPOCHS)
-
-
-class TeacherConfig(RoleConfig):
-    """The teacher."""
-
-    model: str = Field("resnet20", description="built-in model, or dotted name of your own: package.module:function")
-    data: DataConfig | None = Field(None, description="its own data, where they differ from the student's")
-    pretrained: bool = Field(True, description="false: a teacher with random weights, which is not trained")
-    classes: Count | None = Field(None, description="classes of given weights; null: those of its data")
-    weights: str | None = Field(None, description="file of a trained teacher (safetensors or state_dict)")
-    policy: str | None = Field(None, description="with weights: the policy it was trained with, for distinct views")
-
-    @property
-    def given(self) -> bool:
-        """True where there is nothing to train: the weights come from a file, or are random."""
-        return self.weights is not None or not self.pretrained
-
-    @model_validator(mode="after")
-    def _one_origin(self) -> TeacherConfig:
-        if self.weights is not None and not self.pretrained:
-            raise ValueError("weights must be left out with pretrained: false, which has random weights")
-        if self.policy is not None and self.weights is None:
-            raise ValueError("policy must go with weights; without them the teacher's own policy is searched")
-        if self.classes is not None and not self.given:
-            raise ValueError("classes must go with weights or pretrained: false; a trained teacher has its data's")
-        return self
-
-
-class StudentConfig(RoleConfig):
-    """The student."""
-
-    distill: Distill = Field(default_factory=Distill, description="how it learns from the teacher")
-    bits: Bits = Field(default_factory=Bits, description="bits of weights and of activations: 1, 2, 4, 8 or 32")
-
-
-class ScreenConfig(Section):
-    """Screening: augmentations are ranked by T. stddev with the teacher alone."""
-
-    drop: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="share of space.augment that is dropped before the student's search; 0: no screening",
-    )
-    draw: Literal["sample", "batch"] | None = Field(
-        None, description="random numbers per sample or per batch; null: as each augmentation says"
-    )
-    precision: Precision = Field(default_factory=Precision, description="number of images and means")
-
-
-class ValidateConfig(Section):
-    """Validation: what members are scored on, and when."""
-
-    images: Count | Literal["auto"] | None = Field(
-        "auto",
-        description="number of validation images, the same for all members; null: all; auto: 2,000, or one for every "
-        "6 images trained on between two perturbations, if that is more",
-    )
-    every: Literal["slice", "epoch"] = Field(
-        "slice", description="score at each perturbation, or at each epoch for curves; the last score counts"
-    )
-
-    @field_validator("images", mode="before")
-    @classmethod
-    def _images_are_counted(cls, images: Any) -> Any:
-        if images in (None, "auto") or (type(images) is int and images >= 1):
-            return images
-        raise ValueError("images must be auto, a whole number >= 1, or null for all")
-
-
-class ResourceConfig(Section):
-    """Resources of one trial."""
-
-    cpus_per_trial: int = Field(1, ge=1, description="CPUs, and threads of PyTorch")
-    gpus_per_trial: float = Field(0.0, ge=0, description="GPUs; a fraction shares one")
-    retries: int = Field(2, ge=0, description="times that a failed trial is restarted from its checkpoint")
-    epoch_limit: float | None = Field(
-        None, gt=0, description="longest epoch in s; null: 20 times the slowest so far, at least 600"
-    )
-
-
-class TrackingConfig(Section):
-    """Tracking by MLflow."""
-
-    uri: str | None = Field(
-        None,
-        repr=False,
-        description="address of an MLflow server or store; null: MLFLOW_TRACKING_URI, or a store in the sweep's folder",
-    )
-
-    @field_serializer("uri")
-    def _without_credentials(self, uri: str | None) -> str | None:
-        """Leave the password out of the sweep's own copy of its file, and of what is printed of it."""
-        return uri and strip_credentials(uri)
 
 
 class SweepConfig(Section):
@@ -452,7 +229,3 @@ def _named(content: Mapping[str, Any]) -> Mapping[str, Any]:
     if "name" in content or not isinstance(data, Mapping):
         return content
     return {"name": re.sub(r"[^A-Za-z0-9._-]+", "-", str(data.get("name", ""))), **content}
-
-
-def _words(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names)) or "no such setting"

@@ -14,7 +14,7 @@ import ray
 from ray._private import ray_constants
 from ray._private.node import Node
 
-from search.config.schema import ResourceConfig
+from search.config.sections import ResourceConfig
 from spaces import RequestError
 
 # Tune's own loggers, its reporter and its directory change are in the way of ours.

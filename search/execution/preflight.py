@@ -18,7 +18,8 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from results.tracking.store import check_store
-from search.config.schema import ResourceConfig, SweepConfig
+from search.config.schema import SweepConfig
+from search.config.sections import ResourceConfig
 from search.execution.cluster import slots, started_here
 from spaces import RequestError
 from spaces.core.importing import check_dotted

@@ -11,7 +11,7 @@ import ray
 from ray.exceptions import RayError
 
 from results.runlog.events import TrialTested
-from search.config.schema import ResourceConfig
+from search.config.sections import ResourceConfig
 from search.execution.journal import Journal
 from search.execution.members import Outcome
 from search.execution.trials import worker

@@ -20,7 +20,7 @@ from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from results.runlog.members import METRIC, Report
 from search.algorithms.pbt_scheduler import Members
-from search.config.schema import ResourceConfig
+from search.config.sections import ResourceConfig
 from search.execution.journal import Journal, Progress
 from results.analysis.choices import describe_choices
 from results.runlog.events import TrialStarted

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from search.algorithms.base import member_seed
-from search.config.schema import SearchConfig, StudentConfig, SweepConfig, TeacherConfig
+from search.config.schema import SweepConfig
+from search.config.sections import SearchConfig, StudentConfig, TeacherConfig
 from spaces import Genome, RequestError, Schedule
 from spaces.augmentations import Flip, Identity, resolve
 from spaces.search_space.domain import example_values

@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from search.algorithms import registry
 from search.algorithms.base import SearchAlgorithm
-from search.config.schema import ResourceConfig, RoleConfig, SearchConfig, StudentConfig, SweepConfig
+from search.config.schema import SweepConfig
+from search.config.sections import ResourceConfig, RoleConfig, SearchConfig, StudentConfig
 from search.execution.callbacks import SweepCallback
 from search.execution.journal import Journal
 from search.execution.preflight import Requirements

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from results.reporting.sweep_folder import SETTINGS, SweepFolder
-from search.config.schema import DataConfig
+from search.config.sections import DataConfig
 from spaces import RequestError
 from trainables import data as datasets
 from trainables.data import DataSet

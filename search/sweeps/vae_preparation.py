@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from search.config.schema import ResourceConfig
+from search.config.sections import ResourceConfig
 from search.execution.trials import on_worker
 from spaces import Space
 from spaces.augmentations import Augmentation

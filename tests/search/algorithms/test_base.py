@@ -12,7 +12,7 @@ from results.runlog.export import export_policy
 from results.runlog.history import History
 from results.runlog.lineage import ancestry
 from search.algorithms.base import member_seed
-from search.config.schema import ResourceConfig
+from search.config.sections import ResourceConfig
 from search.execution.journal import Journal
 from search.execution.members import Outcome
 from search.execution.trials import JournalCallback, run_trials

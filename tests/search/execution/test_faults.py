@@ -32,7 +32,7 @@ from results.runlog.events import (
 from results.tracking import delivery
 from results.tracking.client import TrackingClient
 from search.cli import main
-from search.config.schema import ResourceConfig
+from search.config.sections import ResourceConfig
 from search.execution.callbacks import SweepCallback
 from search.execution.journal import Journal
 from search.execution.progress import ProgressReporter

@@ -20,7 +20,8 @@ from ray import tune
 from ray._private import ray_constants
 from ray.cluster_utils import Cluster
 
-from search.config.schema import ResourceConfig, SweepConfig
+from search.config.schema import SweepConfig
+from search.config.sections import ResourceConfig
 from search.execution import preflight
 from search.execution.cluster import connected
 from search.execution.journal import Journal

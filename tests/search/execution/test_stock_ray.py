@@ -25,7 +25,7 @@ from ray.tune.schedulers import FIFOScheduler, PopulationBasedTraining, Populati
 import search.execution.trials
 from results.runlog.members import METRIC
 from search.algorithms.pbt_scheduler import PBTScheduler
-from search.config.schema import ResourceConfig
+from search.config.sections import ResourceConfig
 from search.execution.journal import Journal
 from search.execution.members import EPOCH, Member
 from search.execution.trials import JournalCallback, run_trials

@@ -11,7 +11,8 @@ from support import start_search
 
 from results.runlog.events import JOURNAL_FILE, SessionStarted, TrialReported
 from results.runlog.history import History
-from search.config.schema import ResourceConfig, SweepConfig
+from search.config.schema import SweepConfig
+from search.config.sections import ResourceConfig
 from search.execution.journal import Journal
 from search.execution.trials import JournalCallback, run_trials
 from search.sweeps.resume import check_unchanged, newest

@@ -11,7 +11,7 @@ import torch
 from mlflow.tracking import MlflowClient
 
 from search import SweepConfig, run
-from search.config.schema import SearchConfig
+from search.config.sections import SearchConfig
 from search.sweeps.plan import SweepPlan
 from spaces import RequestError, Schedule
 from trainables import Bits

@@ -23,13 +23,13 @@ from benchmarks.augmentation.cases import Case, Contestant
 from benchmarks.augmentation.peers import PACKAGES, peers
 from benchmarks.augmentation.roletune_cpu import OURS, ours
 from benchmarks.augmentation.roletune_gpu import on_gpu
-from benchmarks.common.record import Row, arguments, cores, start
+from benchmarks.common.results_file import Row, argument_parser, start, usable_cores
 from benchmarks.common.timing import interleaved, spread
 
 
 def main() -> None:
     """Measure every case, on the GPU too if there is one."""
-    benchmark = start(__file__, arguments(__doc__))
+    benchmark = start(__file__, argument_parser(__doc__))
     quick = benchmark.quick
     pace: dict[str, Any] = {"rounds": 1, "seconds": 0.0} if quick else {"rounds": 21, "seconds": 0.1}
     torch.manual_seed(benchmark.seed)  # torchvision and kornia draw from the global state
@@ -50,7 +50,7 @@ def of_case(case: Case, pace: dict[str, Any]) -> list[Row]:
     """The rows of one case, at one thread and, if there are as many cores, at two."""
     contestants = [*ours(case), *peers(case)]
     rows: list[Row] = []
-    for threads in (1, 2)[: cores()]:
+    for threads in (1, 2)[: usable_cores()]:
         entered = [one for one in contestants if one.threaded or threads == 1]
         torch.set_num_threads(threads)
         figures = interleaved({one.name: one.run for one in entered}, **pace, seed=case.seed)

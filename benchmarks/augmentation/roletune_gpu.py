@@ -11,7 +11,7 @@ from torch import Tensor
 
 from benchmarks.augmentation.cases import FILL, Case
 from benchmarks.augmentation.roletune_cpu import OURS, policies, two_always
-from benchmarks.common.record import Row
+from benchmarks.common.results_file import Row
 from benchmarks.common.timing import Run, interleaved, spread
 from spaces import Parameters, apply, sample
 from spaces.engine import dense

@@ -34,7 +34,7 @@ import torch.nn.functional as F
 from scipy import stats
 from torch import Tensor
 
-from benchmarks.common.record import ROOT, Row, arguments, start
+from benchmarks.common.results_file import ROOT, Row, argument_parser, start
 from results.analysis.statistics import holm
 from spaces import Genome
 from spaces.augmentations import Augmentation, HardVae, augmentation
@@ -83,7 +83,7 @@ SHORT: dict[str, Any] = {"train": 64, "copies": 1, "teacher_epochs": 1, "epochs"
 
 def main() -> None:
     """Train every arm with every seed on both sets, in pairs by seed."""
-    benchmark = start(__file__, arguments(__doc__))
+    benchmark = start(__file__, argument_parser(__doc__))
     seed, rows, changes = benchmark.seed, list[Row](), SHORT if benchmark.quick else {}
     settings = {name: replace(setting, **changes) for name, setting in SETTINGS.items()}
     with ProcessPoolExecutor(1 if benchmark.quick else None, get_context("spawn"), torch.set_num_threads, (1,)) as pool:

@@ -37,7 +37,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 from torch import Tensor, nn
 
-from benchmarks.common.record import ROOT, Row, arguments, start
+from benchmarks.common.results_file import ROOT, Row, argument_parser, start
 from spaces import Genome, Schedule
 from spaces.augmentations import Augmentation, HardAffine, augmentation
 from spaces.augmentors.affine import warped
@@ -83,7 +83,7 @@ QUICK = Setting(teacher_epochs=1, epochs=2, seeds=2, curve=1)
 
 def main() -> None:
     """Train every arm with every seed, in pairs by seed."""
-    benchmark = start(__file__, arguments(__doc__))
+    benchmark = start(__file__, argument_parser(__doc__))
     setting = QUICK if benchmark.quick else FULL
     seeds = [100 * (benchmark.seed + 1) + repeat for repeat in range(setting.seeds)]
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), _one_thread) as pool:

@@ -45,7 +45,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor, nn
 
-from benchmarks.common.record import ROOT, Row, arguments, cores, start
+from benchmarks.common.results_file import ROOT, Row, argument_parser, start, usable_cores
 from results.analysis.statistics import holm, interval
 from spaces import Genome
 from spaces.core.io import write_atomic
@@ -133,12 +133,12 @@ class Start:
 
 def main() -> None:
     """Choose the weights, then train every arm with every seed."""
-    benchmark = start(__file__, arguments(__doc__))
+    benchmark = start(__file__, argument_parser(__doc__))
     setting, first = (QUICK if benchmark.quick else FULL), 1000 * benchmark.seed
     seeds = range(first, first + setting.seeds)
     others = range(first + 500, first + 500 + setting.choices)
     with ProcessPoolExecutor(
-        1 if benchmark.quick else cores(), get_context("spawn"), torch.set_num_threads, (1,)
+        1 if benchmark.quick else usable_cores(), get_context("spawn"), torch.set_num_threads, (1,)
     ) as pool:
         starts = {seed: pool.submit(prepared, seed, setting) for seed in (*others, *seeds)}
 

@@ -48,7 +48,7 @@ import numpy as np
 import torch
 from scipy import stats
 
-from benchmarks.common.record import ROOT, Row, arguments, cores, start
+from benchmarks.common.results_file import ROOT, Row, argument_parser, start, usable_cores
 from results.analysis.statistics import interval
 from search.algorithms.base import Kind, SearchAlgorithm, member_seed
 from search.config.schema import ResourceConfig, SearchConfig, StageConfig
@@ -122,13 +122,13 @@ class SearchResult:
 
 def main() -> None:
     """Search in every repetition, then train every arm, in pairs by seed."""
-    benchmark = start(__file__, arguments(__doc__))
+    benchmark = start(__file__, argument_parser(__doc__))
     setting = QUICK if benchmark.quick else FULL
     torch.set_num_threads(1)
     seeds = [100 * (benchmark.seed + 1) + repeat for repeat in range(setting.repetitions)]
     with TemporaryDirectory() as folder, connected(None):
         found = [searched(setting, seed, Path(folder) / str(seed)) for seed in seeds]
-    processes = 1 if benchmark.quick else cores()
+    processes = 1 if benchmark.quick else usable_cores()
     with ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
         places = list(product(range(setting.repetitions), ARMS, range(setting.students)))
         jobs = [pool.submit(trained_student, arm, found[place], student) for place, arm, student in places]

@@ -28,7 +28,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy import stats
 
-from benchmarks.common.record import ROOT, Row, arguments, start
+from benchmarks.common.results_file import ROOT, Row, argument_parser, start
 from spaces import Genome
 from spaces.augmentations import CATALOG, Augmentation, CutMixPick, Cutout, Identity, Mixup, Pick
 from spaces.core.io import write_atomic
@@ -66,7 +66,7 @@ QUICK = Setting("resnet8", "mlp", teacher_epochs=1, epochs=1, seeds=2, means=3)
 
 def main() -> None:
     """Rank, train, correlate."""
-    parser = arguments(__doc__)
+    parser = argument_parser(__doc__)
     parser.add_argument("--data", default="digits", choices=SETTINGS)
     parser.add_argument("--root", default="data", help="folder of the set's files")
     parser.add_argument("--device", default="cpu")

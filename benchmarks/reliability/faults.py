@@ -29,7 +29,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from benchmarks.common.record import Row, arguments, start
+from benchmarks.common.results_file import Row, argument_parser, start
 from search.execution.journal import FILE
 
 SWEEP = """
@@ -80,7 +80,7 @@ QUICK = Setting(kills=3, population=2, epochs=4, full=2)
 
 def main() -> None:
     """Run the sweep undisturbed, then disturbed, and compare."""
-    benchmark = start(__file__, arguments(__doc__))
+    benchmark = start(__file__, argument_parser(__doc__))
     setting = QUICK if benchmark.quick else FULL
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing is left running
     with TemporaryDirectory(prefix="rt", ignore_cleanup_errors=True) as name:

@@ -29,7 +29,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks.common.record import Row, arguments, start
+from benchmarks.common.results_file import Row, argument_parser, start
 from benchmarks.reliability.hosts import Hosts, Log, Namespaces, Processes, closing, environment, filled
 
 NAME = "hosts"
@@ -75,7 +75,7 @@ QUICK = Setting(epochs=4, interval=2, train=50, teacher=False)
 
 def main() -> None:
     """Run the sweep alone, then over hosts that come and go, and compare."""
-    parser = arguments(__doc__)
+    parser = argument_parser(__doc__)
     parser.add_argument("--cluster-utils", action="store_true", help="processes of one address instead of namespaces")
     benchmark = start(__file__, parser)
     setting = QUICK if benchmark.quick else FULL

@@ -38,7 +38,7 @@ from typing import Any
 import numpy as np
 from ray.tune.schedulers import FIFOScheduler
 
-from benchmarks.common.record import Benchmark, Row, arguments, start
+from benchmarks.common.results_file import Benchmark, Row, argument_parser, start
 from benchmarks.scheduling.response_surface import KINDS, Surface, Training
 from benchmarks.scheduling.simulated_tune import Controller
 from results.analysis.statistics import holm, interval, paired_p
@@ -91,7 +91,7 @@ QUICK = Setting(sizes=(4, 8, 16), epochs=6, interval=2, members=4, seeds=2)
 
 def main() -> None:
     """Measure both, and compare."""
-    benchmark = start(__file__, arguments(__doc__))
+    benchmark = start(__file__, argument_parser(__doc__))
     logging.getLogger("ray.tune").setLevel(logging.WARNING)  # it tells of every copy
     setting = QUICK if benchmark.quick else FULL
     driver(QUICK.sizes[0], QUICK, benchmark.seed, 0.0)  # what is imported and compiled once is no report's

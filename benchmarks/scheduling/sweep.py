@@ -36,7 +36,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks.common.record import ROOT, Row, arguments, start
+from benchmarks.common.results_file import ROOT, Row, argument_parser, start
 from benchmarks.scheduling.sleep_trainable import Case, events
 
 POPULATIONS, INTERVALS = (16, 8, 4), (1, 3)
@@ -47,7 +47,7 @@ PATIENCE = 300.0
 
 def main() -> None:
     """Measure."""
-    benchmark = start(__file__, arguments(__doc__))
+    benchmark = start(__file__, argument_parser(__doc__))
     seed = benchmark.seed
     times = 1 if benchmark.quick else 3
     began = [startup(seed) for _ in range(times)]

@@ -31,7 +31,7 @@ from typing import cast
 import numpy as np
 import torch
 
-from benchmarks.common.record import ROOT, Row, arguments, start
+from benchmarks.common.results_file import ROOT, Row, argument_parser, start
 from benchmarks.common.timing import Run, interleaved, spread
 from benchmarks.training.naive_loop import naive
 from benchmarks.training.step_parts import apart
@@ -85,7 +85,7 @@ class Case:
 
 def main() -> None:
     """Measure all cases."""
-    benchmark = start(__file__, arguments(__doc__))
+    benchmark = start(__file__, argument_parser(__doc__))
     gpu = torch.cuda.is_available()
     torch.manual_seed(benchmark.seed)
     rows = [row for case in cases(benchmark.quick, benchmark.seed, gpu) for row in of_case(case, benchmark.seed)]

@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.common.record import ROOT, Row, arguments, start
+from benchmarks.common.results_file import ROOT, Row, argument_parser, start
 from benchmarks.common.timing import interleaved, spread
 from benchmarks.training.selection import RULES, Figures, Population, Quality, Right, judged, ruled, scores
 from benchmarks.training.step import shaped_task
@@ -85,7 +85,7 @@ QUICK = Setting(members=4, epochs=4, interval=2, seeds=1, draws=5, rounds=1, clo
 
 def main() -> None:
     """Measure what is chosen, simulate it, and take the times."""
-    benchmark = start(__file__, arguments(__doc__))
+    benchmark = start(__file__, argument_parser(__doc__))
     torch.set_num_threads(1)
     setting, first = (QUICK if benchmark.quick else FULL), 1000 * benchmark.seed
     everything: dict[str, Sequence[Right]] = {}
@@ -146,7 +146,7 @@ def evolved(role: str, seed: int, setting: Setting) -> Iterator[Right]:
             donor = ranked[draw.integers(count)]
             members[target].load_state_dict(copy.deepcopy(members[donor].state_dict()))
             genomes[target] = space.explore(genomes[donor], draw)
-            members[target].obey(genomes[target])
+            members[target].set_genome(genomes[target])
 
 
 @torch.no_grad()

@@ -3,7 +3,7 @@
     python -m benchmarks.GROUP.NAME            measure, print a table and write benchmarks/results/NAME.json
     python -m benchmarks.GROUP.NAME --quick    smoke run of seconds; its numbers mean nothing and no file is written
 
-A result file conforms to `results.schema.json`. It contains no path, user name or host name of the machine that made it.
+A result file conforms to `results.schema.json`. It contains no path, user name or host name of the machine.
 """
 
 from __future__ import annotations

@@ -8,9 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from benchmarks.training.naive_loop import Pictures, distillation, naive
-from benchmarks.training.step import digits_task, learner, shaped_task, strong_genome
-from benchmarks.training.step_parts import PARTS, apart, watch
+from benchmarks.training.naive_loop import PilDataset, distillation_loss, naive_epochs
+from benchmarks.training.step import build_student, digits_task, shaped_task, strong_genome
+from benchmarks.training.step_parts import PARTS, attach_timer, time_parts
 from spaces import OPERATIONS
 from trainables.losses import kd_loss
 
@@ -19,15 +19,15 @@ def test_the_naive_loop_has_the_same_loss():
     logits, answers = torch.randn(2, 16, 10, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(16) % 10
     expected = 0.1 * F.cross_entropy(logits, labels) + 0.9 * kd_loss(logits, answers, 4.0)
-    torch.testing.assert_close(distillation(4.0, 0.9)(logits, answers, labels), expected)
+    torch.testing.assert_close(distillation_loss(4.0, 0.9)(logits, answers, labels), expected)
 
 
 def test_the_naive_loop_trains_on_pictures_of_the_same_images():
     task = shaped_task("resnet8", "resnet8", 8, 4, seed=0)
-    loss, accuracy = naive(task, 0, torch.device("cpu"))(0)
+    loss, accuracy = naive_epochs(task, 0, torch.device("cpu"))(0)
     assert 0 < loss < 20 and 0 <= accuracy <= 1
     for data in (task.data, digits_task("mlp", 0).data):
-        pictures = Pictures(replace(data, crop=0, flip=False))
+        pictures = PilDataset(replace(data, crop=0, flip=False))
         images, labels = next(iter(data.train.batches(4)))
         mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (data.mean, data.std))
         for index in range(4):
@@ -36,16 +36,16 @@ def test_the_naive_loop_trains_on_pictures_of_the_same_images():
             assert label == labels[index]
 
 
-def test_clocks_leave_the_training_as_it_is_and_account_for_all_of_it():
+def test_timers_leave_the_training_as_it_is_and_account_for_all_of_it():
     task = shaped_task("resnet8", "resnet8", 8, 4, seed=0)
-    plain, timed = (learner(task, "policy", 0, "cpu") for _ in range(2))
-    clock = watch(timed)
-    clock.epoch(timed)
+    plain, timed = (build_student(task, "policy", 0, "cpu") for _ in range(2))
+    timer = attach_timer(timed)
+    timer.train_epoch(timed)
     plain.step()
     for one, other in zip(plain.model.parameters(), timed.model.parameters(), strict=True):
         assert torch.equal(one, other)
-    assert tuple(clock.seconds) == PARTS and min(clock.seconds.values()) > 0
-    assert min(apart(learner(task, "plain", 0, "cpu"), 1).values()) > 0
+    assert tuple(timer.seconds) == PARTS and min(timer.seconds.values()) > 0
+    assert min(time_parts(build_student(task, "plain", 0, "cpu"), 1).values()) > 0
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_clocks_leave_the_training_as_it_is_and_account_for_all_of_it():
     [("plain", True, True), ("unfolded", False, True), ("contiguous", True, False)],
 )
 def test_the_variants_are_what_they_are_called(arm, folded, channels_last):
-    student = learner(shaped_task("resnet8", "resnet8", 8, 4, seed=0), arm, 0, "cpu")
+    student = build_student(shaped_task("resnet8", "resnet8", 8, 4, seed=0), arm, 0, "cpu")
     teacher = student.teacher.model
     assert (type(teacher.bn1) is not torch.nn.BatchNorm2d) == folded
     assert student.model.conv1.weight.is_contiguous(memory_format=torch.channels_last) == channels_last

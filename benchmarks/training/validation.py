@@ -323,9 +323,9 @@ def plot(rows: Sequence[Row]) -> None:
     panels["teacher"].set_ylabel("pairs of members in the right order, %")
     panels["student"].legend(frameon=False, fontsize=8, loc="lower right")
     for trained, epochs, style, label in (
-        (REDUCED, INTERVAL, "-", "4,000 training images, scored each epoch"),
-        (REDUCED, 1, "--", "4,000, scored every third epoch"),
-        (WHOLE, 1, ":", "45,000, scored every third epoch"),
+        (REDUCED, INTERVAL, "-", "4,000 training images, each epoch"),
+        (REDUCED, 1, "--", "4,000, every third epoch"),
+        (WHOLE, 1, ":", "45,000, every third epoch"),
     ):
         wanted = {"what": "price", "source": "cifar", "role": "student", "trained_on": trained, "epochs_scored": epochs}
         drawn = [row for row in rows if wanted.items() <= row.items()]
@@ -333,7 +333,7 @@ def plot(rows: Sequence[Row]) -> None:
     panels["price"].set_title("resnet20 ← resnet56, CIFAR-10's size", loc="left", fontsize=11)
     panels["price"].set_ylabel("share of time spent on scoring, %")
     panels["price"].set_ylim(0, 40)
-    panels["price"].legend(frameon=False, fontsize=9, loc="upper left")
+    panels["price"].legend(frameon=False, fontsize=8, loc="upper left")
     for axes in panels.values():
         axes.set_xscale("log")
         axes.set_xticks(SIZES, [f"{size:,}" for size in SIZES], rotation=45)

@@ -17,7 +17,7 @@ def test_corruptions_change_the_pixels_alone_and_always_in_the_same_way():
     for setting, channels in zip(hard_corrupted.SETTINGS.values(), (1, 3), strict=True):
         pixels = torch.randint(256, (7, channels, 8, 8), generator=seeded(0), dtype=torch.uint8)
         images, before = TensorImages(pixels, torch.arange(7)), pixels.clone()
-        found, again = (hard_corrupted.corrupted(images, setting) for _ in range(2))
+        found, again = (hard_corrupted.corrupt(images, setting) for _ in range(2))
         assert tuple(found) == hard_corrupted.CORRUPTIONS and torch.equal(pixels, before)
         for name, copy in found.items():
             assert copy.images.shape == pixels.shape and copy.images.dtype == torch.uint8
@@ -30,7 +30,7 @@ def test_corruptions_are_what_they_are_called():
     point = torch.zeros(40, 1, 9, 9, dtype=torch.uint8)
     point[:, :, 4, 2] = 255
     images = TensorImages(torch.cat((flat, point)), torch.zeros(80, dtype=torch.int64))
-    found = hard_corrupted.corrupted(images, hard_corrupted.SETTINGS["digits"])
+    found = hard_corrupted.corrupt(images, hard_corrupted.SETTINGS["digits"])
     flats, points = ({name: copy.images[part] for name, copy in found.items()} for part in (slice(40), slice(40, 80)))
     for name in ("blur", "contrast"):
         assert torch.equal(flats[name], flat), f"{name} keeps the mean"
@@ -52,21 +52,21 @@ def test_every_part_is_painted_over_columns_of_its_own(monkeypatch):
         photo[:, round(first * width) : round(end * width)] = codes[part]
     photos = type("Photos", (), {"images": [photo, photo]})
     monkeypatch.setattr("sklearn.datasets.load_sample_images", lambda: photos)
-    data = hard_corrupted.images_of("photographs", hard_corrupted.SETTINGS["photographs"], seed=0, copies=2)
+    data = hard_corrupted.build_data("photographs", hard_corrupted.SETTINGS["photographs"], seed=0, copies=2)
     grounds = {part: getattr(data, part).images for part in codes}
     assert {part: len(images) for part, images in grounds.items()} == {"train": 1200, "validation": 100, "test": 597}
     for part, images in grounds.items():
         own = (images == codes[part]).all(1).float().mean((1, 2))
         assert own.min() > 0.05, f"some of every {part} image is bare, and from {part}'s columns"
-        bare = hard_corrupted.squares(hard_corrupted.COLUMNS[part], 400, seeded(1))
+        bare = hard_corrupted.photo_squares(hard_corrupted.COLUMNS[part], 400, seeded(1))
         assert bare.shape == (400, 3, 16, 16) and (255 * bare).round().unique().tolist() == [codes[part]]
 
 
 def test_a_painted_digit_stands_out_in_every_channel():
     ground = torch.rand(200, 3, 1, 1, generator=seeded(0)).expand(200, 3, 16, 16)
-    painted = hard_corrupted.painted(ground, torch.ones(200, 1, 8, 8), seeded(1))
+    painted = hard_corrupted.paint(ground, torch.ones(200, 1, 8, 8), seeded(1))
     assert float((painted - ground).abs().min()) > 0.299 and painted.min() >= 0 and painted.max() <= 1
-    assert torch.equal(hard_corrupted.painted(ground, torch.zeros(200, 1, 8, 8), seeded(1)), ground)
+    assert torch.equal(hard_corrupted.paint(ground, torch.zeros(200, 1, 8, 8), seeded(1)), ground)
 
 
 def test_a_gain_is_ours_minus_theirs_and_its_p_is_corrected_within_its_family(required_keys):
@@ -79,7 +79,7 @@ def test_a_gain_is_ours_minus_theirs_and_its_p_is_corrected_within_its_family(re
         for name in hard_corrupted.SETTINGS
         for arm, by_seed in seeds.items()
     ]
-    summary = hard_corrupted.figures([*rows, {"set": "digits", "arm": "teacher", "clean": 1.0}])
+    summary = hard_corrupted.summarize([*rows, {"set": "digits", "arm": "teacher", "clean": 1.0}])
     assert required_keys["hard_corrupted"] <= set(summary) and len(summary) == 2 * (5 * 3 + 2) * 2
     assert summary["digits_hard_affine_minus_kd_clean"] == pytest.approx(0.1, abs=0.002)
     assert summary["photographs_hard_mix_minus_kd_corrupted"] == pytest.approx(-0.05, abs=0.001)

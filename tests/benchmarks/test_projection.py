@@ -15,16 +15,16 @@ from spaces.policy.sampling import seeded
 from trainables.data import TensorImages
 
 
-def test_an_image_stands_in_its_corner_and_nowhere_else():
+def test_image_is_placed_in_its_corner_only():
     pixels = torch.randint(1, 256, (8, 1, 3, 3), generator=seeded(0), dtype=torch.uint8)
     images = TensorImages(pixels, torch.arange(8))
     corners = torch.tensor([0, 1, 2, 3, 3, 2, 1, 0])
-    found = projection.placed(images, corners)
+    found = projection.place_in_corners(images, corners)
     assert torch.equal(found.labels, images.labels) and found.images.shape == (8, 1, 6, 6)
     for canvas, image, corner in zip(found.images[:, 0], pixels[:, 0], corners.tolist(), strict=True):
         top, left = 3 * (corner // 2), 3 * (corner % 2)
         assert torch.equal(canvas[top : top + 3, left : left + 3], image) and (canvas > 0).sum() == 9
-    everywhere, where = projection.everywhere(images)
+    everywhere, where = projection.place_in_all_corners(images)
     assert torch.equal(everywhere.labels, torch.arange(8).repeat_interleave(4)) and where[:5].tolist() == [
         0,
         1,
@@ -32,12 +32,12 @@ def test_an_image_stands_in_its_corner_and_nowhere_else():
         3,
         0,
     ]
-    assert torch.equal(everywhere.images[where == 2], projection.placed(images, torch.full((8,), 2)).images)
+    assert torch.equal(everywhere.images[where == 2], projection.place_in_corners(images, torch.full((8,), 2)).images)
 
 
-def test_the_teachers_are_taught_the_students_digits_and_more_and_nobody_what_is_held_out():
-    setting = replace(projection.QUICK, train=40, taught=200)
-    data, same, other = projection.images_of(3, setting)
+def test_teachers_train_on_more_digits_than_the_student_and_never_on_held_out_ones():
+    setting = replace(projection.QUICK, train=40, teacher_train=200)
+    data, same, other = projection.build_data(3, setting)
     assert [len(part) for part in (data.train, data.validation, data.test)] == [40, 4 * 300, 4 * 597]
     assert (data.classes, same.classes, other.classes) == (10, 10, 4) and (data.crop, data.flip) == (0, False)
     assert len(same.train) == 800 and torch.equal(same.train.images, other.train.images)
@@ -50,9 +50,9 @@ def test_the_teachers_are_taught_the_students_digits_and_more_and_nobody_what_is
     assert torch.equal(upper, other.train.labels < 2)
 
 
-def test_the_random_teacher_is_as_drawn_but_for_its_statistics():
-    data, *_ = projection.images_of(0, projection.QUICK)
-    teacher = projection.untrained(data, seed=7)
+def test_random_teacher_differs_from_its_initial_weights_in_statistics_only():
+    data, *_ = projection.build_data(0, projection.QUICK)
+    teacher = projection.random_teacher(data, seed=7)
     drawn = projection.build_model(projection.TEACHER, seed=7, classes=10, channels=1, size=16).state_dict()
     changed = {name for name, value in teacher.weights.items() if not torch.equal(value, drawn[name])}
     assert {name.rpartition(".")[2] for name in changed} == {"running_mean", "running_var", "num_batches_tracked"}
@@ -62,7 +62,7 @@ def test_the_random_teacher_is_as_drawn_but_for_its_statistics():
     assert shown.mean((0, 2, 3)).abs().max() < 1e-4 and (shown.std((0, 2, 3)) - 1).abs().max() < 1e-2
 
 
-def test_every_arm_weighs_the_labels_alike():
+def test_every_arm_gives_the_labels_the_same_weight():
     assert len(projection.ARMS) == 3 + 3 * (2 + 3 + 3) == len(set(projection.ARMS))
     for arm in projection.ARMS:
         for weight in arm.weights:
@@ -82,7 +82,7 @@ def test_a_projection_is_compared_over_the_losses_and_corrected_over_the_teacher
     seeds = {arm: (0.8 + change + wobble[arm]).tolist() for arm, change in arms.items()}
     rows = [{**arm._asdict(), "accuracy": 0.8, "accuracy_by_seed": by_seed} for arm, by_seed in seeds.items()]
     rows += [{**arm._asdict(), "accuracy": None} for arm in projection.IMPOSSIBLE]
-    summary = projection.figures([*rows, {"teacher": "same", "accuracy": 1.0, "accuracy_by_seed": [1.0] * 5}])
+    summary = projection.summarize([*rows, {"teacher": "same", "accuracy": 1.0, "accuracy_by_seed": [1.0] * 5}])
     assert required_keys["projection"] <= set(summary) and summary["seeds"] == 5
     assert summary["spectral_minus_none"] == pytest.approx(-1, abs=0.5)
     assert summary["student_minus_none_same"] == pytest.approx(5, abs=0.5)

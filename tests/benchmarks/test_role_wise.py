@@ -27,7 +27,7 @@ def role_wise_rows():
 
 def test_role_wise_gains_are_points_paired_by_repetition(required_keys):
     rows = role_wise_rows()
-    summary, seeds = role_wise.figures(rows), {row["arm"]: row["accuracy_by_seed"] for row in rows}
+    summary, seeds = role_wise.summarize(rows), {row["arm"]: row["accuracy_by_seed"] for row in rows}
     assert len(summary) == 2 * 5 and set(summary) <= required_keys["role_wise"]
     for arm, points in (("none", 3), ("teacher_schedule", 2), ("student_only", 1), ("trivialaugment", -3)):
         assert summary[f"role_wise_minus_{arm}"] == pytest.approx(points, abs=0.1)
@@ -36,7 +36,7 @@ def test_role_wise_gains_are_points_paired_by_repetition(required_keys):
 
 
 def test_role_wise_is_drawn_from_its_rows_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr(role_wise, "PICTURE", tmp_path / "role_wise.png")
+    monkeypatch.setattr(role_wise, "PLOT", tmp_path / "role_wise.png")
     role_wise.plot(json.loads(json.dumps(role_wise_rows())))
     with Image.open(tmp_path / "role_wise.png") as picture:
         assert picture.size[0] > 1000
@@ -44,6 +44,6 @@ def test_role_wise_is_drawn_from_its_rows_alone(tmp_path, monkeypatch):
 
 def test_a_student_of_two_bits_is_smaller():
     task = replace(digits_task("resnet8", 0), bits=Bits(2, 2))
-    found = role_wise.sizes(task)
+    found = role_wise.model_sizes(task)
     assert 8 < found["full_precision_in_bits"] / found["size_in_bits"] < 16
     assert role_wise.FULL.epochs % role_wise.FULL.interval == 0, "all slices are of one length"

@@ -51,7 +51,7 @@ def every_genome(space):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("interval", [1, 4, 10])
 def test_the_best_schedule_is_the_best_of_all(kind, interval):
-    """What an epoch adds does not depend on those before: the best genome of each slice is found by trying all."""
+    """The progress of an epoch does not depend on those before, so all genomes can be tried for each slice."""
     surface = Surface.sample(kind, ONE, 10, seed=3)
     z = 0.0
     for phase, first in zip(surface.best_phases(interval), range(0, 10, interval), strict=True):
@@ -104,17 +104,17 @@ def test_a_simulated_training_is_the_surface_with_noise_in_its_scores_alone():
 # ---- the simulation ----------------------------------------------------------------------------------
 
 
-class Notes:
+class CallRecorder:
     """Calls with their trial and its state."""
 
     def __init__(self):
-        self.heard = []
+        self.recorded = []
 
     def note(self, what, trial):
-        self.heard.append((what, trial.trial_id, trial.status, trial.last_result.get("epoch", 0)))
+        self.recorded.append((what, trial.trial_id, trial.status, trial.last_result.get("epoch", 0)))
 
 
-class Pauses(FIFOScheduler):
+class PausingScheduler(FIFOScheduler):
     """Pauses each trial after two epochs."""
 
     def __init__(self, notes):
@@ -132,7 +132,7 @@ class Pauses(FIFOScheduler):
         self.note("scheduler complete", trial)
 
 
-class Listener(Callback):
+class RecordingCallback(Callback):
     def __init__(self, notes):
         self.note = notes.note
 
@@ -154,19 +154,19 @@ def configs(count):
     return [{"member": {"name": f"m{i}", "index": i, "seed": i, "moved": True, "genome": genome}} for i in range(count)]
 
 
-def ran(count, folder):
-    notes, training = Notes(), SimulatedTraining(Surface.sample("still", ONE, 3, 0), 1)
+def run_simulation(count, folder):
+    notes, training = CallRecorder(), SimulatedTraining(Surface.sample("still", ONE, 3, 0), 1)
     known = {"slots": 2, "epochs": 3, "configs": configs(count)}
-    controller = Controller(training, Pauses(notes), Listener(notes), folder, **known)
+    controller = Controller(training, PausingScheduler(notes), RecordingCallback(notes), folder, **known)
     controller.run()
-    return controller, notes.heard
+    return controller, notes.recorded
 
 
 def test_simulation_keeps_tunes_order_of_calls(tmp_path):
     """Scheduler before callback; the last report past the scheduler; saved before it is paused, and before it ends."""
-    _, heard = ran(1, tmp_path)
+    _, recorded = run_simulation(1, tmp_path)
     running, pending = Trial.RUNNING, Trial.PENDING
-    assert [(what, status, epoch) for what, _, status, epoch in heard] == [
+    assert [(what, status, epoch) for what, _, status, epoch in recorded] == [
         ("add", pending, 0),
         ("callback start", pending, 0),
         ("scheduler result", running, 0),
@@ -183,17 +183,17 @@ def test_simulation_keeps_tunes_order_of_calls(tmp_path):
 
 
 def test_simulation_limits_running_and_pending_trials(tmp_path):
-    controller, heard = ran(40, tmp_path)
+    controller, recorded = run_simulation(40, tmp_path)
     assert controller.reports == 3 * 40 and all(trial.is_finished() for trial in controller.get_trials())
     running, most = set(), 0
-    for what, trial, _, _ in heard:
+    for what, trial, _, _ in recorded:
         if what == "callback start":
             running.add(trial)
         elif what == "callback save":
             running.discard(trial)
         most = max(most, len(running))
     assert most == 2
-    calls = [what for what, *_ in heard]
+    calls = [what for what, *_ in recorded]
     assert calls[:PENDING] == ["add"] * PENDING and calls[PENDING] == "callback start"
 
 

@@ -85,7 +85,7 @@ def test_correlation_is_recovered(rho):
 
 
 def test_fit_recovers_the_model():
-    """The mean over twenty drawn populations of what is fitted to each."""
+    """Compare the mean of the fits to twenty drawn populations."""
     fitted = [PopulationStatistics.measure(LIKE_DIGITS.sample(8, 4, 1697, seed)).fit(1697, 4) for seed in range(20)]
     means = {name: np.mean([asdict(one)[name] for one in fitted]) for name in asdict(LIKE_DIGITS)}
     assert means == pytest.approx(asdict(LIKE_DIGITS), rel=0.06)

@@ -92,7 +92,7 @@ def test_the_names_that_it_lists_are_all_there_are():
 
 def test_the_run_over_several_hosts_follows_the_section_on_clusters_word_by_word():
     section = README.partition("## On a cluster")[2].partition("\n## ")[0]
-    told = re.sub(r" +#.*", "", re.search(r"```sh\n(.*?)```", section, re.DOTALL)[1])
+    commands = re.sub(r" +#.*", "", re.search(r"```sh\n(.*?)```", section, re.DOTALL)[1])
     shared = {"shared": "/shared", "store": "sqlite:////shared/mlflow.db", "head": "HEAD:6379"}
     for command in (hosts.HEAD, hosts.WORKER, multi_host.MLFLOW, multi_host.DOCTOR, multi_host.DRIVER):
-        assert " ".join(hosts.filled(command, **shared)) in told.splitlines()
+        assert " ".join(hosts.fill(command, **shared)) in commands.splitlines()

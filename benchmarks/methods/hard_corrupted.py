@@ -48,7 +48,7 @@ from trainables.task import Task, TrainedTeacher
 from trainables.training.learner import Learner
 from trainables.training.recipe import Recipe
 
-PICTURE = ROOT / "docs" / "hard_corrupted.png"
+PICTURE = ROOT / "docs" / "images" / "hard_corrupted.png"
 KD, TRIVIAL, CONTROL = "kd", "trivialaugment", "vae"
 HARD = ("hard_affine", "hard_mix", "hard_color", "hard_vae", "hard_chain")
 RULES: dict[str, Any] = {"student_steps": 25}

@@ -50,7 +50,7 @@ from trainables.hard.game import replayable
 from trainables.task import Task, TrainedTeacher
 from trainables.training.recipe import Recipe
 
-PICTURE = ROOT / "docs" / "hard_shift.png"
+PICTURE = ROOT / "docs" / "images" / "hard_shift.png"
 DIGIT, CANVAS, SHIFT = 10, 20, 5
 BOUND = 0.5
 """Of all six affine parameters; for the two shifts it is 5 px of 20."""

@@ -64,7 +64,7 @@ from trainables.quantization import Bits, size_in_bits
 from trainables.task import Task, TrainedTeacher
 from trainables.training.recipe import Recipe
 
-PICTURE = ROOT / "docs" / "role_wise.png"
+PICTURE = ROOT / "docs" / "images" / "role_wise.png"
 MODEL = "resnet8"
 NONE, TEACHER, ALONE, ROLE_WISE, SHUFFLED, RANDOM, TRIVIAL = ARMS = (
     "none",

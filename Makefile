@@ -1,27 +1,38 @@
-# `make demo` and `make test` do all their own set-up; Python 3.11 or newer and nothing else is needed.
+# Every target sets itself up in a virtual environment; Python 3.11 or newer is all that is needed.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+ROOMS := spaces trainables results search
+# One thread per process: the tests use both cores through processes. `loadfile` keeps a module's Ray and MLflow in one process.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-.PHONY: demo test test-browser check fmt clean
+.PHONY: demo test test-slow test-browser check docs fmt clean
 
-demo: $(STAMP)  ## a role-wise search on real digits
+demo: $(STAMP)  ## run a role-wise search on real digits
 	$(BIN)/roletune search examples/digits.yaml
 
-test: $(STAMP)  ## all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+test: $(STAMP)  ## run the tests that a person waits for, and the examples in the docstrings
+	$(PYTEST) -m "not slow" tests
+	$(PYTEST) --doctest-modules roletune.py $(ROOMS)
 
-test-browser: $(STAMP)  ## the tests that look at MLflow's page; they need Chromium and chromedriver
+test-slow: $(STAMP)  ## run the long sweeps, the kills and the servers
+	$(PYTEST) -m slow tests
+
+test-browser: $(STAMP)  ## run the tests that open pages in Chromium
 	$(BIN)/python -m pytest -m browser -rs tests/browser
 
-check: $(STAMP)  ## style, types, direction of imports
+check: $(STAMP)  ## check style, types, import rules and the documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/mkdocs build --strict --quiet
 
-fmt: $(STAMP)  ## put the code in order
+docs: $(STAMP)  ## build the documentation site into site/
+	$(BIN)/mkdocs build --strict
+
+fmt: $(STAMP)  ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -32,4 +43,4 @@ $(STAMP): pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache site

@@ -6,6 +6,7 @@ file by `{{ step.policy_over_plain:.2f }}`: file, key of its summary, Python for
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import json
@@ -104,6 +105,80 @@ def provenance(name: str) -> str:
         f"    - Machine: {machine}\n"
         f"    - Versions: {versions}\n"
     )
+
+
+TABLES: Mapping[str, tuple[tuple[str, str, str], ...]] = {
+    "hard_shift": (
+        ("Arm", "arm", "{}"),
+        ("Test accuracy on shifted digits, %", "accuracy", "{:.1%}"),
+        ("± 95 %", "half_width_95", "{:.1%}"),
+        ("Student steps", "student_steps", "{:.0f}"),
+        ("Augmentor steps", "augmentor_steps", "{:.0f}"),
+    ),
+    "hard_corrupted": (
+        ("Set", "set", "{}"),
+        ("Arm", "arm", "`{}`"),
+        ("Clean test, %", "clean", "{:.1%}"),
+        ("Corrupted test, %", "corrupted", "{:.1%}"),
+        ("± 95 %", "corrupted_half_width_95", "{:.1%}"),
+    ),
+    "t_stddev": (
+        ("Augmentation", "augmentation", "`{}`"),
+        ("T. stddev", "t_stddev", "{:.4f}"),
+        ("Ratio to identity", "ratio", "{:.3f}"),
+        ("Agreement", "agreement", "{:.2f}"),
+        ("Student's test loss", "test_loss", "{:.4f}"),
+        ("Student's test accuracy, %", "test_accuracy", "{:.2%}"),
+    ),
+    "projection": (
+        ("Teacher", "teacher", "{}"),
+        ("Loss", "loss", "`{}`"),
+        ("Projection", "projection", "`{}`"),
+        ("Test accuracy, %", "accuracy", "{:.1%}"),
+        ("± 95 %", "half_width_95", "{:.1%}"),
+    ),
+}
+"""Columns of the tables of rows: heading, key of the row, format."""
+
+
+def rows(name: str) -> str:
+    """Return the rows of a result file that have a value in each of the first two columns and in the last but one."""
+    columns = TABLES[name]
+    lines = ["| " + " | ".join(heading for heading, _, _ in columns) + " |", "| --- " * len(columns) + "|"]
+    for row in result(name)["rows"]:
+        if row.get(columns[1][1]) is None or row.get(columns[-2][1]) is None:
+            continue  # rows of another kind, such as differences
+        values = (_value(row.get(key), form) for _, key, form in columns)
+        lines.append("| " + " | ".join(values) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _value(value: Any, form: str) -> str:
+    return "" if value is None else form.format(value).removesuffix("%")
+
+
+def examples(folder: str) -> str:
+    """Return the sweep files of a folder of `examples`, each with its leading comment."""
+    lines = ["| File | Shows |", "| --- | --- |"]
+    for path in sorted((ROOT / "examples" / folder).glob("*.yaml")):
+        comment = [line.lstrip("# ") for line in path.read_text("utf-8").splitlines() if line.startswith("#")]
+        lines.append(f"| `examples/{folder}/{path.name}` | {_cell(' '.join(comment))} |")
+    return "\n".join(lines) + "\n"
+
+
+def tree() -> str:
+    """Return the sub-packages and modules of the four packages, each with the first line of its docstring."""
+    lines = []
+    for room in reversed(ROOMS):
+        lines += [f"### {room}\n", "| Module | Content |", "| --- | --- |"]
+        for path in sorted((ROOT / room).glob("*")):
+            source = path / "__init__.py" if path.is_dir() else path
+            if source.suffix != ".py" or not source.is_file() or path.name.startswith("__"):
+                continue
+            summary = _first_paragraph(ast.get_docstring(ast.parse(source.read_text("utf-8"))) or "")
+            lines.append(f"| `{room}/{path.name}{'/' if path.is_dir() else ''}` | {_cell(_linked(summary))} |")
+        lines.append("")
+    return "\n".join(lines)
 
 
 def changelog() -> str:
@@ -335,6 +410,19 @@ def _path(value: Any) -> str:
 
 
 GENERATORS: Mapping[str, Callable[..., str]] = {
-    each.__name__: each for each in (api, catalog, changelog, choices, commands, configuration, facade, provenance)
+    each.__name__: each
+    for each in (
+        api,
+        catalog,
+        changelog,
+        choices,
+        commands,
+        configuration,
+        examples,
+        facade,
+        provenance,
+        rows,
+        tree,
+    )
 }
 """Name → generator that a page may ask for."""

@@ -75,7 +75,7 @@ def _figure(match: re.Match[str]) -> str:
     summary = result(name)["summary"]
     if key not in summary:
         raise PluginError(f"benchmarks/results/{name}.json has no {key}")
-    return format(summary[key], form or "").replace("-", "−")
+    return format(summary[key], form or "").replace("-", "−").replace("%", "\N{NO-BREAK SPACE}%")
 
 
 def result(name: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from mkdocs.exceptions import PluginError
@@ -25,34 +26,21 @@ ROOMS = ("search", "trainables", "results", "spaces")
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-EXTENSION_POINTS: Mapping[str, tuple[str, ...]] = {
-    "search": ("search.algorithms.base.SearchAlgorithm",),
-    "trainables": (
-        "trainables.data.dataset.DataSet",
-        "trainables.data.source.DataSource",
-        "trainables.data.source.Pool",
-        "trainables.losses.base.Criterion",
-        "trainables.losses.base.DistillBatch",
-        "trainables.losses.base.Loss",
-        "trainables.losses.base.Pair",
-    ),
+DOCUMENTED: Mapping[str, tuple[str, ...]] = {
+    "search": ("search.algorithms.base",),
+    "trainables": ("trainables.data", "trainables.data.source", "trainables.losses"),
     "results": (
-        "results.analysis.evaluation.Evaluation",
-        "results.analysis.schedule_diff.difference",
-        "results.analysis.summary.RoleResult",
-        "results.analysis.summary.SweepResult",
-        "results.reporting.html.report",
-        "results.reporting.policy_view.show",
-        "results.runlog.export.export",
-        "results.runlog.history.History",
+        "results.analysis.evaluation",
+        "results.analysis.schedule_diff",
+        "results.analysis.summary",
+        "results.reporting.html",
+        "results.reporting.policy_view",
+        "results.runlog.export",
+        "results.runlog.history",
     ),
-    "spaces": (
-        "spaces.augmentations.base.Augmentation",
-        "spaces.augmentors.base.Augmentor",
-        "spaces.importers.read_schedule",
-    ),
+    "spaces": ("spaces.augmentations", "spaces.augmentors.base", "spaces.importers"),
 }
-"""Classes and functions that the API reference shows beside the names that a package exports."""
+"""Modules whose public classes and functions the API reference shows, beside those that the package exports."""
 
 _DIRECTIVE = re.compile(r"^<!-- generated: (\w+) ?(\S*) -->$", re.MULTILINE)
 _FIGURE = re.compile(r"\{\{ *(\w+)\.(\w+)(?::([^} ]*))? *\}\}")
@@ -379,24 +367,22 @@ def facade() -> str:
 
 
 def api(room: str) -> str:
-    """Return the entries of one package: what it exports, what the facade takes from it, its extension points."""
+    """Return the entries of one package: what it exports, what the facade takes from it, and `DOCUMENTED`."""
     import roletune
 
-    exported = [getattr(importlib.import_module(room), name) for name in getattr(_module(room), "__all__", ())]
-    taken = [getattr(roletune, name) for name in roletune.__all__]
-    extra = [_imported(path) for path in EXTENSION_POINTS[room]]
-    values = [value for value in (*exported, *taken, *extra) if _documented(value)]
-    paths = {_path(value): value for value in values if value.__module__.partition(".")[0] == room}
-    return "\n\n".join(f"::: {path}" for path in sorted(paths, key=lambda path: path.rpartition(".")[2].lower()))
+    values = [getattr(roletune, name) for name in roletune.__all__]
+    for name in (room, *DOCUMENTED[room]):
+        values += _public(importlib.import_module(name))
+    entries = {_path(value) for value in values if _documented(value) and value.__module__.partition(".")[0] == room}
+    return "\n\n".join(f"::: {path}" for path in sorted(entries, key=lambda path: path.rpartition(".")[2].lower()))
 
 
-def _module(name: str) -> Any:
-    return importlib.import_module(name)
-
-
-def _imported(path: str) -> Any:
-    module, _, name = path.rpartition(".")
-    return getattr(importlib.import_module(module), name)
+def _public(module: ModuleType) -> list[Any]:
+    """Return what a module exports: `__all__`, or else the public classes and functions that it defines."""
+    if hasattr(module, "__all__"):
+        return [getattr(module, name) for name in module.__all__]
+    members = (value for name, value in vars(module).items() if not name.startswith("_"))
+    return [value for value in members if getattr(value, "__module__", "") == module.__name__]
 
 
 def _documented(value: Any) -> bool:

@@ -1,5 +1,6 @@
 """The documentation: it builds strictly, its sweeps and code are valid, and what it lists is what there is."""
 
+import importlib
 import json
 import re
 import subprocess
@@ -72,6 +73,12 @@ def test_every_link_leads_to_a_file(name):
 def test_every_file_of_the_repository_that_a_page_names_exists(name):
     named = set(re.findall(r"`((?:examples|benchmarks|spaces|trainables|results|search|tests)/[\w./-]+)`", page(name)))
     assert {path for path in named if "NAME" not in path and not (ROOT / path).exists()} == set()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_python_name_that_a_page_calls_exists(name):
+    for module, function in re.findall(r"`((?:roletune|search|trainables|results|spaces)[\w.]*)\.(\w+)\(", page(name)):
+        assert hasattr(importlib.import_module(module), function), f"{module}.{function}"
 
 
 def test_every_picture_is_used():

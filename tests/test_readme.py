@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from torchvision import transforms
 
 from search.config.schema import SweepConfig
+from search.execution.cluster import connected
 from spaces import Entry, Genome, ImageSpec, Phase, Policy, Schedule
 
 README = read(ROOT / "README.md")
@@ -89,7 +90,8 @@ def test_the_loop_with_workers_runs_as_it_stands(code):
 @pytest.mark.slow
 def test_the_python_api_runs_as_it_stands(code, capsys):
     scope = {}
-    exec(code[API], scope)
+    with connected(None):  # one Ray for all calls
+        exec(code[API], scope)
     assert scope["history"].finished and scope["result"].failed == {}
     arms = {arm.name for arm in scope["evaluation"].arms}
     assert {"mine", "none", "trivialaugment"} <= arms

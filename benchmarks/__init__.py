@@ -1,1 +1,1 @@
-"""What is measured, and by what; the results lie in `results/`. Start reading at `record.py`."""
+"""Benchmarks: one runnable module per result file in `results/`. README.md lists the commands."""

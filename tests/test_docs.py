@@ -96,7 +96,7 @@ def test_the_cluster_page_has_the_commands_of_the_run_over_several_hosts():
     commands = re.sub(r" +#.*", "", code).splitlines()
     shared = {"shared": "/shared", "store": "sqlite:////shared/mlflow.db", "head": "HEAD:6379"}
     for command in (hosts.HEAD, hosts.WORKER, multi_host.MLFLOW, multi_host.DOCTOR, multi_host.DRIVER):
-        assert " ".join(hosts.filled(command, **shared)) in commands
+        assert " ".join(hosts.fill(command, **shared)) in commands
 
 
 @pytest.fixture(scope="module")

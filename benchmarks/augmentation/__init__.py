@@ -1,1 +1,1 @@
-"""Speed of augmentation."""
+"""Speed of augmentation, compared with other libraries."""

@@ -1,4 +1,4 @@
-"""What contestants for speed of augmentation have in common: the images, and how one is described."""
+"""Images of the augmentation benchmark, and the description of one contestant."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from torch import Tensor
 from benchmarks.common.timing import Run
 
 FILL = (125, 122, 113)
-"""The color of uncovered and cut-out pixels: CIFAR-10's mean, as the data set of that name has it."""
+"""Color of uncovered and cut-out pixels: the mean of CIFAR-10."""
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """One way to augment a batch.
+    """One implementation that augments a batch.
 
     Args:
-        name: as the table shows it, no two alike; it says so where anything but drawing and applying is timed.
-        works_on: what it takes and gives.
-        operations: how many an image gets on average.
-        run: augments a batch; it is handed the number of its turn.
-        kind: `ours`; `lean`, plain Pillow; `peer`, a library that draws about two operations for every image on its
-            own, as ours does; or `other`, which does less and is there for information.
-        threaded: whether it takes as many threads as torch has; one that goes image by image takes one.
+        name: Unique name in the table. It says so if anything but drawing and applying is timed.
+        works_on: Type of its input and output.
+        operations: Mean number of operations per image.
+        run: Augments the batch of the given number.
+        kind: `roletune`; `lean`, plain Pillow; `peer`, a library that draws about two operations for each image; or
+            `other`, which does less and is listed for information.
+        threaded: True if it uses torch's threads, False if it processes images one by one in one thread.
     """
 
     name: str
@@ -46,10 +46,10 @@ class Case:
     """RGB images of one size, drawn in batches.
 
     Args:
-        size: side, px.
-        batch: images a batch.
-        pool: how many different images there are; batches are taken from them in turn.
-        seed: of the images and of all that is drawn.
+        size: Side length in pixels.
+        batch: Images per batch.
+        pool: Number of distinct images. Batches take them in turn.
+        seed: Seed of the images and of all draws.
     """
 
     size: int
@@ -59,34 +59,34 @@ class Case:
 
     @cached_property
     def images(self) -> Tensor:
-        """(pool, 3, size, size) uint8."""
+        """Images as one uint8 tensor (pool, 3, size, size)."""
         pixels = photographs(self.size, self.pool, self.seed)
         return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
 
     @cached_property
     def arrays(self) -> list[np.ndarray[Any, Any]]:
-        """The same images, (size, size, 3) uint8 each."""
+        """The same images as uint8 arrays (size, size, 3)."""
         return [np.ascontiguousarray(array) for array in self.images.permute(0, 2, 3, 1).numpy()]
 
     @cached_property
-    def pictures(self) -> list[Image.Image]:
-        """The same images as Pillow's, in memory."""
+    def pil_images(self) -> list[Image.Image]:
+        """The same images as PIL images in memory."""
         return [Image.fromarray(array) for array in self.arrays]
 
-    def rows(self, turn: int) -> slice:
-        """Which images make up the batch of `turn`."""
-        start = turn % (self.pool // self.batch) * self.batch
+    def batch_slice(self, number: int) -> slice:
+        """Return the indices of the batch of that number."""
+        start = number % (self.pool // self.batch) * self.batch
         return slice(start, start + self.batch)
 
-    def one_by_one(self, augment: Callable[[Any], Any], items: Sequence[Any]) -> Run:
-        """A run that calls `augment` on one item of the batch after the other, and keeps the answers."""
-        return lambda turn: [augment(item) for item in items[self.rows(turn)]]
+    def per_image(self, augment: Callable[[Any], Any], items: Sequence[Any]) -> Run:
+        """Return a run that calls `augment` on each item of the batch and keeps the results."""
+        return lambda number: [augment(item) for item in items[self.batch_slice(number)]]
 
 
 def photographs(size: int, count: int, seed: int) -> np.ndarray[Any, Any]:
-    """`count` images (N, size, size, 3) uint8: random squares out of scikit-learn's two sample photographs.
+    """Return random squares of scikit-learn's two sample photographs as uint8 (count, size, size, 3).
 
-    Photographs and not noise, since the time of some operations depends on how alike neighboring pixels are.
+    Photographs rather than noise, because the time of some operations depends on how similar neighboring pixels are.
     """
     from sklearn.datasets import load_sample_images
 

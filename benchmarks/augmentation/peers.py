@@ -1,7 +1,7 @@
-"""What others offer for random augmentation: Pillow, torchvision, kornia, albumentations.
+"""Random augmentation by other libraries: Pillow, torchvision, kornia and albumentations.
 
-Each is written as leanly as its public interface allows, with the 15 operations that are nearest to PBA's, and ranges
-like its levels. None is a dependency: what is not installed is not measured.
+Each is written as fast as its public interface allows, with the 15 operations nearest to PBA's and ranges like those of
+PBA's levels. None is a dependency of roletune. A library that is not installed is skipped.
 """
 
 from __future__ import annotations
@@ -20,34 +20,34 @@ from benchmarks.augmentation.cases import FILL, Case, Contestant
 from benchmarks.augmentation.lean_pillow import two_operations
 
 PACKAGES = ("kornia", "albumentations", "opencv-python-headless", "opencv-python")
-"""Peers, and what they compute with, whose versions go into the result file."""
+"""Libraries, and their image backends, whose versions the result file records."""
 
 ENHANCE = (0.1, 1.72)
-"""The range of PBA's enhancers' factor."""
+"""Range of the factor of PBA's enhancing operations."""
 
 
 def peers(case: Case) -> Iterator[Contestant]:
-    """All contestants that are installed; a line is printed for each that is not."""
+    """Yield the contestants of all installed libraries, and print one line for each that is missing."""
     makers: Sequence[Callable[[Case], Iterator[Contestant]]] = (_pillow, _torchvision, _kornia, _albumentations)
     for maker in makers:
         try:
             yield from maker(case)
         except ModuleNotFoundError as error:
-            _say_once(f"{error.name} is not installed: not measured")
+            _print_once(f"{error.name} is not installed and is skipped")
 
 
 @cache
-def _say_once(line: str) -> None:
+def _print_once(line: str) -> None:
     print(line)
 
 
 def _pillow(case: Case) -> Iterator[Contestant]:
     augment = two_operations(case.size, case.seed)
-    alone = case.one_by_one(augment, case.pictures)
-    yield Contestant("Pillow, lean", "Pillow images", 2, alone, "lean")
+    images_only = case.per_image(augment, case.pil_images)
+    yield Contestant("Pillow, lean", "Pillow images", 2, images_only, "lean")
 
-    def with_arrays(turn: int) -> np.ndarray[Any, Any]:
-        arrays = case.arrays[case.rows(turn)]
+    def with_arrays(number: int) -> np.ndarray[Any, Any]:
+        arrays = case.arrays[case.batch_slice(number)]
         return np.stack([np.asarray(augment(Image.fromarray(array))) for array in arrays])
 
     yield Contestant("Pillow, lean, arrays to batch", "uint8 arrays", 2, with_arrays, "lean")
@@ -56,32 +56,32 @@ def _pillow(case: Case) -> Iterator[Contestant]:
 def _torchvision(case: Case) -> Iterator[Contestant]:
     from torchvision.transforms import v2
 
-    sources: dict[str, Sequence[Any]] = {"Pillow images": case.pictures, "uint8 tensors": list(case.images)}
+    sources: dict[str, Sequence[Any]] = {"Pillow images": case.pil_images, "uint8 tensors": list(case.images)}
     for source, items in sources.items():
         kind = source.split()[0]
-        two = case.one_by_one(v2.RandAugment(num_ops=2, fill=list(FILL)), items)
+        two = case.per_image(v2.RandAugment(num_ops=2, fill=list(FILL)), items)
         yield Contestant(f"torchvision RandAugment, {kind}", source, 2, two, "peer")
-        one = case.one_by_one(v2.TrivialAugmentWide(fill=list(FILL)), items)
+        one = case.per_image(v2.TrivialAugmentWide(fill=list(FILL)), items)
         yield Contestant(f"torchvision TrivialAugmentWide, {kind}", source, 1, one, "other")
 
 
 def _kornia(case: Case) -> Iterator[Contestant]:
-    """Float batches in and out; the conversion from and to uint8 is not counted.
+    """Yield kornia's contestants, on float batches; the conversion from and to uint8 is not timed.
 
-    Its containers draw the operations once for a batch. That every image draws its own is said by each operation's own
-    probability, 2 of 15, so that an image gets two on average; a plain `nn.Sequential` is the fastest road to that.
+    Its containers draw the operations once per batch. For draws per image, each operation has the probability 2/15, so
+    that an image gets two on average; a plain `nn.Sequential` is the fastest container for that.
     """
     from kornia.augmentation import AugmentationSequential
 
     batches = case.images.float() / 255
-    own = nn.Sequential(*_kornia_operations(2 / 15))
-    shared = AugmentationSequential(*_kornia_operations(1.0), data_keys=["input"], random_apply=2)
+    per_image = nn.Sequential(*_kornia_operations(2 / 15))
+    per_batch = AugmentationSequential(*_kornia_operations(1.0), data_keys=["input"], random_apply=2)
 
     def on_batch(augment: nn.Module) -> Callable[[int], Any]:
-        return lambda turn: augment(batches[case.rows(turn)])
+        return lambda number: augment(batches[case.batch_slice(number)])
 
-    yield Contestant("kornia, each with p = 2/15", "float batch", 2, on_batch(own), "peer", threaded=True)
-    yield Contestant("kornia, two for a whole batch", "float batch", 2, on_batch(shared), "other", threaded=True)
+    yield Contestant("kornia, each with p = 2/15", "float batch", 2, on_batch(per_image), "peer", threaded=True)
+    yield Contestant("kornia, two for a whole batch", "float batch", 2, on_batch(per_batch), "other", threaded=True)
 
 
 def _kornia_operations(p: float) -> list[Any]:
@@ -108,16 +108,16 @@ def _kornia_operations(p: float) -> list[Any]:
 
 
 def _albumentations(case: Case) -> Iterator[Contestant]:
-    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # importing it would ask the network for a newer release
+    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # otherwise its import asks the network for a newer release
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import albumentations
         import cv2
 
-    cv2.setNumThreads(1)  # as the other peers that go image by image
+    cv2.setNumThreads(1)  # like the other libraries that process images one by one
     augment = albumentations.SomeOf(_albumentations_operations(), n=2, p=1)
     augment.set_random_seed(case.seed)
-    run = case.one_by_one(lambda array: augment(image=array)["image"], case.arrays)
+    run = case.per_image(lambda array: augment(image=array)["image"], case.arrays)
     yield Contestant("albumentations SomeOf", "uint8 arrays", 2, run, "peer")
 
 
@@ -134,7 +134,7 @@ def _albumentations_operations() -> list[Any]:
         ops.Affine(translate_percent={"x": still, "y": shift}, **nearest),
         ops.Affine(shear={"x": (-15, 15), "y": still}, **nearest),
         ops.Affine(shear={"x": still, "y": (-15, 15)}, **nearest),
-        ops.RandomBrightnessContrast(brightness_limit=0, contrast_limit=(-0.9, 0.72), p=1),  # it multiplies: Brightness
+        ops.RandomBrightnessContrast(brightness_limit=0, contrast_limit=(-0.9, 0.72), p=1),  # like Brightness
         ops.ColorJitter(brightness=same, contrast=same, saturation=ENHANCE, hue=still, p=1),
         ops.ColorJitter(brightness=same, contrast=ENHANCE, saturation=same, hue=still, p=1),
         ops.Sharpen(alpha=(0, 0.7), lightness=same, p=1),

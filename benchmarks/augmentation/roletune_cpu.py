@@ -1,4 +1,4 @@
-"""roletune's own contestants on the CPU, and the parameters that make two operations an image of them."""
+"""roletune's contestants on the CPU, and the parameters that give every image two operations."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from spaces.policy.policy import TENTHS
 from spaces.policy.sampling import NONE, seeded
 
 COPIES = 2
-"""Entries of each operation in a genome, as PBA has it."""
+"""Entries of each operation in PBA's policies."""
 
-OURS = "roletune"
-"""The contestant whose ratios are the summary's."""
+ROLETUNE = "roletune"
+"""Contestant that the summary reports."""
 
 
 def policies() -> list[Policy]:
-    """Ten policies of 30 entries, each hit for certain; together they hold all operations at all levels equally often.
+    """Return ten policies of 30 entries with probability 1, which batches use one after the other.
 
-    One is in force for a batch, and the next for the next one.
+    Together they hold all operations at all levels equally often.
     """
     shift = LEVELS // COPIES
     return [
@@ -38,42 +38,42 @@ def policies() -> list[Policy]:
     ]
 
 
-def two_always(policy: Policy, batch: int, generator: torch.Generator) -> Parameters:
-    """Parameters of a batch in which every image gets two operations: those of `sample` that came out so."""
-    drawn = sample(policy, max(64, 8 * batch), generator)  # half of them have two
+def two_operation_parameters(policy: Policy, batch: int, generator: torch.Generator) -> Parameters:
+    """Return those parameters of `sample` that have two operations, one set for each image of the batch."""
+    drawn = sample(policy, max(64, 8 * batch), generator)  # about half of them have two
     return drawn[(drawn.operations[:, 1] != NONE).nonzero().squeeze(1)[:batch]]
 
 
-def ours(case: Case) -> Iterator[Contestant]:
-    """Our engine; the first one is what a user pays with two operations always, as the peers have it.
+def roletune_contestants(case: Case) -> Iterator[Contestant]:
+    """Yield roletune's contestants. The first one draws and applies two operations per image, like the other libraries.
 
-    `sample` follows PBA's counts, 0, 1 or 2 operations, so that an image gets 1.3 on average. For two always a turn
-    draws a batch's parameters by `sample`, whose work does not depend on what comes out, and then applies others, drawn
-    before from the same policy, in which every image has two. So both halves of a user's work are in the figure, and
-    nothing else is.
+    `sample` follows PBA and draws 0, 1 or 2 operations, 1.3 per image on average. For two operations per image, a run
+    draws parameters with `sample`, whose time does not depend on the outcome, and then applies others of the same
+    policy that were drawn before and have two operations for every image. So drawing and applying are timed, and
+    nothing else.
     """
-    each = policies()
+    every_policy = policies()
     generator = seeded(case.seed)
-    always = [two_always(policy, case.batch, generator) for policy in each]
-    transforms = [Transform(policy, fill=FILL, seed=(case.seed, index)) for index, policy in enumerate(each)]
+    fixed = [two_operation_parameters(policy, case.batch, generator) for policy in every_policy]
+    transforms = [Transform(policy, fill=FILL, seed=(case.seed, index)) for index, policy in enumerate(every_policy)]
     color = torch.tensor(FILL, dtype=torch.uint8)
 
-    def drawn_and_applied(turn: int) -> torch.Tensor:
-        sample(each[turn % LEVELS], case.batch, generator)
-        return apply(case.images[case.rows(turn)], always[turn % LEVELS], FILL)
+    def drawn_and_applied(number: int) -> torch.Tensor:
+        sample(every_policy[number % LEVELS], case.batch, generator)
+        return apply(case.images[case.batch_slice(number)], fixed[number % LEVELS], FILL)
 
-    def applied(turn: int) -> torch.Tensor:
-        return apply(case.images[case.rows(turn)], always[turn % LEVELS], FILL)
+    def applied(number: int) -> torch.Tensor:
+        return apply(case.images[case.batch_slice(number)], fixed[number % LEVELS], FILL)
 
-    def transformed(turn: int) -> object:
-        return transforms[turn % LEVELS](case.images[case.rows(turn)])
+    def transformed(number: int) -> object:
+        return transforms[number % LEVELS](case.images[case.batch_slice(number)])
 
-    def by_dense_plan(turn: int) -> torch.Tensor:
-        sample(each[turn % LEVELS], case.batch, generator)
-        return dense.apply(case.images[case.rows(turn)], always[turn % LEVELS], color)
+    def by_dense_plan(number: int) -> torch.Tensor:
+        sample(every_policy[number % LEVELS], case.batch, generator)
+        return dense.apply(case.images[case.batch_slice(number)], fixed[number % LEVELS], color)
 
     batch = "uint8 batch"
-    yield Contestant(OURS, batch, 2, drawn_and_applied, "ours", threaded=True)
-    yield Contestant(f"{OURS}, apply alone", batch, 2, applied, "ours", threaded=True)
-    yield Contestant(f"{OURS}, PBA's own counts", batch, 1.3, transformed, "ours", threaded=True)
-    yield Contestant(f"{OURS}, dense plan on the CPU", batch, 2, by_dense_plan, "ours", threaded=True)
+    yield Contestant(ROLETUNE, batch, 2, drawn_and_applied, "roletune", threaded=True)
+    yield Contestant(f"{ROLETUNE}, apply alone", batch, 2, applied, "roletune", threaded=True)
+    yield Contestant(f"{ROLETUNE}, PBA's own counts", batch, 1.3, transformed, "roletune", threaded=True)
+    yield Contestant(f"{ROLETUNE}, dense plan on the CPU", batch, 2, by_dense_plan, "roletune", threaded=True)

@@ -1,4 +1,4 @@
-"""roletune's dense plan on a CUDA device: whole batches, kernel by kernel and as a captured graph."""
+"""roletune's dense engine on a CUDA device: whole batches, kernel by kernel and as a captured graph."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ import torch
 from torch import Tensor
 
 from benchmarks.augmentation.cases import FILL, Case
-from benchmarks.augmentation.roletune_cpu import OURS, policies, two_always
-from benchmarks.common.record import Row
+from benchmarks.augmentation.roletune_cpu import ROLETUNE, policies, two_operation_parameters
+from benchmarks.common.results_file import Row
 from benchmarks.common.timing import Run, interleaved, spread
 from spaces import Parameters, apply, sample
 from spaces.engine import dense
 from spaces.operations import LEVELS
 from spaces.policy.sampling import seeded
 
-TURNS = 20
-"""Batches that are sent off before the host waits for the device."""
+QUEUED = 20
+"""Batches queued before the host waits for the device."""
 
 
-def on_gpu(case: Case, *, rounds: int, seconds: float) -> list[Row]:
-    """One row for each way to augment batches that lie on the device already, two operations an image.
+def measure_gpu(case: Case, *, rounds: int, seconds: float) -> list[Row]:
+    """Return one row per contestant, for batches that already lie on the device and two operations per image.
 
-    As on the CPU a turn draws parameters and applies others, in which every image has two operations. `waits` says
-    whether the host waited for the device in a turn, by torch's own check.
+    As on the CPU, a run draws parameters and applies others that have two operations for every image. The column
+    `waits` is True if a run made the host wait for the device, according to torch's synchronization check.
     """
-    ways = _ways(case)
-    waits = {name: _waits(run) for name, run in ways.items()}
-    runs = {name: _many(run) for name, run in ways.items()}
-    figures = interleaved(runs, rounds=rounds, seconds=seconds, seed=case.seed)
+    runs = _runs(case)
+    waits = {name: _synchronizes(run) for name, run in runs.items()}
+    queued = {name: _queue_batches(run) for name, run in runs.items()}
+    values = interleaved(queued, rounds=rounds, seconds=seconds, seed=case.seed)
     rows: list[Row] = []
-    for name in ways:
-        rate = spread([TURNS * case.batch / taken for taken in figures[name]])
+    for name in runs:
+        rate = spread([QUEUED * case.batch / value for value in values[name]])
         where = {"device": "GPU", "threads": torch.get_num_threads(), "size": case.size, "batch": case.batch}
         speed = {"images_per_s": rate.median, "lowest": rate.low, "highest": rate.high}
         what = {"contestant": name, "works_on": "uint8 batch", "operations": 2}
@@ -42,80 +42,80 @@ def on_gpu(case: Case, *, rounds: int, seconds: float) -> list[Row]:
     return rows
 
 
-def _ways(case: Case) -> dict[str, Run]:
-    """Name → the work on one batch."""
+def _runs(case: Case) -> dict[str, Run]:
+    """Return the work on one batch by contestant."""
     images = case.images.cuda()
-    each, generator = policies(), seeded(case.seed)
-    there = torch.Generator("cuda").manual_seed(case.seed)
-    always = [two_always(policy, case.batch, generator) for policy in each]
-    resident = [parameters.to("cuda") for parameters in always]
-    replay = _captured(images[: case.batch], resident[0])
+    every_policy, generator = policies(), seeded(case.seed)
+    device_generator = torch.Generator("cuda").manual_seed(case.seed)
+    fixed = [two_operation_parameters(policy, case.batch, generator) for policy in every_policy]
+    resident = [parameters.to("cuda") for parameters in fixed]
+    replay = _capture(images[: case.batch], resident[0])
 
-    def eager(turn: int) -> Tensor:
-        sample(each[turn % LEVELS], case.batch, generator)
-        return apply(images[case.rows(turn)], always[turn % LEVELS], FILL)
+    def eager(number: int) -> Tensor:
+        sample(every_policy[number % LEVELS], case.batch, generator)
+        return apply(images[case.batch_slice(number)], fixed[number % LEVELS], FILL)
 
-    def drawn_there(turn: int) -> Tensor:
-        sample(each[turn % LEVELS], case.batch, there)
-        return apply(images[case.rows(turn)], resident[turn % LEVELS], FILL)
+    def drawn_on_device(number: int) -> Tensor:
+        sample(every_policy[number % LEVELS], case.batch, device_generator)
+        return apply(images[case.batch_slice(number)], resident[number % LEVELS], FILL)
 
-    def as_graph(turn: int) -> Tensor:
-        sample(each[turn % LEVELS], case.batch, generator)
-        return replay(images[case.rows(turn)], always[turn % LEVELS])
+    def as_graph(number: int) -> Tensor:
+        sample(every_policy[number % LEVELS], case.batch, generator)
+        return replay(images[case.batch_slice(number)], fixed[number % LEVELS])
 
-    def graph_alone(turn: int) -> Tensor:
-        return replay(images[case.rows(turn)], resident[turn % LEVELS])
+    def graph_alone(number: int) -> Tensor:
+        return replay(images[case.batch_slice(number)], resident[number % LEVELS])
 
     return {
-        f"{OURS} on CUDA": eager,
-        f"{OURS} on CUDA, drawn there": drawn_there,
-        f"{OURS} on CUDA, as a graph": as_graph,
-        f"{OURS} on CUDA, graph, apply alone": graph_alone,
+        f"{ROLETUNE} on CUDA": eager,
+        f"{ROLETUNE} on CUDA, drawn there": drawn_on_device,
+        f"{ROLETUNE} on CUDA, as a graph": as_graph,
+        f"{ROLETUNE} on CUDA, graph, apply alone": graph_alone,
     }
 
 
-def _captured(images: Tensor, parameters: Parameters) -> Callable[[Tensor, Parameters], Tensor]:
-    """The dense plan as a CUDA graph for batches of this shape; the answer lies in the graph's own memory."""
+def _capture(images: Tensor, parameters: Parameters) -> Callable[[Tensor, Parameters], Tensor]:
+    """Capture the dense engine as a CUDA graph for batches of this shape; its result lies in the graph's own memory."""
     color = torch.tensor(FILL, dtype=torch.uint8).cuda()
-    pixels, given = images.clone(), parameters[torch.arange(len(images), device="cuda")]
+    pixels, buffers = images.clone(), parameters[torch.arange(len(images), device="cuda")]
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):  # what is made once, such as the engine's constants, is made before the capture
+    with torch.cuda.stream(side):  # builds the engine's constants before the capture
         for _ in range(3):
-            dense.apply(pixels, given, color)
+            dense.apply(pixels, buffers, color)
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        result = dense.apply(pixels, given, color)
+        result = dense.apply(pixels, buffers, color)
 
     def replay(batch: Tensor, drawn: Parameters) -> Tensor:
         pixels.copy_(batch)
         for name in ("operations", "levels", "signs", "positions"):
-            getattr(given, name).copy_(getattr(drawn, name), non_blocking=True)
+            getattr(buffers, name).copy_(getattr(drawn, name), non_blocking=True)
         graph.replay()
         return result
 
     return replay
 
 
-def _many(run: Run) -> Run:
-    turns = itertools.count()
+def _queue_batches(run: Run) -> Run:
+    numbers = itertools.count()
 
-    def work(_turn: int) -> None:
-        for turn in itertools.islice(turns, TURNS):
-            run(turn)
+    def work(_number: int) -> None:
+        for number in itertools.islice(numbers, QUEUED):
+            run(number)
         torch.cuda.synchronize()
 
     return work
 
 
-def _waits(run: Run) -> bool:
-    """Whether the host waits for the device in a turn, once everything is warm."""
-    for turn in range(LEVELS):
-        run(turn)
+def _synchronizes(run: Run) -> bool:
+    """Return True if a run makes the host wait for the device after warm-up."""
+    for number in range(LEVELS):
+        run(number)
     torch.cuda.synchronize()
     try:
-        with _waiting_is_an_error():
+        with _synchronization_is_an_error():
             run(LEVELS)
     except RuntimeError as error:
         if "synchroniz" not in str(error):
@@ -125,7 +125,7 @@ def _waits(run: Run) -> bool:
 
 
 @contextmanager
-def _waiting_is_an_error() -> Iterator[None]:
+def _synchronization_is_an_error() -> Iterator[None]:
     torch.cuda.set_sync_debug_mode("error")
     try:
         yield

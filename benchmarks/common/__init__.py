@@ -1,1 +1,1 @@
-"""Arguments, result files and timing shared by all benchmarks."""
+"""Helpers shared by all benchmarks: result files, timing, training, searches and plots."""

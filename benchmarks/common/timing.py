@@ -1,4 +1,4 @@
-"""Timing side by side: every contestant is measured in every round, so that what disturbs one disturbs all."""
+"""Interleaved timing: every candidate is measured in every round, so that a disturbance affects all of them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from statistics import median, quantiles
 
 Run = Callable[[int], object]
-"""One piece of work; it is handed the number of its turn, 0, 1, …, so that it can take other data each time."""
+"""One piece of work. Its argument is the number of the call, 0, 1, …, so that it can use other data each time."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Median, extremes and quartiles of some figures."""
+    """Median, minimum, maximum and the first and third quartile of some values."""
 
     median: float
     low: float
@@ -23,43 +23,42 @@ class Spread:
     quartiles: tuple[float, float]
 
 
-def spread(figures: Sequence[float]) -> Spread:
-    """The spread of one figure or more."""
-    quarters = quantiles(figures, n=4, method="inclusive") if len(figures) > 1 else list(figures) * 3
-    return Spread(median(figures), min(figures), max(figures), (quarters[0], quarters[2]))
+def spread(values: Sequence[float]) -> Spread:
+    """Return the spread of one or more values."""
+    quarters = quantiles(values, n=4, method="inclusive") if len(values) > 1 else list(values) * 3
+    return Spread(median(values), min(values), max(values), (quarters[0], quarters[2]))
 
 
 def interleaved(runs: Mapping[str, Run], *, rounds: int, seconds: float, seed: int) -> dict[str, list[float]]:
-    """Seconds that one turn of each run takes, once for each round.
+    """Return the seconds per call of each run, one value per round.
 
-    Each is warmed up by two turns. The order in a round is shuffled, so that none always follows the same other one.
-    Figures of the same round belong together: their ratio is a paired one.
+    Each run is warmed up by two calls. The order within a round is shuffled, so that no run always follows the same
+    other one. Values of the same round are paired.
 
     Args:
-        runs: by name.
-        rounds: how often each is measured.
-        seconds: how long a measurement takes at least; short work is repeated until then, and averaged.
-        seed: of the order.
+        runs: Runs by name.
+        rounds: Number of measurements of each run.
+        seconds: Minimum duration of a measurement. Shorter work is repeated and averaged.
+        seed: Seed of the order.
     """
-    turns = {name: itertools.count() for name in runs}
-    repeats = {name: _repeats(run, turns[name], seconds) for name, run in runs.items()}
+    counters = {name: itertools.count() for name in runs}
+    repeats = {name: _repeats(run, counters[name], seconds) for name, run in runs.items()}
     order, shuffle = list(runs), random.Random(seed).shuffle
-    figures: dict[str, list[float]] = {name: [] for name in runs}
+    values: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
         shuffle(order)
         for name in order:
-            figures[name].append(_seconds(runs[name], turns[name], repeats[name]))
-    return figures
+            values[name].append(_mean_seconds(runs[name], counters[name], repeats[name]))
+    return values
 
 
-def _repeats(run: Run, turns: itertools.count[int], seconds: float) -> int:
-    _seconds(run, turns, 1)
-    return max(1, round(seconds / _seconds(run, turns, 1)))
+def _repeats(run: Run, counter: itertools.count[int], seconds: float) -> int:
+    _mean_seconds(run, counter, 1)
+    return max(1, round(seconds / _mean_seconds(run, counter, 1)))
 
 
-def _seconds(run: Run, turns: itertools.count[int], repeats: int) -> float:
-    """Mean of `repeats` turns."""
+def _mean_seconds(run: Run, counter: itertools.count[int], repeats: int) -> float:
     start = time.perf_counter()
-    for turn in itertools.islice(turns, repeats):
-        run(turn)
+    for number in itertools.islice(counter, repeats):
+        run(number)
     return (time.perf_counter() - start) / repeats

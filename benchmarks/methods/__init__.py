@@ -1,1 +1,1 @@
-"""What the methods gain, on real images."""
+"""Studies of the methods: T. stddev, HARD, inverted projection and role-wise schedules."""

@@ -1,22 +1,25 @@
-"""Can HARD hand a teacher's shift equivariance to a student that has none, without being told of shifts?
+"""Can HARD transfer a teacher's shift equivariance to a student without it, without being given the shifts?
 
-Digits of 10 × 10 pixels stand in the middle of a canvas of 20 × 20; the test shows them shifted by up to 5 pixels each
-way. The teacher is convolutional, with blurred strides and global pooling: it reads shifted digits though it never saw
-any. The student is a perceptron, which reads none but the centered. All arms take the same student steps:
+Digits of 10 × 10 pixels are centered on a canvas of 20 × 20; the test images are shifted by up to 5 pixels in each
+direction. The teacher is convolutional, with blurred strides and global pooling. It recognizes shifted digits although
+it was trained on centered ones. The student is a perceptron, which recognizes centered digits only. All arms train for
+the same number of student steps:
 
-- `labels`, `kd`: centered digits alone, under the labels, and under 0.1 · CE(x) + 0.9 · KD(x), T = 4.
-- the others have + 0.9 · KD(x̃) on a second view x̃, with the teacher's own answer as its only target:
-  `random affine` draws all six affine parameters uniformly within HARD's bounds, `hard` plays the game,
-  `hard, λ_t = 0` does so without asking the teacher to keep its answer, `hard, λ_h = 0` without the entropy term,
-  `hard, replayed` has no game: it trains under the policy file that another seed's game left, and
-  `hard, charged` plays the game with so many fewer steps that its augmentor's steps are paid for,
-  `oracle` draws the very shifts of the test.
+- `labels`: centered digits, labels only. `kd`: centered digits, 0.1 · CE(x) + 0.9 · KD(x), T = 4.
+- The other arms add 0.9 · KD(x̃) for a second view x̃, whose only target is the teacher's output:
+  `random affine` draws all six affine parameters uniformly within HARD's bounds;
+  `hard` plays HARD's game;
+  `hard, λ_t = 0` plays it without the term that keeps the teacher's output;
+  `hard, λ_h = 0` plays it without the entropy term;
+  `hard, replayed` trains under the policy file that the game of another seed left, without a game;
+  `hard, charged` plays the game with fewer student steps, so that the augmentor's steps are included in the budget;
+  `oracle` draws the shifts of the test.
 
-Every seed has a teacher, a student and shifts of its own. HARD's settings were chosen on validation digits, with other
-seeds. The test digits are scored once, at the end of each training; the curves are of validation digits.
+Every seed has its own teacher, student and shifts. HARD's settings were selected on validation digits with other seeds.
+The test digits are scored once, after each training. The curves show validation digits.
 
-Source of the method: Nix, Burg, Sinz 2023, https://arxiv.org/abs/2305.14890; of the experiment: the same first author's
-transfer of equivariance from a convolutional teacher to a perceptron (AISTATS 2022).
+Method: Nix, Burg, Sinz 2023, https://arxiv.org/abs/2305.14890. Experiment: the first author's transfer of equivariance
+from a convolutional teacher to a perceptron (AISTATS 2022).
 """
 
 from __future__ import annotations
@@ -25,7 +28,6 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from io import BytesIO
 from multiprocessing import get_context
 from typing import Any
 
@@ -37,11 +39,13 @@ from matplotlib.figure import Figure
 from scipy import stats
 from torch import Tensor, nn
 
-from benchmarks.common.record import ROOT, Row, arguments, start
+from benchmarks.common.plots import save_plot
+from benchmarks.common.results_file import ROOT, Row, argument_parser, start
+from benchmarks.common.training import train_teacher
+from results.analysis.statistics import interval
 from spaces import Genome, Schedule
 from spaces.augmentations import Augmentation, HardAffine, augmentation
 from spaces.augmentors.affine import warped
-from spaces.core.io import write_atomic
 from spaces.policy.sampling import seeded
 from trainables import data as datasets
 from trainables.data import DataSet, TensorImages
@@ -50,10 +54,10 @@ from trainables.hard.game import replayable
 from trainables.task import Task, TrainedTeacher
 from trainables.training.recipe import Recipe
 
-PICTURE = ROOT / "docs" / "images" / "hard_shift.png"
+PLOT = ROOT / "docs" / "images" / "hard_shift.png"
 DIGIT, CANVAS, SHIFT = 10, 20, 5
 BOUND = 0.5
-"""Of all six affine parameters; for the two shifts it is 5 px of 20."""
+"""Bound of all six affine parameters; for the two shifts it is 5 of 20 pixels."""
 LABELS, KD, RANDOM, HARD, REPLAYED, CHARGED, ORACLE = (
     "labels",
     "kd",
@@ -64,12 +68,19 @@ LABELS, KD, RANDOM, HARD, REPLAYED, CHARGED, ORACLE = (
     "oracle",
 )
 GAME = HardAffine(linear=BOUND, shift=BOUND, student_steps=25)
-"""The catalog's rules, but for phases half as long, so that twice as many fit into a short training."""
+"""The catalog's rules with phases of half the length, so that twice as many fit into a short training."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """How long everything is trained."""
+    """Size of the benchmark.
+
+    Args:
+        teacher_epochs: Epochs of the teacher.
+        epochs: Epochs of a student.
+        seeds: Number of seeds.
+        curve: Epochs between two points of the curve.
+    """
 
     teacher_epochs: int
     epochs: int
@@ -82,33 +93,33 @@ QUICK = Setting(teacher_epochs=1, epochs=2, seeds=2, curve=1)
 
 
 def main() -> None:
-    """Train every arm with every seed, in pairs by seed."""
-    benchmark = start(__file__, arguments(__doc__))
+    """Train every arm with every seed."""
+    benchmark = start(__file__, argument_parser(__doc__))
     setting = QUICK if benchmark.quick else FULL
     seeds = [100 * (benchmark.seed + 1) + repeat for repeat in range(setting.seeds)]
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), _one_thread) as pool:
-        teachers = dict(zip(seeds, pool.map(trained_teacher, seeds, [setting] * len(seeds)), strict=True))
-        first = [pool.submit(trained_student, HARD, seed, teachers[seed], setting) for seed in seeds]
-        games = {seed: answer.result() for seed, answer in zip(seeds, first, strict=True)}
+        teachers = dict(zip(seeds, pool.map(build_teacher, seeds, [setting] * len(seeds)), strict=True))
+        first = [pool.submit(train_student, HARD, seed, teachers[seed], setting) for seed in seeds]
+        games = {seed: job.result() for seed, job in zip(seeds, first, strict=True)}
         others = [arm for arm in arms() if arm != HARD]
         pending = {}
         for place, seed in enumerate(seeds):
-            before = games[seeds[place - 1]]  # whose policy is replayed
+            other_game = games[seeds[place - 1]]  # of another seed
             for arm in others:
-                pending[arm, seed] = pool.submit(trained_student, arm, seed, teachers[seed], setting, before)
-        found = {(HARD, seed): games[seed] for seed in seeds}
-        found |= {key: answer.result() for key, answer in pending.items()}
-    rows = [_row(arm, [found[arm, seed] for seed in seeds]) for arm in arms()]
-    known = [_accuracy_of_teacher(teachers[seed], seed) for seed in seeds]
-    rows.append({"arm": "teacher", "accuracy": float(np.mean(known)), "accuracy_by_seed": known})
-    summary = figures(rows)
+                pending[arm, seed] = pool.submit(train_student, arm, seed, teachers[seed], setting, other_game)
+        students = {(HARD, seed): games[seed] for seed in seeds}
+        students |= {key: job.result() for key, job in pending.items()}
+    rows = [_row(arm, [students[arm, seed] for seed in seeds]) for arm in arms()]
+    of_teachers = [_teacher_accuracy(teachers[seed], seed) for seed in seeds]
+    rows.append({"arm": "teacher", "accuracy": float(np.mean(of_teachers)), "accuracy_by_seed": of_teachers})
+    summary = summarize(rows)
     if not benchmark.quick:
         plot(rows, summary)
     benchmark.finish(rows, summary)
 
 
 def arms() -> dict[str, Augmentation | None]:
-    """What makes each arm's second view; None: there is none."""
+    """Return the second view of each arm; None is an arm without one."""
     bounds = {"linear": BOUND, "shift": BOUND}
     return {
         LABELS: None,
@@ -126,35 +137,35 @@ def arms() -> dict[str, Augmentation | None]:
 # Data and networks ----------------------------------------------------------------------------------------------------
 
 
-def canvas(seed: int) -> tuple[DataSet, TensorImages]:
-    """Centered digits, 1,000 to train on and 200 to look at, and a shifted test part; beside it, the 200 shifted.
+def build_data(seed: int) -> tuple[DataSet, TensorImages]:
+    """Return centered training and validation digits with shifted test digits, and the validation digits shifted.
 
-    Which digits are in which part is the same for all seeds; how they are shifted follows from `seed`.
+    The split is the same for all seeds; the shifts follow from `seed`.
     """
     digits = datasets.load(name="digits", train=1000, validation=200, seed=0)
-    centered = {part: _centered(getattr(digits, part)) for part in ("train", "validation", "test")}
-    shown = {part: _shifted(centered[part], seed, place) for place, part in enumerate(("validation", "test"))}
+    centered = {part: _center(getattr(digits, part)) for part in ("train", "validation", "test")}
+    shifted = {part: _shift(centered[part], seed, place) for place, part in enumerate(("validation", "test"))}
     settings: dict[str, Any] = {"size": CANVAS, "mean": (0.0,), "std": (1.0,), "crop": 0, "flip": False}
-    data = replace(digits, train=centered["train"], validation=centered["validation"], test=shown["test"], **settings)
-    return data, shown["validation"]
+    data = replace(digits, train=centered["train"], validation=centered["validation"], test=shifted["test"], **settings)
+    return data, shifted["validation"]
 
 
-def _centered(images: datasets.Images) -> TensorImages:
+def _center(images: datasets.Images) -> TensorImages:
     pixels, labels = next(iter(images.batches(len(images))))
     scaled = F.interpolate(pixels.float(), (DIGIT, DIGIT), mode="bilinear", align_corners=False)
     return TensorImages(F.pad(scaled.round().to(torch.uint8), ((CANVAS - DIGIT) // 2,) * 4), labels)
 
 
-def _shifted(images: TensorImages, seed: int, place: int) -> TensorImages:
+def _shift(images: TensorImages, seed: int, place: int) -> TensorImages:
     pixels, labels = next(iter(images.batches(len(images))))
     return TensorImages(Shifts()(pixels, seeded(seed, place, 9)), labels)
 
 
 class Shifts:
-    """Every image shifted by whole pixels, uniform from -5 to 5 each way, with black behind."""
+    """Random shifts by whole pixels, uniform from -5 to 5 in each direction, with black outside."""
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """The shifted images."""
+        """Return the shifted images."""
         batch, _, height, width = images.shape
         down, across = torch.randint(0, 2 * SHIFT + 1, (2, batch), generator=generator)
         rows, columns = torch.arange(height) + down[:, None], torch.arange(width) + across[:, None]
@@ -163,20 +174,20 @@ class Shifts:
 
 
 class RandomAffine:
-    """HARD's affine transforms, uniform within the bounds: the control that learns nothing."""
+    """HARD's affine transforms, drawn uniformly within the bounds: the control without learning."""
 
     def __init__(self, linear: float, shift: float) -> None:
-        """Take the bounds."""
+        """Set the bounds."""
         self._bounds = torch.tensor([linear, linear, shift] * 2)
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """The transformed images."""
+        """Return the transformed images."""
         change = (2 * torch.rand(len(images), 6, generator=generator) - 1) * self._bounds
         return (255 * warped(images.float() / 255, change, torch.zeros(images.shape[1]))).round().to(torch.uint8)
 
 
 class _Blur(nn.Module):
-    """A stride of 2 behind a binomial filter, so that shifts stay shifts (Zhang 2019, arXiv 1904.11486)."""
+    """Binomial filter with stride 2, which keeps shift equivariance (Zhang 2019, arXiv 1904.11486)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -190,7 +201,7 @@ class _Blur(nn.Module):
 
 
 def equivariant(*, classes: int, channels: int, width: int = 16) -> nn.Module:
-    """Five 3 × 3 convolutions, one blurred stride, global pooling: it hardly matters where a digit stands."""
+    """Return a nearly shift-invariant network: five 3 × 3 convolutions, one blurred stride, global pooling."""
     sizes = ((channels, width), (width, width), (width, 2 * width), (2 * width, 2 * width), (2 * width, 2 * width))
     layers: list[nn.Module] = []
     for place, (inputs, outputs) in enumerate(sizes):
@@ -206,48 +217,47 @@ TEACHER = "benchmarks.methods.hard_shift:equivariant"
 
 
 def recipe() -> Recipe:
-    """For both roles."""
+    """Return the recipe of both roles."""
     return Recipe(lr=0.1, batch_size=64)
 
 
-def trained_teacher(seed: int, setting: Setting) -> TrainedTeacher:
-    """A teacher that has seen centered digits alone."""
-    data, _ = canvas(seed)
-    learner = Task("teacher", TEACHER, data, recipe(), setting.teacher_epochs).learner(Genome(), seed=seed)
-    for _ in range(setting.teacher_epochs):
-        learner.step()
-    return TrainedTeacher(TEACHER, learner.model.state_dict())
+def build_teacher(seed: int, setting: Setting) -> TrainedTeacher:
+    """Train a teacher on centered digits."""
+    data, _ = build_data(seed)
+    return train_teacher(Task("teacher", TEACHER, data, recipe(), setting.teacher_epochs), seed)[1]
 
 
-def trained_student(
-    arm: str, seed: int, teacher: TrainedTeacher, setting: Setting, before: dict[str, Any] | None = None
+def train_student(
+    arm: str, seed: int, teacher: TrainedTeacher, setting: Setting, other_game: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """One student: its accuracies, its steps, and what its game left, if it played one.
+    """Train one student, and return its accuracies, its steps and, for the arm `hard`, the result of its game.
 
     Args:
-        arm: of `arms`.
-        seed: of everything.
-        teacher: learned from.
-        setting: how long.
-        before: what this gave for another seed's game: replayed by one arm, and what another is charged by.
+        arm: Name of the arm, see `arms`.
+        seed: Seed of the student and of the shifts.
+        teacher: Teacher of the student.
+        setting: Size of the benchmark.
+        other_game: Result of another seed's arm `hard`: its policy is replayed, and its steps set the budget of
+            `hard, charged`.
     """
-    data, shifted = canvas(seed)
+    data, shifted = build_data(seed)
     epochs = setting.epochs
-    if arm == CHARGED and before is not None:
-        epochs = max(1, round(epochs * before["student_steps"] / (before["student_steps"] + before["augmentor_steps"])))
+    if arm == CHARGED and other_game is not None:
+        steps = other_game["student_steps"]
+        epochs = max(1, round(epochs * steps / (steps + other_game["augmentor_steps"])))
     distill = Distill(alpha=0.0 if arm == LABELS else 0.9)
     task = Task("student", "mlp", data, recipe(), epochs, teacher=teacher, distill=distill)
-    made = arms()[arm]
-    source: Genome | Schedule = Genome() if made is None else Genome(augment=made)
-    if arm == REPLAYED and before is not None:
-        source = before["schedule"]
+    view = arms()[arm]
+    source: Genome | Schedule = Genome() if view is None else Genome(augment=view)
+    if arm == REPLAYED and other_game is not None:
+        source = other_game["schedule"]
     learner = task.learner(source, seed=seed)
     curve, augmentor_steps = [], 0.0
     for epoch in range(epochs):
         augmentor_steps += learner.step().get("hard/augmentor_steps", 0.0)
         if (epoch + 1) % setting.curve == 0:
             curve.append(learner.evaluate(shifted)["accuracy"])
-    found: dict[str, Any] = {
+    result: dict[str, Any] = {
         "accuracy": learner.evaluate(data.test)["accuracy"],
         "centered": learner.evaluate(data.validation)["accuracy"],
         "curve": curve,
@@ -257,12 +267,12 @@ def trained_student(
     if arm == HARD:
         state = learner.state_dict()
         phases = replayable(learner.agent.history, state["game"], task.weights)
-        found |= {"schedule": Schedule(phases, "student", task.image), "epochs": state["game"]["epochs"]}
-    return found
+        result |= {"schedule": Schedule(phases, "student", task.image), "epochs": state["game"]["epochs"]}
+    return result
 
 
-def _accuracy_of_teacher(teacher: TrainedTeacher, seed: int) -> float:
-    data, _ = canvas(seed)
+def _teacher_accuracy(teacher: TrainedTeacher, seed: int) -> float:
+    data, _ = build_data(seed)
     learner = Task("teacher", TEACHER, data, recipe(), 1).learner(Genome(), seed=0)
     learner.model.load_state_dict(teacher.weights)
     return learner.evaluate(data.test)["accuracy"]
@@ -277,42 +287,38 @@ def _one_thread() -> None:
 
 def _row(arm: str, runs: Sequence[dict[str, Any]]) -> Row:
     by_seed = [run["accuracy"] for run in runs]
-    row: Row = {"arm": arm, "accuracy": float(np.mean(by_seed)), "half_width_95": _half_width(by_seed)}
+    row: Row = {"arm": arm, "accuracy": float(np.mean(by_seed)), "half_width_95": interval(by_seed)[1]}
     for part in ("centered", "student_steps", "augmentor_steps"):
         row[part] = float(np.mean([run[part] for run in runs]))
     row["accuracy_by_seed"] = by_seed
     shortest = min(len(run["curve"]) for run in runs)
     row["curve"] = np.mean([run["curve"][:shortest] for run in runs], axis=0).tolist()
-    if "epochs" in runs[0]:  # half the width of the middle 90 % of what was drawn in the last epoch, by parameter
+    if "epochs" in runs[0]:  # half the width of the central 90 % of the last epoch's draws, by parameter
         spreads = [[(high - low) / 2 for low, *_, high in run["epochs"][-1]["quantiles"]] for run in runs]
         row["spread"] = np.mean(spreads, axis=0).tolist()
     return row
 
 
-def figures(rows: Sequence[Row]) -> dict[str, Any]:
-    """The gap that is closed, and what HARD adds to its control, paired by seed."""
+def summarize(rows: Sequence[Row]) -> dict[str, Any]:
+    """Return the share of the gap that is closed, and HARD's gain over its control, paired by seed."""
     by_arm = {row["arm"]: np.array(row["accuracy_by_seed"]) for row in rows}
     gap = by_arm[ORACLE] - by_arm[KD]
     summary: dict[str, Any] = {
         "gap_closed": float((by_arm[HARD] - by_arm[KD]).mean() / gap.mean()),
         "gap_closed_by_random_affine": float((by_arm[RANDOM] - by_arm[KD]).mean() / gap.mean()),
     }
-    for key, ours in (
+    for key, arm in (
         ("random_affine", HARD),
         ("random_affine_charged", CHARGED),
         ("random_affine_replayed", REPLAYED),
     ):
-        gain = by_arm[ours] - by_arm[RANDOM]
+        gain = by_arm[arm] - by_arm[RANDOM]
         summary |= {f"minus_{key}": float(gain.mean()), f"p_{key}": float(stats.ttest_1samp(gain, 0).pvalue)}
     return summary | {"seeds": len(gap)}
 
 
-def _half_width(values: Sequence[float]) -> float:
-    return float(stats.sem(values) * stats.t.ppf(0.975, len(values) - 1))
-
-
 def plot(rows: Sequence[Row], summary: dict[str, Any]) -> None:
-    """Accuracy on shifted digits against student steps, and at the end."""
+    """Plot the accuracy on shifted digits over the student steps, and after training."""
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
@@ -338,18 +344,14 @@ def plot(rows: Sequence[Row], summary: dict[str, Any]) -> None:
         )
     right.set_xlim(0, 1.08)
     right.set_xlabel(f"accuracy on shifted test digits ({summary['seeds']} seeds, 95 %)")
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(
-        f"Shift equivariance handed from a convolutional teacher to a perceptron: "
+        f"Shift equivariance from a convolutional teacher to a perceptron: "
         f"HARD closes {100 * summary['gap_closed']:.0f} % of the gap",
         x=0.01,
         ha="left",
         fontsize=11,
     )
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
-    write_atomic(PICTURE, buffer.getvalue())
+    save_plot(figure, (left, right), PLOT)
 
 
 if __name__ == "__main__":

@@ -1,34 +1,37 @@
-"""A full-precision teacher, a student of 2 bits: does an augmentation schedule of each role's own pay?
+"""Does a separate augmentation schedule for each role help a 2-bit student of a full-precision teacher?
 
-Both are resnet8. The student has 2 bits for weights and for activations (DoReFa), starts from the teacher's weights and
-learns under 0.1 · CE(x) + 0.9 · KD(x), T = 4; teacher and student see the same view x. Digits of 8 × 8: 100 to train
-on, 1,000 that the searches are scored on, so that they do not select on noise, and 597 to test on.
+Both networks are resnet8. The student has 2 bits for weights and for activations (DoReFa), starts from the teacher's
+weights and is trained with 0.1 · CE(x) + 0.9 · KD(x), T = 4. Teacher and student see the same view x. The data are
+digits of 8 × 8: 100 training images, 1,000 validation images for the searches, so that these do not select on noise,
+and 597 test images.
 
-A repetition is a whole pipeline, with images of its own to train on and to score on: the teacher's search, the teacher,
-the student's searches, the students. The arms have the teacher, the seeds and the steps in common; they differ in what
-makes x:
+A repetition is a whole pipeline with its own training and validation images: the teacher's search, the teacher, the
+student's searches, the students. The arms share the teacher, the seeds and the number of steps. They differ in the
+augmentation of x:
 
-- `none`: nothing.
-- `teacher_schedule`: the teacher's own schedule, so one for both roles.
-- `student_only`: the schedule of a population of 2-bit students that learn from labels alone, without a teacher; what
-  is compared is a student that is distilled under it, like all others.
+- `none`: no augmentation.
+- `teacher_schedule`: the teacher's schedule, so that both roles have the same.
+- `student_only`: the schedule of a population of 2-bit students trained on labels alone, without a teacher. The
+  compared student is distilled under it, like all others.
 - `role_wise`: the schedule of a population of students that are distilled from the teacher.
-- `shuffled_schedule`: the same phases in another order.
-- `random_schedule`: the best of as many fixed random genomes as that population has members, each distilled as long.
-- `trivialaugment`: TrivialAugment, in place of a policy.
+- `shuffled_schedule`: the phases of `role_wise` in another order.
+- `random_schedule`: the best of as many fixed random genomes as that population has members, each distilled for as many
+  epochs.
+- `trivialaugment`: TrivialAugment instead of a policy.
 
-All networks are trained on the 100 images alone, in the searches and after them, the teacher too (a sweep's own full
-trainings take the validation images as well): no network has seen what the searches are scored on. The test images are
-scored once, at the end of each student's training. The settings were chosen on validation images of other seeds.
+All networks are trained on the 100 images only, in the searches and after them, the teacher included. (The final
+trainings of a sweep also use the validation images.) So no network was trained on the images that the searches are
+scored on. The test images are scored once, after each student's training. The settings were selected on validation
+images of other seeds.
 
-`accuracy_by_seed` is by repetition, the mean over its students; `search_epochs` is what an arm's schedule costs beyond
-the teacher's search, `seconds` what one student takes; `strength` is the schedule's mean, 0 … 9, and `strength_by_seed`
-that of each slice between perturbations, one repetition after another. The summary's differences are in
-points. Every p is a paired t-test's by repetition, not corrected for there being five; the test images are the same in
-all repetitions, so it says nothing of others.
+`accuracy_by_seed` has one value per repetition, the mean over its students. `search_epochs` is the cost of an arm's
+schedule beyond the teacher's search, `seconds` the time of one student. `strength` is the mean strength of the
+schedule, 0 to 9, and `strength_by_seed` that of each slice between perturbations, repetition after repetition. The
+summary's differences are in points. Every p is that of a paired t test over the repetitions, not corrected for the five
+comparisons. The test images are the same in all repetitions, so p does not cover other test images.
 
-Source of the method: Fu et al. 2020, https://arxiv.org/abs/2004.08861; of the search: PBA (Ho et al. 2019,
-https://arxiv.org/abs/1905.05393); of TrivialAugment: Müller and Hutter 2021, https://arxiv.org/abs/2103.10158.
+Method: Fu et al. 2020, https://arxiv.org/abs/2004.08861. Search: PBA (Ho et al. 2019,
+https://arxiv.org/abs/1905.05393). TrivialAugment: Müller and Hutter 2021, https://arxiv.org/abs/2103.10158.
 """
 
 from __future__ import annotations
@@ -37,7 +40,6 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from io import BytesIO
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
@@ -48,23 +50,24 @@ import numpy as np
 import torch
 from scipy import stats
 
-from benchmarks.common.record import ROOT, Row, arguments, cores, start
+from benchmarks.common.plots import save_plot
+from benchmarks.common.results_file import ROOT, Row, argument_parser, start, usable_cores
+from benchmarks.common.search import build_search, run_searches
+from benchmarks.common.training import train_epochs, train_teacher
 from results.analysis.statistics import interval
-from search.algorithms.base import Kind, SearchAlgorithm, member_seed
-from search.config.schema import ResourceConfig, SearchConfig, StageConfig
+from search.algorithms.base import Kind, member_seed
 from search.execution.cluster import connected
 from search.execution.journal import Journal
-from search.execution.trials import JournalCallback, run_trials
-from spaces import Genome, Schedule, Space
+from search.execution.trials import JournalCallback
+from spaces import Genome, Schedule
 from spaces.augmentations import TrivialAugment
-from spaces.core.io import write_atomic
 from trainables import data as datasets
 from trainables.distillation.objective import Distill
 from trainables.quantization import Bits, size_in_bits
-from trainables.task import Task, TrainedTeacher
+from trainables.task import Task
 from trainables.training.recipe import Recipe
 
-PICTURE = ROOT / "docs" / "images" / "role_wise.png"
+PLOT = ROOT / "docs" / "images" / "role_wise.png"
 MODEL = "resnet8"
 NONE, TEACHER, ALONE, ROLE_WISE, SHUFFLED, RANDOM, TRIVIAL = ARMS = (
     "none",
@@ -80,16 +83,16 @@ OPPONENTS = (NONE, ALONE, RANDOM, TRIVIAL, TEACHER)
 
 @dataclass(frozen=True)
 class Setting:
-    """How much everything gets.
+    """Size of the benchmark.
 
     Args:
-        train: images.
-        validation: images.
-        epochs: of every training, of a search's members too.
-        population: members of every search.
-        interval: epochs between perturbations.
-        repetitions: of the whole pipeline.
-        students: of each arm in a repetition.
+        train: Training images.
+        validation: Validation images.
+        epochs: Epochs of every training, those of the members of a search included.
+        population: Members of every search.
+        interval: Epochs between perturbations.
+        repetitions: Repetitions of the whole pipeline.
+        students: Students per arm and repetition.
     """
 
     train: int
@@ -106,13 +109,13 @@ QUICK = Setting(train=50, validation=50, epochs=2, population=2, interval=1, rep
 
 
 @dataclass(frozen=True)
-class SearchResult:
-    """What the searches of one repetition found.
+class Repetition:
+    """Results of the searches of one repetition.
 
     Args:
-        task: of its students.
-        schedules: by arm; none where the arm has no policy.
-        seed: of the repetition.
+        task: Task of its students.
+        schedules: Schedule by arm; arms without a policy are missing.
+        seed: Seed of the repetition.
     """
 
     task: Task
@@ -121,20 +124,20 @@ class SearchResult:
 
 
 def main() -> None:
-    """Search in every repetition, then train every arm, in pairs by seed."""
-    benchmark = start(__file__, arguments(__doc__))
+    """Run the searches of every repetition, then train every arm."""
+    benchmark = start(__file__, argument_parser(__doc__))
     setting = QUICK if benchmark.quick else FULL
     torch.set_num_threads(1)
-    seeds = [100 * (benchmark.seed + 1) + repeat for repeat in range(setting.repetitions)]
+    seeds = [100 * (benchmark.seed + 1) + number for number in range(setting.repetitions)]
     with TemporaryDirectory() as folder, connected(None):
-        found = [searched(setting, seed, Path(folder) / str(seed)) for seed in seeds]
-    processes = 1 if benchmark.quick else cores()
+        repetitions = [search_schedules(setting, seed, Path(folder) / str(seed)) for seed in seeds]
+    processes = 1 if benchmark.quick else usable_cores()
     with ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        places = list(product(range(setting.repetitions), ARMS, range(setting.students)))
-        jobs = [pool.submit(trained_student, arm, found[place], student) for place, arm, student in places]
-        runs = {place: job.result() for place, job in zip(places, jobs, strict=True)}
-    rows = [_row(arm, found, runs, setting) for arm in ARMS]
-    summary = figures(rows) | {"seeds": setting.repetitions} | sizes(found[0].task)
+        keys = list(product(range(setting.repetitions), ARMS, range(setting.students)))
+        jobs = [pool.submit(train_student, arm, repetitions[number], student) for number, arm, student in keys]
+        runs = {key: job.result() for key, job in zip(keys, jobs, strict=True)}
+    rows = [_row(arm, repetitions, runs, setting) for arm in ARMS]
+    summary = summarize(rows) | {"seeds": setting.repetitions} | model_sizes(repetitions[0].task)
     if not benchmark.quick:
         plot(rows)
     benchmark.finish(rows, summary, peers=("ray",))
@@ -143,70 +146,53 @@ def main() -> None:
 # Searching ------------------------------------------------------------------------------------------------------------
 
 
-def searched(setting: Setting, seed: int, folder: Path) -> SearchResult:
-    """All searches of one repetition, and its teacher."""
+def search_schedules(setting: Setting, seed: int, folder: Path) -> Repetition:
+    """Run all searches of one repetition, and train its teacher."""
     data = datasets.load(name="digits", train=setting.train, validation=setting.validation, seed=seed)
     recipe = Recipe(lr=0.05, batch_size=setting.train // 2)
     task = Task("teacher", MODEL, data, recipe, setting.epochs, data.validation, setting.interval)
-    (own,) = schedules(TEACHER, ("pbt",), task, setting, seed, folder)
-    learner = task.learner(own, seed=member_seed(seed, "teacher", 1, 0))
-    for _ in range(setting.epochs):
-        learner.step()
-    teacher = TrainedTeacher(MODEL, learner.model.state_dict())
+    (of_teacher,) = run_role(TEACHER, ("pbt",), task, setting, seed, folder)
+    _, teacher = train_teacher(task, member_seed(seed, "teacher", 1, 0), of_teacher)
     alone = replace(task, role="student", bits=Bits(2, 2), distill=Distill(alpha=0.0))
     distilled = replace(alone, teacher=teacher, distill=Distill(alpha=0.9, init="teacher"))
-    (without,) = schedules(ALONE, ("pbt",), alone, setting, seed, folder)
-    role_wise, control = schedules(ROLE_WISE, ("pbt", "random"), distilled, setting, seed, folder)
-    found = {TEACHER: own, ALONE: without, ROLE_WISE: role_wise, SHUFFLED: role_wise.shuffled(seed), RANDOM: control}
-    return SearchResult(replace(distilled, validation=None), found, seed)
+    (of_labels,) = run_role(ALONE, ("pbt",), alone, setting, seed, folder)
+    role_wise, random = run_role(ROLE_WISE, ("pbt", "random"), distilled, setting, seed, folder)
+    schedules = {TEACHER: of_teacher, ALONE: of_labels, ROLE_WISE: role_wise, RANDOM: random}
+    schedules[SHUFFLED] = role_wise.shuffled(seed)
+    return Repetition(replace(distilled, validation=None), schedules, seed)
 
 
-def schedules(
-    name: str, kinds: Sequence[Kind], task: Task, setting: Setting, seed: int, folder: Path
-) -> list[Schedule]:
-    """What a sweep's searches of those kinds find for `task`; the first moves its members, the others run beside it."""
+def run_role(name: str, kinds: Sequence[Kind], task: Task, setting: Setting, seed: int, folder: Path) -> list[Schedule]:
+    """Search `task` with the algorithms `kinds` at the same time, and return their schedules."""
     folder.mkdir(exist_ok=True)
-    config = StageConfig(epochs=setting.epochs, population=setting.population, interval=setting.interval)
-    search = SearchConfig(seed=seed)
+    size: dict[str, int] = {"population": setting.population, "interval": setting.interval}
     with Journal(folder) as journal:
-        stages = [SearchAlgorithm(f"{name}-{kind}", kind, task, config, search, Space(), journal) for kind in kinds]
-        outcomes = run_trials(
-            [member for stage in stages for member in stage.members],
-            task,
-            ResourceConfig(),
-            JournalCallback(journal),
-            name=name,
-            save_every=setting.interval,
-            scheduler=stages[0].scheduler(),
-        )
-        return [stage.found(outcomes, {}).schedule for stage in stages]
+        callback = JournalCallback(journal)
+        searches = [build_search(f"{name}-{kind}", kind, task, callback, seed=seed, **size) for kind in kinds]
+        return [result.schedule for result in run_searches(searches, callback, name=name)]
 
 
 # Training -------------------------------------------------------------------------------------------------------------
 
 
-def trained_student(arm: str, found: SearchResult, student: int) -> dict[str, float]:
-    """The test accuracy of a repetition's student of that number, and the seconds of its training."""
-    began = time.perf_counter()
-    source, seed = found.schedules.get(arm, Genome()), member_seed(found.seed, "student", 1, student)
-    learner = found.task.learner(source, seed=seed, shown=TrivialAugment() if arm == TRIVIAL else None)
-    for _ in range(found.task.epochs):
-        learner.step()
-    return {
-        "accuracy": learner.evaluate(found.task.data.test)["accuracy"],
-        "seconds": time.perf_counter() - began,
-    }
+def train_student(arm: str, repetition: Repetition, student: int) -> dict[str, float]:
+    """Train the student of that number, and return its test accuracy and the seconds of its training."""
+    started, task = time.perf_counter(), repetition.task
+    source, seed = repetition.schedules.get(arm, Genome()), member_seed(repetition.seed, "student", 1, student)
+    learner = task.learner(source, seed=seed, shown=TrivialAugment() if arm == TRIVIAL else None)
+    train_epochs(learner, task.epochs)
+    return {"accuracy": learner.evaluate(task.data.test)["accuracy"], "seconds": time.perf_counter() - started}
 
 
 # Figures --------------------------------------------------------------------------------------------------------------
 
 
 def _row(
-    arm: str, found: Sequence[SearchResult], runs: dict[tuple[int, str, int], dict[str, float]], setting: Setting
+    arm: str, repetitions: Sequence[Repetition], runs: dict[tuple[int, str, int], dict[str, float]], setting: Setting
 ) -> Row:
-    def means(part: str) -> list[float]:
-        students = range(setting.students)
-        return [float(np.mean([runs[place, arm, one][part] for one in students])) for place in range(len(found))]
+    def means(column: str) -> list[float]:
+        students, numbers = range(setting.students), range(len(repetitions))
+        return [float(np.mean([runs[number, arm, student][column] for student in students])) for number in numbers]
 
     accuracy, half = interval(by_seed := means("accuracy"))
     row: Row = {
@@ -217,15 +203,15 @@ def _row(
         "search_epochs": setting.population * setting.epochs * (arm not in (NONE, TEACHER, TRIVIAL)),
         "seconds": float(np.mean(means("seconds"))),
     }
-    if arm not in found[0].schedules:
+    if arm not in repetitions[0].schedules:
         return row
     slices = range(0, setting.epochs, setting.interval)
-    strengths = [one.schedules[arm].at(epoch).policy.mean_strength() for one in found for epoch in slices]
+    strengths = [one.schedules[arm].at(epoch).policy.mean_strength() for one in repetitions for epoch in slices]
     return row | {"strength": float(np.mean(strengths)), "strength_by_seed": strengths}
 
 
-def figures(rows: Sequence[Row]) -> dict[str, Any]:
-    """What `role_wise` adds to each opponent, in points, paired by repetition."""
+def summarize(rows: Sequence[Row]) -> dict[str, Any]:
+    """Return the gain of `role_wise` over each opponent in points, paired by repetition."""
     by_arm = {row["arm"]: 100 * np.array(row["accuracy_by_seed"]) for row in rows}
     summary: dict[str, Any] = {}
     for opponent in OPPONENTS:
@@ -235,15 +221,15 @@ def figures(rows: Sequence[Row]) -> dict[str, Any]:
     return summary
 
 
-def sizes(task: Task) -> dict[str, int]:
-    """The student's size, and that of the same network in full precision, in bits."""
+def model_sizes(task: Task) -> dict[str, int]:
+    """Return the size of the student and of the same network in full precision, in bits."""
     full = replace(task, bits=Bits())
     return {"size_in_bits": size_in_bits(task.network()), "full_precision_in_bits": size_in_bits(full.network())}
 
 
 def plot(rows: Sequence[Row]) -> None:
-    """Left the arms with every repetition's accuracy; right how strong the two roles' schedules are over the epochs."""
-    from matplotlib.figure import Figure  # here, since every worker would wait for it
+    """Plot the accuracy of each arm by repetition, and the strength of both roles' schedules over the epochs."""
+    from matplotlib.figure import Figure  # every worker process would wait for this import
 
     figure = Figure(figsize=(11, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
@@ -257,23 +243,20 @@ def plot(rows: Sequence[Row]) -> None:
         mean, half = 100 * row["accuracy"], 100 * row["half_width_95"]
         left.errorbar(mean, place, xerr=half, fmt="D", color=color, markersize=6)
     left.set_yticks(range(len(ranked)), [row["arm"] for row in ranked])
-    left.set_xlabel(f"2-bit student's test accuracy, %; a line a repetition, mean of {points.shape[1]}, 95 % interval")
+    left.set_xlabel(f"test accuracy of the 2-bit student, %: {points.shape[1]} repetitions, mean, 95 % interval")
     for row in rows:
         if row["arm"] in colors:
             curves = np.array(row["strength_by_seed"]).reshape(len(row["accuracy_by_seed"]), -1)
             edges = np.linspace(0, FULL.epochs, curves.shape[1] + 1)
-            name = {ROLE_WISE: "student's own", TEACHER: "teacher's"}[row["arm"]]
+            name = {ROLE_WISE: "student", TEACHER: "teacher"}[row["arm"]]
             for curve in curves:
                 right.stairs(curve, edges, baseline=None, color=colors[row["arm"]], alpha=0.25, linewidth=0.8)
             right.stairs(curves.mean(0), edges, baseline=None, color=colors[row["arm"]], linewidth=2.2, label=name)
     right.set_ylim(bottom=0)
-    right.set_xlabel("epoch; thin: each repetition")
-    right.set_ylabel("schedule's mean strength, of 9")
+    right.set_xlabel("epoch; thin lines: single repetitions")
+    right.set_ylabel("mean strength of the schedule, 0 to 9")
     right.legend(frameon=False, loc="upper left")
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(buffer := BytesIO(), format="png", dpi=120, metadata={"Software": None})
-    write_atomic(PICTURE, buffer.getvalue())
+    save_plot(figure, (left, right), PLOT)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Sweeps under faults, and across hosts."""
+"""Sweeps under faults, and sweeps over several hosts."""

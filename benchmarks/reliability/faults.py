@@ -1,16 +1,16 @@
-"""A sweep that is killed again and again: is anything lost, and is what it finds what it would have found undisturbed?
+"""A sweep whose processes are killed repeatedly: are reports lost, and is the result that of an undisturbed sweep?
 
-One small sweep of digits, two roles, is run twice. The first time nobody disturbs it. The second time something gets
-SIGKILL whenever its journal has grown by a drawn number of lines: in turns that are drawn too, half of the times the
-driver, that is `roletune search` itself, which is then started again with `--resume`, else one of the Ray workers that
-train. Moments and victims follow from `--seed`; they are counted in lines of the journal, so that a slow machine is
-killed at the same places as a fast one. After a driver's death nothing is waited for before the next start.
+A small sweep of digits with two roles runs twice. The first run is undisturbed. In the second, a process gets SIGKILL
+whenever the journal has grown by a random number of lines. In random order, half of the kills hit the driver, that is
+`roletune search`, which is then restarted with `--resume`; the others hit one of the Ray workers that train. Times and
+victims follow from `--seed`. They are counted in lines of the journal, so that a slow machine is hit at the same places
+as a fast one. After a driver's death the restart does not wait for anything.
 
-`kills` is how often, `resumed` how often `--resume` went on. `lost_reports` counts pairs of a member and an epoch that
-the journal of either sweep has, and MLflow does not have exactly once; `other_values` those pairs whose loss is not, to
-the last bit, that of the undisturbed sweep. `same_policy`: the policy files of both roles have the same bytes.
-`orphans_s` is how long at most a process of a killed driver's own Ray outlived it, `overhead_s` what all of it cost.
-`at_line` holds where the kills fell, and `seconds` what the sweep took, with all of its starts.
+`kills` is the number of kills, `resumed` the number of resumes. `lost_reports` counts pairs of a member and an epoch
+that the journal of either sweep has and that MLflow does not have exactly once. `other_values` counts pairs whose loss
+differs in any bit from that of the undisturbed sweep. `same_policy` is true if the policy files of both roles have the
+same bytes. `orphans_s` is the longest time that a process of a killed driver's Ray outlived it, and `overhead_s` the
+total cost. `at_line` has the journal lines of the kills, and `seconds` the duration of the sweep with all its starts.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from benchmarks.common.record import Row, arguments, start
+from benchmarks.common.results_file import Row, argument_parser, start
 from search.execution.journal import FILE
 
 SWEEP = """
@@ -46,26 +46,26 @@ search: {{seed: {seed}}}
 COMMAND = (sys.executable, "-m", "search.cli", "search", "sweep.yaml", "--set", "resources.retries=30")
 
 WORKERS = ("ray::RoleTrial", "ray::ResourceTrainable")
-"""What Ray calls a process that trains, as it waits and as it works."""
+"""Titles that Ray gives a process that trains, while it waits and while it works."""
 
-DRIVER, TRAINS = "driver", "worker"
+DRIVER, WORKER = "driver", "worker"
 
-LOOK = 0.02
-"""Seconds from one look at the journal to the next."""
+POLL_INTERVAL = 0.02
+"""Seconds between two readings of the journal."""
 
-PATIENCE = 600.0
-"""Seconds without a new line in the journal after which the sweep counts as stuck."""
+STALL_TIMEOUT = 600.0
+"""Seconds without a new line in the journal after which the sweep counts as stalled."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """How much there is to do.
+    """Size of the benchmark.
 
     Args:
-        kills: over the whole sweep.
-        population: of either role.
-        epochs: of a search.
-        full: epochs of a full training.
+        kills: Kills in the whole sweep.
+        population: Members of each role's search.
+        epochs: Epochs of a search.
+        full: Epochs of a final training.
     """
 
     kills: int
@@ -79,30 +79,30 @@ QUICK = Setting(kills=3, population=2, epochs=4, full=2)
 
 
 def main() -> None:
-    """Run the sweep undisturbed, then disturbed, and compare."""
-    benchmark = start(__file__, arguments(__doc__))
+    """Run the sweep undisturbed and disturbed, and compare."""
+    benchmark = start(__file__, argument_parser(__doc__))
     setting = QUICK if benchmark.quick else FULL
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing is left running
-    with TemporaryDirectory(prefix="rt", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends all processes
+    with TemporaryDirectory(prefix="rt", ignore_cleanup_errors=True) as path:
+        folder = Path(path)
         (folder / "sweep.yaml").write_text(SWEEP.format(**vars(setting), seed=benchmark.seed), "utf-8")
-        alone = run(folder, "alone", [])
-        plan = drawn(setting.kills, alone.lines, benchmark.seed)
+        undisturbed = run(folder, "alone", [])
+        plan = sample_kills(setting.kills, undisturbed.lines, benchmark.seed)
         disturbed = run(folder, "disturbed", plan)
-    overhead = disturbed.seconds - alone.seconds
+    overhead = disturbed.seconds - undisturbed.seconds
     victims = Counter(kill.victim for kill in plan)
     summary = {
         "kills": len(plan),
         "kills_of_driver": victims[DRIVER],
-        "kills_of_worker": victims[TRAINS],
+        "kills_of_worker": victims[WORKER],
         "resumed": disturbed.starts - 1,
-        "lost_reports": lost(alone, disturbed),
-        "other_values": other_values(alone, disturbed),
-        "same_policy": len(alone.policies) == 2 and alone.policies == disturbed.policies,
+        "lost_reports": count_lost(undisturbed, disturbed),
+        "other_values": count_other_values(undisturbed, disturbed),
+        "same_policy": len(undisturbed.policies) == 2 and undisturbed.policies == disturbed.policies,
         "orphans_s": disturbed.orphans,
         "overhead_s": overhead,
     }
-    benchmark.finish([row("undisturbed", alone), row("disturbed", disturbed)], summary, peers=("ray", "mlflow"))
+    benchmark.finish([row("undisturbed", undisturbed), row("disturbed", disturbed)], summary, peers=("ray", "mlflow"))
 
 
 # Kills ----------------------------------------------------------------------------------------------------------------
@@ -110,12 +110,12 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class Kill:
-    """A kill that is to come.
+    """Planned kill.
 
     Args:
-        after: lines that the journal grows by since the kill before.
-        victim: the driver, or a worker that trains.
-        which: of the workers.
+        after: Journal lines since the previous kill.
+        victim: `DRIVER` or `WORKER`.
+        which: Number that selects one of the workers.
     """
 
     after: int
@@ -123,61 +123,61 @@ class Kill:
     which: int
 
 
-def drawn(kills: int, lines: int, seed: int) -> list[Kill]:
-    """Kills at random places of a journal of `lines`, half of them the driver's; all come before its end."""
-    draw = np.random.default_rng(seed)
-    places = np.sort(draw.integers(1, lines * 9 // 10, kills))
-    victims = draw.permutation([(TRAINS, DRIVER)[number % 2] for number in range(kills)])
-    gaps, which = np.diff(places, prepend=0), draw.integers(1000, size=kills)
+def sample_kills(kills: int, lines: int, seed: int) -> list[Kill]:
+    """Draw kills at random lines of a journal of `lines` lines, before its end; half of them hit the driver."""
+    generator = np.random.default_rng(seed)
+    at_lines = np.sort(generator.integers(1, lines * 9 // 10, kills))
+    victims = generator.permutation([(WORKER, DRIVER)[number % 2] for number in range(kills)])
+    gaps, which = np.diff(at_lines, prepend=0), generator.integers(1000, size=kills)
     return [Kill(int(gap), str(victim), int(one)) for gap, victim, one in zip(gaps, victims, which, strict=True)]
 
 
 Process = tuple[int, int]
-"""A process's id, and when it was started, since ids are used again."""
+"""Id and start time of a process; ids alone are reused."""
 
 
 def processes() -> dict[Process, tuple[int, str]]:
-    """Every process of this machine, but for what is dead already: its parent's id, and what it is called."""
-    found = {}
+    """Return the parent's id and the title of every live process of this machine."""
+    live = {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdecimal():
             continue
         try:
             state, parent, *rest = (entry / "stat").read_text("utf-8", "replace").rpartition(")")[2].split()
             title = (entry / "cmdline").read_text("utf-8", "replace")
-        except OSError:  # it has ended meanwhile
+        except OSError:  # the process has ended
             continue
         if state not in "ZX":
-            found[int(entry.name), int(rest[17])] = int(parent), title
-    return found
+            live[int(entry.name), int(rest[17])] = int(parent), title
+    return live
 
 
 def descendants(root: int) -> dict[Process, str]:
-    """What the processes are called that `root` has started, and those that these have, and so on."""
-    everyone, family, before = processes(), {root}, 0
+    """Return the titles of all direct and indirect children of `root`."""
+    live, family, before = processes(), {root}, 0
     while len(family) > before:
         before = len(family)
-        family |= {pid for (pid, _), (parent, _) in everyone.items() if parent in family}
-    return {process: title for process, (_, title) in everyone.items() if process[0] in family - {root}}
+        family |= {pid for (pid, _), (parent, _) in live.items() if parent in family}
+    return {process: title for process, (_, title) in live.items() if process[0] in family - {root}}
 
 
 # The sweep ------------------------------------------------------------------------------------------------------------
 
 
 @dataclass
-class SearchResult:
-    """What a sweep left.
+class SweepOutcome:
+    """Files and records of a finished sweep.
 
     Args:
-        policies: the policy file's bytes by role.
-        journal: losses by (member, epoch), as its journal has them.
-        tracked: losses by (name of the run, epoch), as MLflow has them, each as often as it has it.
-        unfinished: runs in MLflow that are not FINISHED.
-        lines: of its journal.
-        starts: lives that it had.
-        at_line: of the journal, where the kills fell.
-        orphans: seconds that a process of a killed driver's outlived it.
-        seconds: from the first command to the last one's end.
+        policies: Bytes of the policy files by name.
+        journal: Losses in the journal by (member, epoch).
+        tracked: All losses in MLflow by (name of the run, epoch).
+        unfinished: Number of MLflow runs that are not FINISHED.
+        lines: Lines of the journal.
+        starts: Number of starts of the driver.
+        at_line: Journal lines of the kills.
+        orphans: Longest time in seconds that a child outlived its killed driver.
+        seconds: Time from the first start to the end.
     """
 
     policies: Mapping[str, bytes]
@@ -191,95 +191,96 @@ class SearchResult:
     seconds: float
 
 
-def row(what: str, found: SearchResult) -> Row:
-    """The figures of a sweep."""
+def row(run: str, outcome: SweepOutcome) -> Row:
+    """Return the row of a sweep."""
     return {
-        "run": what,
-        "starts": found.starts,
-        "journal_lines": found.lines,
-        "reports": sum(len(losses) for losses in found.tracked.values()),
-        "unfinished_runs": found.unfinished,
-        "seconds": found.seconds,
-        "at_line": list(found.at_line),
+        "run": run,
+        "starts": outcome.starts,
+        "journal_lines": outcome.lines,
+        "reports": sum(len(losses) for losses in outcome.tracked.values()),
+        "unfinished_runs": outcome.unfinished,
+        "seconds": outcome.seconds,
+        "at_line": list(outcome.at_line),
     }
 
 
-def lost(alone: SearchResult, disturbed: SearchResult) -> int:
-    """Reports that one of the journals has, or MLflow, and that MLflow does not have once."""
-    every = {*alone.journal, *disturbed.journal, *disturbed.tracked}
+def count_lost(undisturbed: SweepOutcome, disturbed: SweepOutcome) -> int:
+    """Count the reports of either journal or of MLflow that MLflow does not have exactly once."""
+    every = {*undisturbed.journal, *disturbed.journal, *disturbed.tracked}
     return sum(len(disturbed.tracked.get(pair, ())) != 1 for pair in every)
 
 
-def other_values(alone: SearchResult, disturbed: SearchResult) -> int:
-    """Reports whose loss the disturbed sweep found another one for than the undisturbed one, or has not."""
+def count_other_values(undisturbed: SweepOutcome, disturbed: SweepOutcome) -> int:
+    """Count the reports of the undisturbed sweep whose loss is missing or different in the disturbed one."""
     return sum(
         {disturbed.journal.get(pair), *disturbed.tracked.get(pair, ())} != {loss}
-        for pair, loss in alone.journal.items()
+        for pair, loss in undisturbed.journal.items()
     )
 
 
-def run(folder: Path, name: str, plan: Sequence[Kill]) -> SearchResult:
-    """Run the sweep of `folder` to its end, whatever is killed meanwhile.
+def run(folder: Path, name: str, plan: Sequence[Kill]) -> SweepOutcome:
+    """Run the sweep of `folder` to its end while processes are killed by `plan`.
 
     Raises:
-        SystemExit: it failed, or does not go on.
+        SystemExit: The sweep failed or stalled.
     """
-    began = time.monotonic()
+    started = time.monotonic()
     storage = folder / name
-    victim = Victim(folder, storage)
-    left, at_line = list(plan), list[int]()
+    driver = DriverProcess(folder, storage)
+    remaining, at_line = list(plan), list[int]()
     try:
-        while victim.alive():
-            if left and victim.lines - (at_line[-1] if at_line else 0) >= left[0].after and victim.kill(left[0]):
-                at_line.append(victim.lines)
-                left.pop(0)
-            time.sleep(LOOK)
+        while driver.running():
+            since = driver.lines - (at_line[-1] if at_line else 0)
+            if remaining and since >= remaining[0].after and driver.kill(remaining[0]):
+                at_line.append(driver.lines)
+                remaining.pop(0)
+            time.sleep(POLL_INTERVAL)
     finally:
-        victim.close()
-    if left:
-        raise SystemExit(f"the sweep was over before the last {len(left)} kills")
-    seconds = time.monotonic() - began
-    return read(storage / "faults-001", victim.orphans.longest, at_line, seconds)
+        driver.close()
+    if remaining:
+        raise SystemExit(f"the sweep ended before the last {len(remaining)} kills")
+    seconds = time.monotonic() - started
+    return read_outcome(storage / "faults-001", driver.orphans.longest, at_line, seconds)
 
 
-class Victim:
-    """The driver's command, which is started again after each of its deaths.
+class DriverProcess:
+    """Command of the driver, restarted after each kill.
 
     Args:
-        folder: with the sweep file; what the command says goes there too.
-        storage: of the sweep.
+        folder: Folder of the sweep file and of the command's output.
+        storage: Storage of the sweep.
     """
 
     def __init__(self, folder: Path, storage: Path) -> None:
-        """Start it."""
+        """Start the driver."""
         self._folder, self._storage = folder, storage
-        self._said = folder / f"{storage.name}.log"
+        self._log = folder / f"{storage.name}.log"
         self._journal = storage / "faults-001" / FILE
         self.lines = 0
-        self._size, self._moved = 0, time.monotonic()
+        self._size, self._changed = 0, time.monotonic()
         self.orphans = Orphans()
         self._start()
 
-    def alive(self) -> bool:
-        """Whether the sweep is not over; looks at its journal meanwhile.
+    def running(self) -> bool:
+        """Read the journal, and return True until the sweep has ended.
 
         Raises:
-            SystemExit: it failed, or is stuck.
+            SystemExit: The sweep failed or stalled.
         """
         if (status := self._driver.poll()) is not None:
             if status:
-                self._fail(f"it ended with status {status}")
+                self._fail(f"the driver ended with status {status}")
             return False
-        self.orphans.look()
+        self.orphans.update()
         if self._journal.is_file() and (size := self._journal.stat().st_size) != self._size:
             self.lines = self._journal.read_bytes().count(b"\n")
-            self._size, self._moved = size, time.monotonic()
-        if time.monotonic() > self._moved + PATIENCE:
-            self._fail("it does not go on")
+            self._size, self._changed = size, time.monotonic()
+        if time.monotonic() > self._changed + STALL_TIMEOUT:
+            self._fail(f"no new line in the journal for {STALL_TIMEOUT:.0f} s")
         return True
 
     def kill(self, kill: Kill) -> bool:
-        """Kill the driver, and start it again, or one of its workers; False: there is none at the moment."""
+        """Kill and restart the driver, or kill one of its workers; return False if there is no worker now."""
         family = descendants(self._driver.pid)
         if kill.victim == DRIVER:
             self._driver.kill()
@@ -293,18 +294,18 @@ class Victim:
         return bool(workers)
 
     def close(self) -> None:
-        """End it, if it still runs, and wait until its Ray has gone too."""
+        """End the driver and wait until its Ray has ended."""
         if self._driver.poll() is None:
             self.orphans.add(descendants(self._driver.pid))
             self._driver.kill()
             self._driver.wait()
         self.orphans.wait()
 
-    def _start(self, *more: str) -> None:
-        taken = ("MLFLOW_TRACKING_URI", "RAY_ADDRESS", "OMP_NUM_THREADS")
-        environment = {key: value for key, value in os.environ.items() if key not in taken}
-        command = [*COMMAND, "--storage", str(self._storage), *(more if self._journal.is_file() else ())]
-        with self._said.open("ab") as file:
+    def _start(self, *arguments: str) -> None:
+        removed = ("MLFLOW_TRACKING_URI", "RAY_ADDRESS", "OMP_NUM_THREADS")
+        environment = {key: value for key, value in os.environ.items() if key not in removed}
+        command = [*COMMAND, "--storage", str(self._storage), *(arguments if self._journal.is_file() else ())]
+        with self._log.open("ab") as file:
             self._driver = subprocess.Popen(
                 command,
                 cwd=self._folder,
@@ -313,49 +314,49 @@ class Victim:
                 stdout=file,
                 stderr=file,
             )
-        self._moved = time.monotonic()
+        self._changed = time.monotonic()
 
-    def _fail(self, why: str) -> None:
-        said = self._said.read_text("utf-8", errors="replace").splitlines()[-40:]
-        raise SystemExit("\n".join([f"{self._storage.name}: {why}", *said]))
+    def _fail(self, reason: str) -> None:
+        output = self._log.read_text("utf-8", errors="replace").splitlines()[-40:]
+        raise SystemExit("\n".join([f"{self._storage.name}: {reason}", *output]))
 
 
 @dataclass
 class Orphans:
-    """Processes whose driver was killed; `longest` is how many seconds one of them went on."""
+    """Processes whose driver was killed. `longest` is the longest time in seconds that one of them went on."""
 
     longest: float = 0.0
     _since: dict[Process, float] = field(default_factory=dict)
-    _looked: float = 0.0
+    _updated: float = 0.0
 
     def add(self, family: Mapping[Process, str]) -> None:
-        """From now on these are orphans."""
+        """Add processes whose driver was killed now."""
         self._since |= dict.fromkeys(family, time.monotonic())
 
-    def look(self) -> None:
-        """See who still lives, some times a second."""
+    def update(self) -> None:
+        """Remove the processes that have ended; does nothing within 0.2 s of the last call."""
         now = time.monotonic()
-        if not self._since or now < self._looked + 0.2:
+        if not self._since or now < self._updated + 0.2:
             return
-        self._looked, everyone = now, processes()
-        self._since = {process: since for process, since in self._since.items() if process in everyone}
+        self._updated, live = now, processes()
+        self._since = {process: since for process, since in self._since.items() if process in live}
         self.longest = max([self.longest, *(now - since for since in self._since.values())])
 
     def wait(self) -> None:
         """Wait until all have ended.
 
         Raises:
-            SystemExit: some stay.
+            SystemExit: Processes outlive their driver by more than `STALL_TIMEOUT`.
         """
         while self._since:
-            self.look()
-            if self.longest > PATIENCE:
+            self.update()
+            if self.longest > STALL_TIMEOUT:
                 raise SystemExit(f"{len(self._since)} processes outlive their driver by {self.longest:.0f} s")
-            time.sleep(LOOK)
+            time.sleep(POLL_INTERVAL)
 
 
-def read(folder: Path, orphans: float, at_line: Sequence[int], seconds: float) -> SearchResult:
-    """What a sweep left in its folder, and in MLflow."""
+def read_outcome(folder: Path, orphans: float, at_line: Sequence[int], seconds: float) -> SweepOutcome:
+    """Read a sweep's folder and its MLflow store."""
     from mlflow.tracking import MlflowClient
 
     events = [json.loads(line) for line in (folder / FILE).read_text("utf-8").splitlines()]
@@ -365,14 +366,14 @@ def read(folder: Path, orphans: float, at_line: Sequence[int], seconds: float) -
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id], max_results=1000)
     tracked: dict[tuple[str, int], list[float]] = {}
-    for one in runs:
-        for point in client.get_metric_history(one.info.run_id, "loss"):
-            tracked.setdefault((str(one.info.run_name), point.step), []).append(point.value)
-    return SearchResult(
+    for run in runs:
+        for point in client.get_metric_history(run.info.run_id, "loss"):
+            tracked.setdefault((str(run.info.run_name), point.step), []).append(point.value)
+    return SweepOutcome(
         policies={path.name: path.read_bytes() for path in sorted(folder.glob("policy.*.json"))},
         journal={(event["member"], event["epoch"]): event["metrics"]["loss"] for event in reports},
         tracked=tracked,
-        unfinished=sum(one.info.status != "FINISHED" for one in runs),
+        unfinished=sum(run.info.status != "FINISHED" for run in runs),
         lines=len(events),
         starts=sum(event["event"] == "started" for event in events),
         at_line=at_line,

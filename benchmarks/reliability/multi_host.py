@@ -1,17 +1,17 @@
-"""A sweep over several hosts, one of which is cut off in its midst while another one joins: is anything lost?
+"""A sweep over several hosts, of which one is disconnected while another one joins: are reports lost?
 
-The hosts are network namespaces of this machine, each with an address of its own on one bridge: nothing but that
-bridge and a shared folder connects them. Ray is started on each as on any machine, with `ray start`; the head also has
-MLflow's server and runs `roletune search`. Once the student's search has passed a third of its epochs, as the sweep's
-own files tell, a worker's cable is pulled: nobody is told, its connections just go silent. Then a new host joins.
+The hosts are network namespaces of this machine with their own addresses on one bridge. Only that bridge and a shared
+folder connect them. Ray is started on each with `ray start`, as on any machine. The head also runs MLflow's server and
+`roletune search`. After a third of the epochs of the student's search a worker's link is taken down without notice: its
+connections go silent. Then a new host joins.
 
-Namespaces need Linux, root and iproute2 (`apt-get install iproute2`). Where they are not to be had, or with
-`--cluster-utils`, the hosts are processes of one address, by Ray's own `ray.cluster_utils`, and one is killed.
+Namespaces need Linux, root and iproute2 (`apt-get install iproute2`). Without them, or with `--cluster-utils`, the
+hosts are processes with one address (`ray.cluster_utils`), and one is killed.
 
-The same sweep is run undisturbed on this machine alone, on a Ray of its own. `same_policy`: both roles' policy files
-have the same bytes. `members` are runs in MLflow, of searches and full trainings, `finished` those that came to their
-end; `lost_reports` counts the epochs of a run that MLflow lacks, `repeated` those that it has more than once. `seconds`
-is what the disturbed sweep took, its start included. Ray gives a silent host up after some five seconds here, by
+The same sweep also runs undisturbed on this machine with its own Ray. `same_policy` is true if both roles' policy files
+have the same bytes. `members` are the MLflow runs of searches and final trainings, `finished` those that finished.
+`lost_reports` counts the epochs that MLflow lacks, `repeated` those that it has more than once. `seconds` is the
+duration of the disturbed sweep, start included. Ray declares a silent host dead after about five seconds here, by
 settings of its health checks, and after half a minute or more by default.
 """
 
@@ -29,29 +29,29 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks.common.record import Row, arguments, start
-from benchmarks.reliability.hosts import Hosts, Log, Namespaces, Processes, closing, environment, filled
+from benchmarks.common.results_file import Row, argument_parser, start
+from benchmarks.reliability.hosts import Hosts, Log, Namespaces, Processes, closing, environment, fill
 
 NAME = "hosts"
 
 DRIVER = ("roletune", "search", "sweep.yaml", "--address={head}", "--storage={shared}/runs")
 DOCTOR = ("roletune", "doctor", "sweep.yaml", "--address={head}", "--storage={shared}/runs")
 MLFLOW = ("mlflow", "server", "--backend-store-uri={store}", "--artifacts-destination={shared}/mlflow")
-"""The commands, as the README has them; those that start Ray stand in `benchmarks.reliability.hosts`."""
+"""Commands as documented for clusters. Those that start Ray are in `benchmarks.reliability.hosts`."""
 
-ALONE = {"distill": {"alpha": 0.0}}
-"""What a student without a teacher learns from: labels."""
+LABELS_ONLY = {"distill": {"alpha": 0.0}}
+"""Settings of a student without a teacher."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """How much there is to do.
+    """Size of the benchmark.
 
     Args:
-        epochs: of every training.
-        interval: epochs between perturbations.
-        train: images.
-        teacher: whether there is one, which is searched and trained before the student.
+        epochs: Epochs of every training.
+        interval: Epochs between perturbations.
+        train: Training images.
+        teacher: True to search and train a teacher before the student.
     """
 
     epochs: int
@@ -60,10 +60,10 @@ class Setting:
     teacher: bool
 
     def sweep(self, seed: int) -> str:
-        """The sweep file, as JSON, which is YAML too."""
+        """Return the sweep file as JSON, which is valid YAML."""
         stage = {"epochs": self.epochs, "population": 4, "interval": self.interval}
         role = {"model": "mlp", "recipe": {"lr": 0.05, "batch_size": 20}, "stage": stage}
-        roles = {"teacher": role, "student": role} if self.teacher else {"teacher": None, "student": ALONE | role}
+        roles = {"teacher": role, "student": role} if self.teacher else {"teacher": None, "student": LABELS_ONLY | role}
         data = {"name": "digits", "train": self.train, "validation": 500}
         search = {"kind": "pbt", "seed": seed}
         return json.dumps({"name": NAME, "data": data, **roles, "search": search, "baselines": []})
@@ -74,41 +74,46 @@ QUICK = Setting(epochs=4, interval=2, train=50, teacher=False)
 
 
 def main() -> None:
-    """Run the sweep alone, then over hosts that come and go, and compare."""
-    parser = arguments(__doc__)
-    parser.add_argument("--cluster-utils", action="store_true", help="processes of one address instead of namespaces")
+    """Run the sweep undisturbed and over changing hosts, and compare."""
+    parser = argument_parser(__doc__)
+    parser.add_argument(
+        "--cluster-utils", action="store_true", help="use processes with one address instead of namespaces"
+    )
     benchmark = start(__file__, parser)
     setting = QUICK if benchmark.quick else FULL
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is cleaned up
-    with TemporaryDirectory(prefix="rt") as name:
-        folder = Path(name)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # cleans up
+    with TemporaryDirectory(prefix="rt") as path:
+        folder = Path(path)
         (folder / "sweep.yaml").write_text(setting.sweep(benchmark.seed), "utf-8")
-        alone = _undisturbed(folder)
-        disturbed, events = _disturbed(folder, setting, benchmark.options)
-    rows = [row("this machine alone", alone, alone), row(f"{events['hosts']} hosts", disturbed, alone)]
+        undisturbed = _run_undisturbed(folder)
+        disturbed, hosts = _run_disturbed(folder, setting, benchmark.options)
+    rows = [
+        row("this machine alone", undisturbed, undisturbed),
+        row(f"{hosts['hosts']} hosts", disturbed, undisturbed),
+    ]
     summary = {
-        **{key: value for key, value in events.items() if key != "kind"},
+        **{key: value for key, value in hosts.items() if key != "kind"},
         **{key: rows[-1][key] for key in ("members", "finished")},
         "lost_reports": rows[-1]["lost"],
-        "same_policy": alone.policies == disturbed.policies,
+        "same_policy": undisturbed.policies == disturbed.policies,
         "seconds": disturbed.seconds,
     }
-    rows[-1] |= {"hosts_are": events["kind"]}
+    rows[-1] |= {"hosts_are": hosts["kind"]}
     benchmark.finish(rows, summary, peers=("ray", "mlflow"))
 
 
-# What came out --------------------------------------------------------------------------------------------------------
+# Outcome --------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a sweep left.
+    """Files and records of a finished sweep.
 
     Args:
-        policies: the policy file's bytes by role.
-        statuses: of MLflow's runs, by the run's name.
-        reports: how often MLflow has each epoch, by (name of the run, epoch).
-        seconds: from the command to its end.
+        policies: Bytes of the policy files by name.
+        statuses: Status by name of the MLflow run.
+        reports: Number of times that MLflow has each (name of the run, epoch).
+        seconds: Duration of the command.
     """
 
     policies: Mapping[str, bytes]
@@ -117,21 +122,21 @@ class Outcome:
     seconds: float
 
 
-def row(what: str, found: Outcome, wanted: Outcome) -> Row:
-    """The figures of a sweep, held against those of the undisturbed one."""
+def row(run: str, outcome: Outcome, undisturbed: Outcome) -> Row:
+    """Return the row of a sweep, compared with the undisturbed one."""
     return {
-        "run": what,
-        "members": len(found.statuses),
-        "finished": sum(status == "FINISHED" for status in found.statuses.values()),
-        "reports": found.reports.total(),
-        "lost": len(wanted.reports.keys() - found.reports.keys()),
-        "repeated": found.reports.total() - len(found.reports),
-        "seconds": found.seconds,
+        "run": run,
+        "members": len(outcome.statuses),
+        "finished": sum(status == "FINISHED" for status in outcome.statuses.values()),
+        "reports": outcome.reports.total(),
+        "lost": len(undisturbed.reports.keys() - outcome.reports.keys()),
+        "repeated": outcome.reports.total() - len(outcome.reports),
+        "seconds": outcome.seconds,
     }
 
 
-def outcome(folder: Path, store: str, seconds: float) -> Outcome:
-    """Read it from the sweep's folder, and from MLflow's store."""
+def read_outcome(folder: Path, store: str, seconds: float) -> Outcome:
+    """Read a sweep's folder and its MLflow store."""
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(store)
@@ -147,47 +152,47 @@ def outcome(folder: Path, store: str, seconds: float) -> Outcome:
     )
 
 
-def _undisturbed(folder: Path) -> Outcome:
-    began, shared = time.perf_counter(), folder / "alone"
+def _run_undisturbed(folder: Path) -> Outcome:
+    started, shared = time.perf_counter(), folder / "alone"
     driver = [part for part in DRIVER if not part.startswith("--address")]
     with Log(folder / "alone.log") as log:
-        log.run(filled(driver, shared=shared), folder, environment())
-    (left,) = (shared / "runs").iterdir()
-    return outcome(left, f"sqlite:///{left / 'mlflow.db'}", time.perf_counter() - began)
+        log.run(fill(driver, shared=shared), folder, environment())
+    (sweep,) = (shared / "runs").iterdir()
+    return read_outcome(sweep, f"sqlite:///{sweep / 'mlflow.db'}", time.perf_counter() - started)
 
 
-def _disturbed(folder: Path, setting: Setting, options: Namespace) -> tuple[Outcome, dict[str, Any]]:
-    """The sweep on a head and two workers, of which one is cut off while a third one joins."""
+def _run_disturbed(folder: Path, setting: Setting, options: Namespace) -> tuple[Outcome, dict[str, Any]]:
+    """Run the sweep on a head and two workers; one of them is disconnected and a third one joins."""
     shared = folder / "shared"
     shared.mkdir()
     store = f"sqlite:///{shared / 'mlflow.db'}"
-    kind: type[Hosts] = Namespaces if not options.cluster_utils and Namespaces.possible() else Processes
+    kind: type[Hosts] = Namespaces if not options.cluster_utils and Namespaces.available() else Processes
     with closing(kind(folder)) as hosts, Log(folder / "mlflow.log") as server, Log(folder / "driver.log") as driver:
         address = hosts.head()
         for name in ("first", "second"):
             hosts.join(name)
-        mlflow = [*filled(MLFLOW, store=store, shared=shared), "--workers=1", f"--port={hosts.port}"]
-        server.begin(hosts.on_head(mlflow), folder, environment())
+        mlflow = [*fill(MLFLOW, store=store, shared=shared), "--workers=1", f"--port={hosts.port}"]
+        server.start(hosts.on_head(mlflow), folder, environment())
         server.wait_for(lambda: "Application startup complete" in server.text(), "MLflow's server did not start")
-        began = time.perf_counter()
-        tracked = environment() | {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{hosts.port}"}
+        started = time.perf_counter()
+        variables = environment() | {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{hosts.port}"}
         with Log(folder / "doctor.log") as doctor:
-            doctor.run(hosts.on_head(filled(DOCTOR, head=address, shared=shared)), folder, tracked)
-        driver.begin(hosts.on_head(filled(DRIVER, head=address, shared=shared)), folder, tracked)
-        driver.wait_for(lambda: _reached(shared / "runs") >= setting.epochs // 3, "the search did not come that far")
+            doctor.run(hosts.on_head(fill(DOCTOR, head=address, shared=shared)), folder, variables)
+        driver.start(hosts.on_head(fill(DRIVER, head=address, shared=shared)), folder, variables)
+        driver.wait_for(lambda: _last_perturbation(shared / "runs") >= setting.epochs // 3, "the search is too slow")
         hosts.cut_off("first")
         hosts.join("third")
-        driver.end()
-        seconds = time.perf_counter() - began
+        driver.wait()
+        seconds = time.perf_counter() - started
         states = hosts.states()
         server.stop()
-        (left,) = (shared / "runs").iterdir()
-        events = {"kind": kind.KIND, "hosts": 3, "cut_off": states.count(False), "added": len(states) - 3}
-        return outcome(left, store, seconds), events
+        (sweep,) = (shared / "runs").iterdir()
+        changes = {"kind": kind.KIND, "hosts": 3, "cut_off": states.count(False), "added": len(states) - 3}
+        return read_outcome(sweep, store, seconds), changes
 
 
-def _reached(storage: Path) -> int:
-    """The epoch of the student's last perturbation."""
+def _last_perturbation(storage: Path) -> int:
+    """Return the epoch of the student's last perturbation."""
     for path in storage.glob("*/student-pbt.population.json"):
         return max(int(member["epoch"]) for member in json.loads(path.read_text("utf-8"))["members"])
     return 0

@@ -1,1 +1,1 @@
-"""Utilization of sweeps, and simulated searches."""
+"""Utilization of sweeps, and searches of simulated trainings."""

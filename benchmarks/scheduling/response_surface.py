@@ -1,23 +1,24 @@
-"""A response surface in place of training: what each genome is worth at which epoch, all of it in closed form.
+"""Response surface in place of training: the value of each genome at each epoch, in closed form.
 
-A genome is its numbers, x in [0, 1]^d (`spaces.search_space.encoding`): each operation's probability and magnitude. The best place at
-epoch t of T moves from `start` to `end`, x*(t) = start + (end − start) · (t − ½) / T. One epoch under x adds to what a
-member has learned
+A genome is a vector x in [0, 1]^d (`spaces.search_space.encoding`): the probability and the magnitude of each
+operation. The optimum at epoch t of T moves from `start` to `end`, x*(t) = start + (end − start) · (t − ½) / T. One
+epoch under x adds to the progress z of a member
 
-    z(t) = z(t − 1) + LEARNED / T · (1 − CURVATURE · mean((x − x*(t))²)),
+    z(t) = z(t − 1) + TOTAL_PROGRESS / T · (1 − CURVATURE · mean((x − x*(t))²)).
 
-its skill is 1 − exp(−z), and its validation score the skill with noise of deviation `NOISE`. So a copy of weights is a
-copy of z, the end matters less than the beginning in score and as much in z, and the best genome of an epoch is, number
-by number, the one of its grid that is next to x*(t): best schedules and best constants are read off, not searched for.
+Its skill is 1 − exp(−z), and its validation score the skill plus noise of standard deviation `NOISE`. Copying weights
+means copying z. The last epochs change the score less than the first ones, but z equally. The best genome of an epoch
+is, number by number, the grid point nearest to x*(t). So the best schedule and the best constant genome are known
+without a search.
 
-`moving`: every number has its best place near one end of its range at first, and near the other at last, which way is
-drawn; no constant genome comes close to the best schedule. `still`: start and end are one place, drawn anywhere;
-nothing is gained by changing a genome but knowing it better, and whoever searches schedules pays for that.
+`moving`: the optimum of every number starts near one end of its range and ends near the other; the direction is random.
+No constant genome comes close to the best schedule. `still`: start and end are the same random point. Changing a genome
+then gains nothing except better knowledge of the optimum, so searching schedules has a cost only.
 
-What such a surface cannot show: real training has no such optimum, or several; a genome may pay off much later than it
-is in force (here each epoch counts by itself, which is what a greedy search such as PBT assumes); operations are not
-independent; noise is not the same everywhere; and here a search's members are trained as long as the full training is.
-It says how searches compare where their own assumptions hold or fail in a known way, not how much augmentation helps.
+Limits: real training has no such optimum, or several. A genome may pay off much later than it is used; here each epoch
+counts by itself, as a greedy search such as PBT assumes. Operations are not independent. Noise is not the same
+everywhere. And here the members of a search are trained as long as the final training. The surface shows how searches
+compare where their assumptions hold or fail in a known way, not how much augmentation helps.
 """
 
 from __future__ import annotations
@@ -35,30 +36,30 @@ from spaces.search_space.encoding import numbers, with_numbers
 
 Array: TypeAlias = npt.NDArray[np.float64]
 
-LEARNED = 3.0
-"""z after a full training that was at its best in every epoch: a skill of 0.95."""
+TOTAL_PROGRESS = 3.0
+"""z after a training under the best genome in every epoch: a skill of 0.95."""
 
 CURVATURE = 3.0
-"""How much of an epoch's worth is lost by the mean square of the distance; far off, an epoch does harm."""
+"""Loss of an epoch's progress per mean squared distance from the optimum. Far from it, progress is negative."""
 
 NOISE = 0.005
-"""Of a score: that of a share of 0.95, measured with 2,000 images."""
+"""Standard deviation of a score: that of an accuracy of 0.95 on 2,000 images."""
 
 EDGE = 0.2
-"""`moving` begins and ends at most so far from an end of each range."""
+"""Maximum distance of the first and the last optimum of `moving` from an end of the range."""
 
 KINDS = ("moving", "still")
 
 
 @dataclass(frozen=True)
 class Surface:
-    """A surface over the genomes of `space`.
+    """Response surface over the genomes of a search space.
 
     Args:
-        space: without ranges in `distill`: the numbers are the policy's.
-        epochs: T, of a full training, and of each member.
-        start: (d,), the best place before the first epoch.
-        end: (d,), and after the last.
+        space: Search space without ranges in `distill`, so that all numbers belong to the policy.
+        epochs: Epochs T of a training and of each member.
+        start: Optimum (d,) before the first epoch.
+        end: Optimum (d,) after the last epoch.
     """
 
     space: Space
@@ -67,60 +68,60 @@ class Surface:
     end: Array
 
     @classmethod
-    def drawn(cls, kind: str, space: Space, epochs: int, seed: int) -> Surface:
-        """One of `KINDS`, drawn with a seed."""
-        draw, size = np.random.default_rng([seed, KINDS.index(kind)]), len(numbers(space, space.zero()))
+    def sample(cls, kind: str, space: Space, epochs: int, seed: int) -> Surface:
+        """Draw a surface of one of `KINDS`."""
+        generator, size = np.random.default_rng([seed, KINDS.index(kind)]), len(numbers(space, space.zero()))
         if kind == "still":
-            place = draw.uniform(0, 1, size)
-            return cls(space, epochs, place, place)
-        start, end = draw.uniform(0, EDGE, size), draw.uniform(1 - EDGE, 1, size)
-        falls = draw.random(size) < 0.5
+            optimum = generator.uniform(0, 1, size)
+            return cls(space, epochs, optimum, optimum)
+        start, end = generator.uniform(0, EDGE, size), generator.uniform(1 - EDGE, 1, size)
+        falls = generator.random(size) < 0.5
         return cls(space, epochs, np.where(falls, end, start), np.where(falls, start, end))
 
-    def best(self, epoch: float) -> Array:
-        """x*(t), (d,), for t in 1 … `epochs`."""
+    def optimum(self, epoch: float) -> Array:
+        """Return x*(t), (d,), for t from 1 to `epochs`."""
         return self.start + (self.end - self.start) * (epoch - 0.5) / self.epochs
 
     def gain(self, x: Array, epoch: int) -> float:
-        """What epoch t under the numbers x, (d,), adds to z."""
-        return LEARNED / self.epochs * (1 - CURVATURE * float(np.mean((x - self.best(epoch)) ** 2)))
+        """Return the progress of epoch t under the numbers x (d,)."""
+        return TOTAL_PROGRESS / self.epochs * (1 - CURVATURE * float(np.mean((x - self.optimum(epoch)) ** 2)))
 
-    def trained(self, phases: Iterable[Phase]) -> float:
-        """The skill after a training from the first epoch on under `phases`, without noise."""
+    def final_skill(self, phases: Iterable[Phase]) -> float:
+        """Return the skill after a training under `phases`, without noise."""
         z, epoch = 0.0, 0
         for phase in phases:
             x = numbers(self.space, phase.genome)
-            z += sum(self.gain(x, epoch + one) for one in range(1, phase.epochs + 1))
+            z += sum(self.gain(x, epoch + offset) for offset in range(1, phase.epochs + 1))
             epoch += phase.epochs
         return skill(z)
 
     def best_phases(self, interval: int) -> list[Phase]:
-        """The best schedule that changes its genome every `interval` epochs; `epochs`: the best constant.
+        """Return the best schedule that changes its genome every `interval` epochs; `epochs` gives the best constant.
 
-        The sum of squares over some epochs is least at the mean of x*(t), and grows with the distance from it: the best
-        genome is, number by number, the nearest to that mean.
+        The sum of squares over some epochs is smallest at the mean of x*(t) and grows with the distance from it. So the
+        best genome is, number by number, the grid point nearest to that mean.
         """
         phases = []
         for first in range(0, self.epochs, interval):
             count = min(interval, self.epochs - first)
-            middle = self.best(first + (count + 1) / 2)
-            phases.append(Phase(count, with_numbers(self.space, self.space.zero(), middle)))
+            mean = self.optimum(first + (count + 1) / 2)
+            phases.append(Phase(count, with_numbers(self.space, self.space.zero(), mean)))
         return phases
 
 
 def skill(z: float) -> float:
-    """What a member can do that has learned z."""
+    """Return the skill of a member with progress z."""
     return 1 - math.exp(-z)
 
 
 @dataclass(frozen=True)
 class State:
-    """What a checkpoint of a simulated training holds.
+    """State of a simulated training.
 
     Args:
-        epoch: epochs trained.
-        z: learned so far.
-        history: genomes as plain data, each with the epochs that it was in force.
+        epoch: Epochs trained.
+        z: Progress.
+        history: Genomes as JSON, each with the number of epochs that it was used.
     """
 
     epoch: int = 0
@@ -128,50 +129,54 @@ class State:
     history: tuple[dict[str, Any], ...] = ()
 
 
-class Training:
-    """A simulated training: what a `RoleTrial` is to a trial, without its training.
+class SimulatedTraining:
+    """Simulated training, in place of `RoleTrial`.
 
     Args:
-        surface: that it is trained on.
-        validate_every: epochs from one score to the next.
+        surface: Surface that gives the progress.
+        validate_every: Epochs between two validation scores.
     """
 
     def __init__(self, surface: Surface, validate_every: int) -> None:
-        """Nothing is cached yet."""
-        self.surface, self._every = surface, validate_every
-        self._known: tuple[Any, Array, dict[str, float]] | None = None
+        """Start with an empty cache."""
+        self.surface, self._validate_every = surface, validate_every
+        self._cached: tuple[Any, Array, dict[str, float]] | None = None
 
     def step(self, member: dict[str, Any], state: State) -> tuple[State, dict[str, Any]]:
-        """One epoch of a member, from `state`: the state after it, and what a real training would report of it."""
+        """Train a member for one epoch, and return the new state and the metrics that a real training reports."""
         x, strength = self._read(member["genome"])
         epoch, z = state.epoch + 1, state.z + self.surface.gain(x, state.epoch + 1)
-        reached = skill(z)
+        accuracy = skill(z)
         metrics: dict[str, Any] = {
             "epoch": epoch,
-            "loss": 1 - reached,
-            "task_loss": 1 - reached,
-            "train_accuracy": reached,
+            "loss": 1 - accuracy,
+            "task_loss": 1 - accuracy,
+            "train_accuracy": accuracy,
             "learning_rate": 0.1 * (1 - epoch / self.surface.epochs),
             "images_per_s": 10_000.0,
             "seconds/train": 1.0,
             "seconds/augment": 0.1,
             **strength,
         }
-        if epoch % self._every == 0 or epoch == self.surface.epochs:
+        if epoch % self._validate_every == 0 or epoch == self.surface.epochs:
             noise = float(np.random.default_rng([member["seed"], epoch]).normal(0, NOISE))
-            metrics |= {"validation_accuracy": reached + noise, "validation_loss": 1 - reached, "seconds/validate": 0.1}
-        return State(epoch, z, _longer(state.history, member["genome"])), metrics
+            metrics |= {
+                "validation_accuracy": accuracy + noise,
+                "validation_loss": 1 - accuracy,
+                "seconds/validate": 0.1,
+            }
+        return State(epoch, z, _extend(state.history, member["genome"])), metrics
 
     def _read(self, genome: dict[str, Any]) -> tuple[Array, dict[str, float]]:
-        """The numbers of a genome, and the strengths that a report names; the last one read is remembered."""
-        if self._known is None or self._known[0] is not genome:
+        """Return the numbers of a genome and the strengths of its report; the last genome is cached."""
+        if self._cached is None or self._cached[0] is not genome:
             value = Genome.from_json(genome)
             strength = {f"policy/{op}/strength": part for op, part in value.policy.strength().items()}
-            self._known = genome, numbers(self.surface.space, value), strength
-        return self._known[1:]
+            self._cached = genome, numbers(self.surface.space, value), strength
+        return self._cached[1:]
 
 
-def _longer(history: Sequence[dict[str, Any]], genome: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+def _extend(history: Sequence[dict[str, Any]], genome: dict[str, Any]) -> tuple[dict[str, Any], ...]:
     if history and (history[-1]["genome"] is genome or history[-1]["genome"] == genome):
         return (*history[:-1], {"epochs": history[-1]["epochs"] + 1, "genome": genome})
     return (*history, {"epochs": 1, "genome": genome})

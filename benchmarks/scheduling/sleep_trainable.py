@@ -1,7 +1,7 @@
-"""Populations whose epochs take a given time: searched as a sweep does, trained by a bare loop, and by stock Ray Tune.
+"""Populations whose epochs take a given time, run by roletune, by a plain loop, and by Ray Tune's own PBT.
 
-An epoch trains what the task says, takes a score, and sleeps until its time is over. So its length is known, hardly any
-of it needs a processor, and everything around it is real: checkpoints, actors, scheduler, journal, MLflow.
+An epoch trains its task, computes a score, and sleeps until its time is over. Its duration is therefore known and
+hardly needs a processor, while everything around it is real: checkpoints, actors, scheduler, journal, MLflow.
 """
 
 from __future__ import annotations
@@ -23,36 +23,34 @@ import torch
 from ray import tune
 from ray.tune.schedulers import PopulationBasedTraining
 
+from benchmarks.common.search import build_search, run_searches
 from results.tracking.tracker import Tracker
-from search.algorithms.base import SearchAlgorithm
-from search.config.schema import ResourceConfig, SearchConfig, StageConfig
 from search.execution.callbacks import SweepCallback
 from search.execution.cluster import ENVIRONMENT
 from search.execution.journal import Journal
 from search.execution.progress import ProgressReporter
-from search.execution.trials import run_trials
-from spaces import Genome, Space
+from spaces import Genome
 from trainables import Recipe, Task
 from trainables.data import load
 from trainables.ray_trainable import STATE_FILE, read_state
 from trainables.training.learner import Learner
 
 SLOTS = 2
-"""Trials at once."""
+"""Trials that run at once."""
 
 
 @dataclass(frozen=True)
-class Sleeping(Task):
-    """A task whose epochs take a given time.
+class SleepTask(Task):
+    """Task whose epochs take a given time.
 
     Args:
-        seconds: that an epoch takes, its score included.
+        seconds: Duration of an epoch, its score included.
     """
 
     seconds: float = 0.0
 
     def train_epoch(self, learner: Learner) -> dict[str, float]:
-        """Train, score, and sleep for the rest."""
+        """Train, score, and sleep for the remaining time."""
         started = time.perf_counter()
         metrics = super().train_epoch(learner)
         time.sleep(max(0.0, self.seconds - (time.perf_counter() - started)))
@@ -64,12 +62,12 @@ class Case:
     """One population.
 
     Args:
-        runner: `ours`, `bare loop` or `ray function`.
-        population: members.
-        interval: epochs between perturbations.
-        seconds: that an epoch takes.
-        epochs: of each member.
-        seed: of the search.
+        runner: `ours` (roletune), `bare loop` or `ray function`.
+        population: Number of members.
+        interval: Epochs between perturbations.
+        seconds: Duration of an epoch.
+        epochs: Epochs of each member.
+        seed: Seed of the search.
     """
 
     runner: str
@@ -79,17 +77,17 @@ class Case:
     epochs: int
     seed: int = 0
 
-    def task(self) -> Sleeping:
-        """A resnet8 on a hundred digits."""
+    def task(self) -> SleepTask:
+        """Return the task: a resnet8 on a hundred digits."""
         data = load("digits", train=100, validation=100)
-        return Sleeping(
+        return SleepTask(
             "teacher", "resnet8", data, Recipe(batch_size=50), self.epochs, data.validation, seconds=self.seconds
         )
 
     def row(self) -> dict[str, Any]:
-        """What it took, in a process that runs nothing else."""
-        logging.disable(logging.WARNING)  # Ray's, of every copy
-        ran, wall = RUNNERS[self.runner](self)
+        """Run the population in this process, and return its row."""
+        logging.disable(logging.WARNING)  # Ray logs every copy
+        epochs_run, wall = RUNNERS[self.runner](self)
         slots = 1 if self.runner == "bare loop" else SLOTS
         useful = self.population * self.epochs * self.seconds
         turns = self.population * math.ceil(self.epochs / self.interval)
@@ -101,47 +99,40 @@ class Case:
             "epochs": self.epochs,
             "slots": slots,
             "wall_s": wall,
-            "utilization": useful / (slots * wall),
+            "utilisation": useful / (slots * wall),
             "idle_s_a_turn": (slots * wall - useful) / turns,
-            "epochs_run": ran,
+            "epochs_run": epochs_run,
         }
 
 
-def ours(case: Case) -> tuple[int, float]:
-    """As `search.sweeps.runner` runs a population; from the beginning of the first epoch to the end of the last."""
+def run_roletune(case: Case) -> tuple[int, float]:
+    """Run the population as a sweep does.
+
+    Returns:
+        Number of epochs, and seconds from the start of the first epoch to the end of the last.
+    """
     task = case.task()
-    stage_config = StageConfig(epochs=case.epochs, population=case.population, interval=case.interval)
     with TemporaryDirectory(ignore_cleanup_errors=True) as name, _ray():
         folder = Path(name)
         with Tracker.open(folder, "sweep", f"sqlite:///{folder / 'mlflow.db'}") as tracker, Journal(folder) as journal:
-            watch = SweepCallback(
-                journal, tracker, tracker.start("sweep"), "teacher", ProgressReporter(None, 0), case.epochs
-            )
-            stage = SearchAlgorithm(
-                "teacher-pbt", "pbt", task, stage_config, SearchConfig(seed=case.seed), Space(), journal, watch
-            )
-            run_trials(
-                stage.members,
-                task,
-                ResourceConfig(),
-                watch,
-                name="search",
-                save_every=case.interval,
-                scheduler=stage.scheduler(),
-            )
-        ends = [event["at"] / 1000 for event in events(folder) if event["event"] == "reported"]
+            progress = ProgressReporter(None, 0)
+            callback = SweepCallback(journal, tracker, tracker.start("sweep"), "teacher", progress, case.epochs)
+            size = {"population": case.population, "interval": case.interval}
+            search = build_search("teacher-pbt", "pbt", task, callback, seed=case.seed, **size)
+            run_searches([search], callback, name="search")
+        ends = [event["at"] / 1000 for event in read_events(folder) if event["event"] == "reported"]
     return len(ends), _wall(ends, case.seconds)
 
 
-def events(folder: Path) -> list[dict[str, Any]]:
-    """What a sweep's journal holds so far."""
+def read_events(folder: Path) -> list[dict[str, Any]]:
+    """Return the complete lines of a sweep's journal."""
     file = folder / "journal.jsonl"
     lines = file.read_text("utf-8").splitlines(keepends=True) if file.is_file() else []
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
-def bare_loop(case: Case) -> tuple[int, float]:
-    """One member after another, in this process: no scheduler, no checkpoints, nothing but their epochs."""
+def run_loop(case: Case) -> tuple[int, float]:
+    """Train one member after another in this process, without scheduler and checkpoints."""
     torch.set_num_threads(1)
     task = case.task()
     ends = []
@@ -153,9 +144,9 @@ def bare_loop(case: Case) -> tuple[int, float]:
     return len(ends), _wall(ends, case.seconds)
 
 
-def ray_function(case: Case) -> tuple[int, float]:
-    """Ray Tune as its guide shows it: a function that reports, `PopulationBasedTraining`, and no actor is reused."""
-    heard = _Ends()
+def run_ray_function(case: Case) -> tuple[int, float]:
+    """Run Ray Tune as in its guide: a function that reports, `PopulationBasedTraining`, no reuse of actors."""
+    recorder = _ReportTimes()
     with TemporaryDirectory(ignore_cleanup_errors=True) as folder, _ray():
         tune.Tuner(
             tune.with_resources(tune.with_parameters(_train, task=case.task(), interval=case.interval), {"cpu": 1}),
@@ -169,16 +160,18 @@ def ray_function(case: Case) -> tuple[int, float]:
                     hyperparam_mutations={"level": list(range(10))},
                 )
             ),
-            run_config=tune.RunConfig(storage_path=folder, stop={"epoch": case.epochs}, callbacks=[heard], verbose=0),
+            run_config=tune.RunConfig(
+                storage_path=folder, stop={"epoch": case.epochs}, callbacks=[recorder], verbose=0
+            ),
         ).fit()
-    return len(heard.at), _wall(heard.at, case.seconds)
+    return len(recorder.times), _wall(recorder.times, case.seconds)
 
 
 def _train(config: dict[str, Any], task: Task, interval: int) -> None:
     torch.set_num_threads(1)
     learner = task.learner(Genome(), seed=config["seed"])
-    if (before := tune.get_checkpoint()) is not None:
-        with before.as_directory() as folder:
+    if (checkpoint := tune.get_checkpoint()) is not None:
+        with checkpoint.as_directory() as folder:
             learner.load_state_dict(read_state(folder))
     while learner.epoch < task.epochs:
         metrics = task.train_epoch(learner) | {"epoch": learner.epoch}
@@ -190,24 +183,24 @@ def _train(config: dict[str, Any], task: Task, interval: int) -> None:
             tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(folder))
 
 
-class _Ends(tune.Callback):
-    """When each epoch was reported."""
+class _ReportTimes(tune.Callback):
+    """Times of all reports."""
 
     def __init__(self) -> None:
-        self.at: list[float] = []
+        self.times: list[float] = []
 
     def on_trial_result(self, *_: Any, **__: Any) -> None:
-        self.at.append(time.time())
+        self.times.append(time.time())
 
 
 def _wall(ends: Sequence[float], seconds: float) -> float:
-    """From the beginning of the first epoch, which is the same for all, to the end of the last."""
+    """Return the seconds from the start of the first epoch, which all members share, to the end of the last."""
     return max(ends) - min(ends) + seconds
 
 
 @contextmanager
 def _ray() -> Iterator[None]:
-    """A Ray of so many slots, whatever the machine has."""
+    """Start Ray with `SLOTS` CPUs, whatever the machine has."""
     os.environ.update(ENVIRONMENT)
     ray.init(address="local", num_cpus=SLOTS, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
@@ -216,4 +209,4 @@ def _ray() -> Iterator[None]:
         ray.shutdown()
 
 
-RUNNERS = {"ours": ours, "bare loop": bare_loop, "ray function": ray_function}
+RUNNERS = {"ours": run_roletune, "bare loop": run_loop, "ray function": run_ray_function}

@@ -1,25 +1,26 @@
-"""How much of the slots' time a search spends on training, and how long it takes to begin.
+"""Share of the slots' time that a search spends on training, and the time until it starts.
 
-Two slots; every epoch takes 1, 5 or 20 seconds, most of which it sleeps (`benchmarks.scheduling.sleep_trainable`). So what is measured is
-what stands around the training: actors, checkpoints, the scheduler's waiting, the journal, MLflow on SQLite.
+There are two slots. Every epoch takes 1, 5 or 20 seconds, most of which it sleeps
+(`benchmarks.scheduling.sleep_trainable`). So everything around the training is measured: actors, checkpoints, waiting
+for the scheduler, the journal, MLflow on SQLite.
 
-`utilization` is members × epochs × seconds an epoch ÷ (slots × wall), from the beginning of the first epoch to the end
-of the last. `idle_s_a_turn` is the rest, shared out over the turns that members have on a slot, one for each interval
-of each member: what it costs to put one member away and to take up the next. Where the interval is the whole training
-it is what a trial costs. Populations are multiples of the slots, as anybody would choose them.
+`utilisation` is members × epochs × seconds per epoch ÷ (slots × wall time), from the start of the first epoch to the
+end of the last. `idle_s_a_turn` is the remaining time per turn of a member on a slot, one for each interval of each
+member: the time to put one member away and to restore the next. If the interval is the whole training, it is the cost
+of a trial. Populations are multiples of the slots.
 
 - `ours`: a population as `roletune search` runs it.
-- `bare loop`: the same members one after another in one process, with nothing around their epochs; one slot.
-- `ray function`: Ray Tune's own population based training of a function, as its guide has it: asynchronous, a new actor
-  whenever a member is taken up again.
+- `bare loop`: the same members one after another in one process and one slot, without anything around their epochs.
+- `ray function`: Ray Tune's own population based training of a function, as in its guide: asynchronous, with a new
+  actor whenever a member continues.
 
-**Start.** `startup_s` is the time from the command `roletune search examples/digits.yaml` to the beginning of its first
-step; `help_s` is that of `roletune --help`. Both are medians.
+**Start.** `startup_s` is the time from the command `roletune search examples/digits.yaml` to the start of its first
+step. `help_s` is that of `roletune --help`. Both are medians.
 
-Epochs of 5 and 20 seconds run several cases at a time, each in processes of its own with a Ray of its own: to sleep
-costs no processor, yet what stands around it then shares two cores, so these figures are on the safe side. Sixteen
-members are trained for two epochs of 20 seconds, at interval 1, which is the harder one. No GPU takes part, and no slot
-is on another machine: what a network adds is not in these figures.
+Cases with epochs of 5 and 20 seconds run several at a time, each in its own processes with its own Ray. Sleeping needs
+no processor, but everything around it then shares two cores, so these figures are conservative. Sixteen members with
+epochs of 20 seconds train for two epochs at interval 1, the harder interval. No GPU and no second machine is used, so
+the cost of a network is not included.
 """
 
 from __future__ import annotations
@@ -36,33 +37,33 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks.common.record import ROOT, Row, arguments, start
-from benchmarks.scheduling.sleep_trainable import Case, events
+from benchmarks.common.results_file import ROOT, Row, argument_parser, start
+from benchmarks.scheduling.sleep_trainable import Case, read_events
 
 POPULATIONS, INTERVALS = (16, 8, 4), (1, 3)
 
-PATIENCE = 300.0
-"""Seconds that a sweep may take to begin."""
+START_TIMEOUT = 300.0
+"""Seconds until the first report of a sweep."""
 
 
 def main() -> None:
-    """Measure."""
-    benchmark = start(__file__, arguments(__doc__))
+    """Measure utilization and start."""
+    benchmark = start(__file__, argument_parser(__doc__))
     seed = benchmark.seed
-    times = 1 if benchmark.quick else 3
-    began = [startup(seed) for _ in range(times)]
-    helped = [helps() for _ in range(times)]
-    begins = [
-        {"runner": "roletune search", "what": "to the first step", "seconds": began},
-        {"runner": "roletune --help", "what": "to its end", "seconds": helped},
+    repeats = 1 if benchmark.quick else 3
+    startup = [startup_seconds(seed) for _ in range(repeats)]
+    help_ = [help_seconds() for _ in range(repeats)]
+    start_rows = [
+        {"runner": "roletune search", "what": "to the first step", "seconds": startup},
+        {"runner": "roletune --help", "what": "to its end", "seconds": help_},
     ]
-    rows = [row for cases, at_once in plan(seed, quick=benchmark.quick) for row in measured(cases, at_once)]
-    figures = utilizations(rows) | {"startup_s": median(began), "help_s": median(helped)}
-    benchmark.finish([*rows, *begins], figures, peers=("ray", "mlflow"))
+    rows = [row for cases, at_once in plan(seed, quick=benchmark.quick) for row in measure(cases, at_once)]
+    summary = summarize(rows) | {"startup_s": median(startup), "help_s": median(help_)}
+    benchmark.finish([*rows, *start_rows], summary, peers=("ray", "mlflow"))
 
 
 def plan(seed: int, *, quick: bool) -> list[tuple[list[Case], int]]:
-    """The cases, in groups, and how many of each group run at once."""
+    """Return the cases in groups, each with the number of cases that run at once."""
     if quick:
         return [([Case(runner, 2, 1, 0.2, 2, seed) for runner in ("ours", "bare loop", "ray function")], 1)]
 
@@ -79,36 +80,37 @@ def plan(seed: int, *, quick: bool) -> list[tuple[list[Case], int]]:
     ]
 
 
-def measured(cases: Sequence[Case], at_once: int) -> list[Row]:
-    """One row a case, each from a fresh process."""
+def measure(cases: Sequence[Case], at_once: int) -> list[Row]:
+    """Return one row per case, each from a new process."""
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(at_once, mp_context=spawn, max_tasks_per_child=1) as pool:
         return list(pool.map(Case.row, cases))
 
 
-def utilizations(rows: Sequence[Row]) -> dict[str, Any]:
-    """The lowest utilization of ours for each length of an epoch; and our time for 5 s over the bare loop's.
+def summarize(rows: Sequence[Row]) -> dict[str, Any]:
+    """Return the lowest utilization for each duration of an epoch, and the ratio to the bare loop for 5 s.
 
-    Where a length was not measured, the figure is None.
+    A duration that was not measured has None.
     """
 
     def of(runner: str, seconds: float) -> list[float]:
-        return [row["utilization"] for row in rows if (row["runner"], row["epoch_s"]) == (runner, seconds)]
+        return [row["utilisation"] for row in rows if (row["runner"], row["epoch_s"]) == (runner, seconds)]
 
-    found: dict[str, Any] = {}
-    lengths = {"utilization": (1.0, 5.0, 20.0), "ray_function_utilization": (1.0, 5.0)}
-    for (name, each), runner in zip(lengths.items(), ("ours", "ray function"), strict=True):
-        found |= {f"{name}_{seconds:g}s": min(of(runner, seconds), default=None) for seconds in each}
+    summary: dict[str, Any] = {}
+    # Keys keep the spelling of the committed result file.
+    durations = {"utilisation": (1.0, 5.0, 20.0), "ray_function_utilisation": (1.0, 5.0)}
+    for (name, each), runner in zip(durations.items(), ("ours", "ray function"), strict=True):
+        summary |= {f"{name}_{seconds:g}s": min(of(runner, seconds), default=None) for seconds in each}
     ours, bare = of("ours", 5.0), of("bare loop", 5.0)
-    # A member's epoch on one slot: what it takes with us over what it takes in the loop.
-    return found | {"over_bare_loop_5s": min(bare) / min(ours) if ours and bare else None}
+    # Ratio of the time of a member's epoch on one slot.
+    return summary | {"over_bare_loop_5s": min(bare) / min(ours) if ours and bare else None}
 
 
-def startup(seed: int) -> float:
-    """Seconds from the command to the beginning of the first step; the sweep is then stopped."""
+def startup_seconds(seed: int) -> float:
+    """Return the seconds from the command to the start of the first step, and stop the sweep."""
     with TemporaryDirectory(ignore_cleanup_errors=True) as storage:
         command = [sys.executable, "-m", "search.cli", "search", "examples/digits.yaml", "--storage", storage]
-        began = time.time()
+        started = time.time()
         child = subprocess.Popen(
             [*command, "--set", f"search.seed={seed}"],
             cwd=ROOT,
@@ -117,24 +119,24 @@ def startup(seed: int) -> float:
             env=os.environ | {"RAY_ADDRESS": ""},
         )
         try:
-            while time.time() < began + PATIENCE and child.poll() is None:
-                heard = events(Path(storage, "digits-001"))
-                first = next((event for event in heard if event["event"] == "reported"), None)
+            while time.time() < started + START_TIMEOUT and child.poll() is None:
+                events = read_events(Path(storage, "digits-001"))
+                first = next((event for event in events if event["event"] == "reported"), None)
                 if first is not None:
-                    taken = first["metrics"]["seconds/train"] + first["metrics"].get("seconds/validate", 0.0)
-                    return float(first["at"] / 1000 - taken - began)
+                    seconds = first["metrics"]["seconds/train"] + first["metrics"].get("seconds/validate", 0.0)
+                    return float(first["at"] / 1000 - seconds - started)
                 time.sleep(0.05)
-            raise SystemExit("the sweep did not begin")
+            raise SystemExit("the sweep did not report an epoch in time")
         finally:
             child.terminate()
             child.wait(60)
 
 
-def helps() -> float:
-    """Seconds that `roletune --help` takes."""
-    began = time.perf_counter()
+def help_seconds() -> float:
+    """Return the seconds of `roletune --help`."""
+    started = time.perf_counter()
     subprocess.run([sys.executable, "-m", "search.cli", "--help"], cwd=ROOT, capture_output=True, check=True)
-    return time.perf_counter() - began
+    return time.perf_counter() - started
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Speed of training steps, and the cost of validation."""
+"""Speed of training steps, and the number of validation images that a selection needs."""

@@ -1,8 +1,8 @@
-"""Distillation as a user would first write it, for `benchmarks/training/step.py` to be held against.
+"""Distillation as a user would first write it: the reference for `benchmarks.training.step`.
 
-Images come from Pillow through torchvision's transforms and a DataLoader, in the main process; everything is float32 in
-the usual layout; hooks on every layer of both networks keep what these give, as one does who may want features; the
-teacher is in evaluation mode under `no_grad`; the loss is fetched at every step.
+PIL images go through torchvision's transforms and a DataLoader in the main process. Everything is float32 in the
+default memory format. Forward hooks on every layer of both networks keep the outputs, as in code that may need
+features. The teacher runs in evaluation mode under `no_grad`. The loss is fetched at every step.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from trainables.models import build_model
 from trainables.task import Task
 
 
-class Pictures(Dataset[tuple[Tensor, int]]):
-    """The training images one by one, as Pillow has them, augmented and normalized.
+class PilDataset(Dataset[tuple[Tensor, int]]):
+    """Training images as PIL images, cropped, flipped and normalized one by one.
 
     Args:
-        data: whose.
+        data: Data set whose training images are used.
     """
 
     def __init__(self, data: DataSet) -> None:
-        """Make pictures of the bytes."""
+        """Convert the images to PIL."""
         images, labels = next(iter(data.train.batches(len(data.train))))
         self.labels = labels.tolist()
-        self.pictures = [Image.fromarray(array) for array in images.permute(0, 2, 3, 1).squeeze(3).numpy()]
+        self.images = [Image.fromarray(array) for array in images.permute(0, 2, 3, 1).squeeze(3).numpy()]
         fill = tuple(round(255 * value) for value in data.mean)
         steps: list[Any] = [
             transforms.RandomCrop(data.size, padding=data.crop, fill=fill if len(fill) > 1 else fill[0])
@@ -43,44 +43,45 @@ class Pictures(Dataset[tuple[Tensor, int]]):
         self.transform = transforms.Compose([*steps, transforms.ToTensor(), transforms.Normalize(data.mean, data.std)])
 
     def __len__(self) -> int:
-        """How many."""
-        return len(self.pictures)
+        """Return the number of images."""
+        return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """One of them, (C, H, W) float, and its label."""
-        return self.transform(self.pictures[index]), self.labels[index]
+        """Return one image as float (C, H, W), and its label."""
+        return self.transform(self.images[index]), self.labels[index]
 
 
-def watched(model: nn.Module) -> dict[str, Tensor]:
-    """What every layer of `model` gave last, by name."""
-    kept: dict[str, Tensor] = {}
+def record_outputs(model: nn.Module) -> dict[str, Tensor]:
+    """Register hooks that keep the last output of every layer, and return the outputs by layer."""
+    outputs: dict[str, Tensor] = {}
 
-    def keeper(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
-        def hook(module: nn.Module, given: Any, output: Tensor) -> None:
-            del module, given
-            kept[name] = output
+    def make_hook(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
+        def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
+            del module, inputs
+            outputs[name] = output
 
         return hook
 
     for name, module in model.named_modules():
         if name:
-            module.register_forward_hook(keeper(name))
-    return kept
+            module.register_forward_hook(make_hook(name))
+    return outputs
 
 
-def distillation(temperature: float, alpha: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """The loss as a user would write it: (student's logits, teacher's, labels) → a number."""
+def distillation_loss(temperature: float, alpha: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """Return the distillation_loss loss as a function of student logits, teacher logits and labels."""
 
-    def loss(logits: Tensor, answers: Tensor, labels: Tensor) -> Tensor:
-        soft, own = F.softmax(answers / temperature, dim=1), F.log_softmax(logits / temperature, dim=1)
-        distance = F.kl_div(own, soft, reduction="batchmean") * temperature**2
-        return (1 - alpha) * F.cross_entropy(logits, labels) + alpha * distance
+    def loss(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
+        target = F.softmax(teacher_logits / temperature, dim=1)
+        log_probabilities = F.log_softmax(student_logits / temperature, dim=1)
+        kd = F.kl_div(log_probabilities, target, reduction="batchmean") * temperature**2
+        return (1 - alpha) * F.cross_entropy(student_logits, labels) + alpha * kd
 
     return loss
 
 
-def naive(task: Task, seed: int, device: torch.device) -> Run:
-    """Epochs of a plain loop that trains as the arm `plain` does, written for one task and nothing else."""
+def naive_epochs(task: Task, seed: int, device: torch.device) -> Run:
+    """Return a run that trains one epoch as the arm `plain` does, in a loop without roletune."""
     data, recipe, distill = task.data, task.recipe, task.distill
     shape: dict[str, Any] = {"classes": data.classes, "channels": data.channels, "size": data.size}
     assert task.teacher is not None
@@ -88,32 +89,32 @@ def naive(task: Task, seed: int, device: torch.device) -> Run:
     teacher.load_state_dict(task.teacher.weights)
     teacher.eval().to(device)
     student = build_model(task.model, seed=seed, **shape).to(device)
-    features = watched(teacher), watched(student)
+    features = record_outputs(teacher), record_outputs(student)
     optimizer = torch.optim.SGD(
         student.parameters(), recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, nesterov=True
     )
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, task.epochs)
-    loss_of = distillation(distill.temperature, distill.alpha)
+    criterion = distillation_loss(distill.temperature, distill.alpha)
     generator = torch.Generator().manual_seed(seed)
-    loader = DataLoader(Pictures(data), recipe.batch_size, shuffle=True, drop_last=True, generator=generator)
+    loader = DataLoader(PilDataset(data), recipe.batch_size, shuffle=True, drop_last=True, generator=generator)
 
-    def epoch(_turn: int) -> tuple[float, float]:
+    def epoch(_number: int) -> tuple[float, float]:
         student.train()
-        total, hits, seen = 0.0, 0.0, 0
-        for pictures, numbers in loader:
-            images, labels = pictures.to(device), numbers.to(device)
+        total, correct, count = 0.0, 0.0, 0
+        for images, labels in loader:
+            images, labels = images.to(device), labels.to(device)
             with torch.no_grad():
-                answers = teacher(images)
+                teacher_logits = teacher(images)
             logits = student(images)
-            loss = loss_of(logits, answers, labels)
+            loss = criterion(logits, teacher_logits, labels)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             total += loss.item() * len(labels)
-            hits += (logits.argmax(1) == labels).sum().item()
-            seen += len(labels)
+            correct += (logits.argmax(1) == labels).sum().item()
+            count += len(labels)
         scheduler.step()
         assert all(features)
-        return total / seen, hits / seen
+        return total / count, correct / count
 
     return epoch

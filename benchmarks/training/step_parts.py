@@ -1,8 +1,8 @@
-"""One training step taken apart: the seconds of each part, by clocks around the learner's own methods.
+"""Time of each part of a training step, measured by timers around the learner's own methods.
 
-The methods are called as they are, in their order, so the epoch trains as it would without. A call within another one
-is counted where it belongs and not where it is made: the networks' forward passes are no part of the loss.
-On a GPU each clock waits for the device first, so the parts add up to more than a step that lets it run ahead.
+The methods run unchanged and in their order, so the training is the same as without timers. The time of a nested call
+counts for its own part: the forward passes do not count as loss. On a GPU every timer waits for the device first, so
+the parts add up to more than a step without timers.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from trainables.distillation.student import Student
 PARTS = ("data", "augmentation", "teacher", "student", "loss", "backward", "optimizer", "bookkeeping")
 
 
-class Clock:
-    """Exclusive seconds of each part.
+class PartTimer:
+    """Timer of the exclusive seconds of each part.
 
     Args:
-        device: that is waited for.
+        device: Device to synchronize with.
     """
 
     def __init__(self, device: torch.device) -> None:
-        """Stand at nothing."""
+        """Start at zero."""
         self.seconds = dict.fromkeys(PARTS, 0.0)
         self._cuda, self._part, self._since = device.type == "cuda", PARTS[-1], 0.0
 
-    def turn(self, part: str) -> str:
-        """From here on it is `part`; returns what it was."""
+    def switch(self, part: str) -> str:
+        """Count the time from now on for `part`, and return the previous part."""
         if self._cuda:
             torch.cuda.synchronize()
         now, before = time.perf_counter(), self._part
@@ -42,31 +42,31 @@ class Clock:
         self._part, self._since = part, now
         return before
 
-    def around(self, part: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        """`call`, with its time put down to `part`."""
+    def wrap(self, part: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        """Return `call` with its time counted for `part`."""
 
-        def timed(*given: Any, **named: Any) -> Any:
-            before = self.turn(part)
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            before = self.switch(part)
             try:
-                return call(*given, **named)
+                return call(*args, **kwargs)
             finally:
-                self.turn(before)
+                self.switch(before)
 
         return timed
 
-    def epoch(self, learner: Student) -> None:
-        """Train one epoch, of a learner that `watch` has prepared."""
+    def train_epoch(self, learner: Student) -> None:
+        """Train one epoch of a learner that `attach_timer` prepared."""
         self._part, self._since = PARTS[-1], time.perf_counter()
-        with patch.object(Tensor, "backward", self.around("backward", Tensor.backward)):
+        with patch.object(Tensor, "backward", self.wrap("backward", Tensor.backward)):
             learner.step()
-        self.turn(PARTS[-1])
+        self.switch(PARTS[-1])
 
 
-class _Timed:
-    """Images whose batches are drawn by the clock."""
+class _TimedImages:
+    """Images that count the time of reading batches as `data`."""
 
-    def __init__(self, images: Any, clock: Clock) -> None:
-        self._images, self._clock = images, clock
+    def __init__(self, images: Any, timer: PartTimer) -> None:
+        self._images, self._timer = images, timer
 
     def __len__(self) -> int:
         return len(self._images)
@@ -74,16 +74,16 @@ class _Timed:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._images, name)
 
-    def batches(self, *given: Any, **named: Any) -> Iterator[Any]:
-        drawn = iter(self._clock.around("data", self._images.batches)(*given, **named))
-        draw = self._clock.around("data", lambda: next(drawn, None))
-        return iter(draw, None)
+    def batches(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        batches = iter(self._timer.wrap("data", self._images.batches)(*args, **kwargs))
+        read = self._timer.wrap("data", lambda: next(batches, None))
+        return iter(read, None)
 
 
-def watch(learner: Student) -> Clock:
-    """Put clocks around the parts of `learner`, which is good for nothing else afterwards."""
-    clock = Clock(learner.device)
-    learner.data = replace(learner.data, train=_Timed(learner.data.train, clock))
+def attach_timer(learner: Student) -> PartTimer:
+    """Time the parts of `learner` from now on. The learner cannot be used for anything else afterwards."""
+    timer = PartTimer(learner.device)
+    learner.data = replace(learner.data, train=_TimedImages(learner.data.train, timer))
     parts: list[tuple[Any, str, str]] = [
         (learner, "view", "augmentation"),
         (learner, "normalize", "augmentation"),
@@ -93,17 +93,17 @@ def watch(learner: Student) -> Clock:
         *((optimizer, name, "optimizer") for optimizer in learner.optimizers() for name in ("zero_grad", "step")),
     ]
     for owner, name, part in parts:
-        setattr(owner, name, clock.around(part, getattr(owner, name)))
-    return clock
+        setattr(owner, name, timer.wrap(part, getattr(owner, name)))
+    return timer
 
 
-def apart(learner: Student, epochs: int) -> dict[str, float]:
-    """Seconds a step of each part, over so many epochs after two that warm up."""
-    clock = watch(learner)
+def time_parts(learner: Student, epochs: int) -> dict[str, float]:
+    """Return the seconds per step of each part, over `epochs` epochs after two of warm-up."""
+    timer = attach_timer(learner)
     for _ in range(2):
-        clock.epoch(learner)
-    clock.seconds = dict.fromkeys(PARTS, 0.0)
+        timer.train_epoch(learner)
+    timer.seconds = dict.fromkeys(PARTS, 0.0)
     for _ in range(epochs):
-        clock.epoch(learner)
+        timer.train_epoch(learner)
     steps = epochs * max(1, len(learner.data.train) // learner.recipe.batch_size)
-    return {part: seconds / steps for part, seconds in clock.seconds.items()}
+    return {part: seconds / steps for part, seconds in timer.seconds.items()}

@@ -1,4 +1,4 @@
-"""The benchmark `scale`: its surface in closed form, Tune's order in its stand-in, and costs that do not grow."""
+"""The benchmark `scale`: the surface in closed form, Tune's order of calls in the simulation, and constant cost."""
 
 from __future__ import annotations
 
@@ -15,7 +15,16 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from scipy import stats
 
 from benchmarks.scheduling import scale
-from benchmarks.scheduling.response_surface import CURVATURE, KINDS, LEARNED, NOISE, State, Surface, Training, skill
+from benchmarks.scheduling.response_surface import (
+    CURVATURE,
+    KINDS,
+    NOISE,
+    TOTAL_PROGRESS,
+    SimulatedTraining,
+    State,
+    Surface,
+    skill,
+)
 from benchmarks.scheduling.simulated_tune import PENDING, Controller
 from results.analysis.statistics import holm
 from search.execution.journal import Journal
@@ -43,7 +52,7 @@ def every_genome(space):
 @pytest.mark.parametrize("interval", [1, 4, 10])
 def test_the_best_schedule_is_the_best_of_all(kind, interval):
     """What an epoch adds does not depend on those before: the best genome of each slice is found by trying all."""
-    surface = Surface.drawn(kind, ONE, 10, seed=3)
+    surface = Surface.sample(kind, ONE, 10, seed=3)
     z = 0.0
     for phase, first in zip(surface.best_phases(interval), range(0, 10, interval), strict=True):
         epochs = range(first + 1, min(first + interval, 10) + 1)
@@ -51,33 +60,33 @@ def test_the_best_schedule_is_the_best_of_all(kind, interval):
         sums = [sum(surface.gain(numbers(ONE, g), epoch) for epoch in epochs) for g in every_genome(ONE)]
         assert sum(surface.gain(numbers(ONE, phase.genome), epoch) for epoch in epochs) == pytest.approx(max(sums))
         z += max(sums)
-    assert surface.trained(surface.best_phases(interval)) == pytest.approx(skill(z))
+    assert surface.final_skill(surface.best_phases(interval)) == pytest.approx(skill(z))
 
 
 def test_a_training_that_is_always_at_its_best_learns_all_there_is():
     place = numbers(ONE, with_numbers(ONE, ONE.zero(), (0.3, 5 / 9)))
     surface = Surface(ONE, 20, place, place)
     best = with_numbers(ONE, ONE.zero(), place)
-    assert surface.trained([Phase(20, best)]) == pytest.approx(1 - np.exp(-LEARNED))
+    assert surface.final_skill([Phase(20, best)]) == pytest.approx(1 - np.exp(-TOTAL_PROGRESS))
     off = float(np.mean((numbers(ONE, ONE.zero()) - place) ** 2))
-    expected = skill(LEARNED * (0.25 + 0.75 * (1 - CURVATURE * off)))
-    assert surface.trained([Phase(15, ONE.zero()), Phase(5, best)]) == pytest.approx(expected)
-    assert surface.trained([Phase(5, best), Phase(15, ONE.zero())]) == pytest.approx(expected), "in any order"
+    expected = skill(TOTAL_PROGRESS * (0.25 + 0.75 * (1 - CURVATURE * off)))
+    assert surface.final_skill([Phase(15, ONE.zero()), Phase(5, best)]) == pytest.approx(expected)
+    assert surface.final_skill([Phase(5, best), Phase(15, ONE.zero())]) == pytest.approx(expected), "in any order"
 
 
 def test_only_a_surface_that_moves_wants_a_schedule():
-    moving, still = (Surface.drawn(kind, scale.SMALL, 60, seed=0) for kind in KINDS)
+    moving, still = (Surface.sample(kind, scale.SMALL, 60, seed=0) for kind in KINDS)
     assert moving.trained(moving.best_phases(1)) - moving.trained(moving.best_phases(60)) > 0.02
     assert still.trained(still.best_phases(1)) == pytest.approx(still.trained(still.best_phases(60)))
     assert np.all(np.abs(moving.end - moving.start) > 0.59) and np.array_equal(still.start, still.end)
-    again = Surface.drawn("moving", scale.SMALL, 60, seed=0)
+    again = Surface.sample("moving", scale.SMALL, 60, seed=0)
     assert np.array_equal(again.start, moving.start)
-    assert not np.array_equal(Surface.drawn("moving", scale.SMALL, 60, seed=1).start, moving.start)
+    assert not np.array_equal(Surface.sample("moving", scale.SMALL, 60, seed=1).start, moving.start)
 
 
 def test_a_simulated_training_is_the_surface_with_noise_in_its_scores_alone():
-    surface = Surface.drawn("moving", scale.SMALL, 200, seed=0)
-    training, state, off = Training(surface, 1), State(), []
+    surface = Surface.sample("moving", scale.SMALL, 200, seed=0)
+    training, state, off = SimulatedTraining(surface, 1), State(), []
     first, second = (scale.SMALL.random(np.random.default_rng(seed)).to_json() for seed in (0, 1))
     for epoch in range(200):
         member = {"seed": 7, "genome": first if epoch < 120 else second}
@@ -85,18 +94,18 @@ def test_a_simulated_training_is_the_surface_with_noise_in_its_scores_alone():
         off.append(report["validation_accuracy"] - skill(state.z))
     assert [item["epochs"] for item in state.history] == [120, 80] and state.epoch == 200
     phases = [Phase(120, Genome.from_json(first)), Phase(80, Genome.from_json(second))]
-    assert skill(state.z) == pytest.approx(surface.trained(phases))
+    assert skill(state.z) == pytest.approx(surface.final_skill(phases))
     assert np.std(off) == pytest.approx(NOISE, rel=0.2) and abs(np.mean(off)) < 4 * NOISE / 200**0.5
     _, again = training.step(member, replace(state, epoch=199))
     assert again["validation_accuracy"] - again["train_accuracy"] == pytest.approx(off[-1]), "of seed and epoch"
-    assert "validation_accuracy" not in Training(surface, 3).step(member, State())[1]
+    assert "validation_accuracy" not in SimulatedTraining(surface, 3).step(member, State())[1]
 
 
-# ---- the stand-in ----------------------------------------------------------------------------------
+# ---- the simulation ----------------------------------------------------------------------------------
 
 
 class Notes:
-    """What was told to whom, of which trial, in which state."""
+    """Calls with their trial and its state."""
 
     def __init__(self):
         self.heard = []
@@ -146,14 +155,14 @@ def configs(count):
 
 
 def ran(count, folder):
-    notes, training = Notes(), Training(Surface.drawn("still", ONE, 3, 0), 1)
+    notes, training = Notes(), SimulatedTraining(Surface.sample("still", ONE, 3, 0), 1)
     known = {"slots": 2, "epochs": 3, "configs": configs(count)}
     controller = Controller(training, Pauses(notes), Listener(notes), folder, **known)
     controller.run()
     return controller, notes.heard
 
 
-def test_the_stand_in_keeps_tunes_order(tmp_path):
+def test_simulation_keeps_tunes_order_of_calls(tmp_path):
     """Scheduler before callback; the last report past the scheduler; saved before it is paused, and before it ends."""
     _, heard = ran(1, tmp_path)
     running, pending = Trial.RUNNING, Trial.PENDING
@@ -173,7 +182,7 @@ def test_the_stand_in_keeps_tunes_order(tmp_path):
     ]
 
 
-def test_the_stand_in_has_as_many_slots_as_it_was_given_and_tells_of_few_trials_ahead(tmp_path):
+def test_simulation_limits_running_and_pending_trials(tmp_path):
     controller, heard = ran(40, tmp_path)
     assert controller.reports == 3 * 40 and all(trial.is_finished() for trial in controller.get_trials())
     running, most = set(), 0
@@ -184,8 +193,8 @@ def test_the_stand_in_has_as_many_slots_as_it_was_given_and_tells_of_few_trials_
             running.discard(trial)
         most = max(most, len(running))
     assert most == 2
-    told = [what for what, *_ in heard]
-    assert told[:PENDING] == ["add"] * PENDING and told[PENDING] == "callback start"
+    calls = [what for what, *_ in heard]
+    assert calls[:PENDING] == ["add"] * PENDING and calls[PENDING] == "callback start"
 
 
 # ---- what it measures ------------------------------------------------------------------------------
@@ -199,9 +208,9 @@ def calls_per_report(kind, size, folder):
         counted[0] += event in ("call", "c_call")
 
     folder.mkdir()
-    surface = Surface.drawn("moving", ONE, 9, 0)
+    surface = Surface.sample("moving", ONE, 9, 0)
     with Journal(folder) as journal:
-        search = scale.Search(kind, size, surface, 3, 0, JournalCallback(journal), size // 4)
+        search = scale.SurfaceSearch(kind, size, surface, 3, 0, JournalCallback(journal), size // 4)
         sys.setprofile(count)
         try:
             search.controller.run()
@@ -218,9 +227,9 @@ def test_a_report_costs_the_driver_as_much_among_many_trials_as_among_few(kind, 
 
 def test_no_search_spends_more_than_its_budget():
     setting = replace(scale.QUICK, members=8, epochs=9)
-    surface = Surface.drawn("still", scale.SMALL, 9, 0)
+    surface = Surface.sample("still", scale.SMALL, 9, 0)
     for kind in scale.SEARCHES.values():
-        phases, epochs = scale.within_budget(kind, surface, setting, 0)
+        phases, epochs = scale.search_within_budget(kind, surface, setting, 0)
         assert 0.5 * 72 < epochs <= 72 and sum(phase.epochs for phase in phases) == 9
 
 
@@ -232,7 +241,7 @@ def test_regrets_are_paired_by_seed_and_corrected_over_both_surfaces():
         for kind in KINDS
         for place, name in enumerate(names)
     ]
-    found = scale.figures(rows)
+    found = scale.summarize(rows)
     values = {(row["surface"], row["search"]): row["regret_by_seed"] for row in rows}
     assert found["regret_pbt"] == pytest.approx(np.mean(values["moving", "pbt"]))
     assert found["regret_still_random"] == pytest.approx(np.mean(values["still", "random"]))

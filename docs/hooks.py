@@ -207,6 +207,7 @@ def _section(place: str, node: Mapping[str, Any], defs: Mapping[str, Any], shown
                 shown[reference] = path
                 inner.append((path, defs[reference]))
             kind, default = f"[mapping](#{_anchor(target)}){nullable}", ""
+            text = text or _first_paragraph(defs[reference].get("description", ""))
         else:
             kind, default = _type(value), _default(value)
         if key in required:
@@ -269,7 +270,7 @@ def _arguments(docstring: str) -> dict[str, str]:
 
 
 def _sentence(text: str) -> str:
-    text = text.strip()
+    text = re.sub(r"(?<!`)\bnull\b(?!`)", "`null`", text.strip())
     return text[:1].upper() + text[1:]
 
 
@@ -333,7 +334,9 @@ def choices() -> str:
     """Return the table that `roletune list --markdown` prints."""
     from search.config.catalog import markdown
 
-    return markdown()
+    return re.sub(
+        r"^\| `([^`]+)`", lambda names: f"| `{names[1].replace(', ', '`, `')}`", markdown(), flags=re.MULTILINE
+    )
 
 
 def catalog(name: str) -> str:

@@ -76,8 +76,8 @@ def test_a_training_that_is_always_at_its_best_learns_all_there_is():
 
 def test_only_a_surface_that_moves_wants_a_schedule():
     moving, still = (Surface.sample(kind, scale.SMALL, 60, seed=0) for kind in KINDS)
-    assert moving.trained(moving.best_phases(1)) - moving.trained(moving.best_phases(60)) > 0.02
-    assert still.trained(still.best_phases(1)) == pytest.approx(still.trained(still.best_phases(60)))
+    assert moving.final_skill(moving.best_phases(1)) - moving.final_skill(moving.best_phases(60)) > 0.02
+    assert still.final_skill(still.best_phases(1)) == pytest.approx(still.final_skill(still.best_phases(60)))
     assert np.all(np.abs(moving.end - moving.start) > 0.59) and np.array_equal(still.start, still.end)
     again = Surface.sample("moving", scale.SMALL, 60, seed=0)
     assert np.array_equal(again.start, moving.start)

@@ -103,7 +103,8 @@ def test_the_cluster_page_has_the_commands_of_the_run_over_several_hosts():
 def site(tmp_path_factory):
     """The site, built strictly."""
     folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    # Not with --quiet, under which MkDocs counts no warnings and --strict has no effect.
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return folder

@@ -49,7 +49,7 @@ from trainables.task import Task
 from trainables.training.learner import Learner
 from trainables.training.recipe import Recipe
 
-PLOT = ROOT / "docs" / "hard_corrupted.png"
+PLOT = ROOT / "docs" / "images" / "hard_corrupted.png"
 KD, TRIVIAL, CONTROL = "kd", "trivialaugment", "vae"
 HARD = ("hard_affine", "hard_mix", "hard_color", "hard_vae", "hard_chain")
 RULES: dict[str, Any] = {"student_steps": 25}

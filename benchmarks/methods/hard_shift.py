@@ -54,7 +54,7 @@ from trainables.hard.game import replayable_phases
 from trainables.task import Task, TrainedTeacher
 from trainables.training.recipe import Recipe
 
-PLOT = ROOT / "docs" / "hard_shift.png"
+PLOT = ROOT / "docs" / "images" / "hard_shift.png"
 DIGIT, CANVAS, SHIFT = 10, 20, 5
 BOUND = 0.5
 """Bound of all six affine parameters; for the two shifts it is 5 of 20 pixels."""

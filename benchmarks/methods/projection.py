@@ -64,7 +64,7 @@ from trainables.training.recipe import Recipe
 
 Array: TypeAlias = NDArray[np.float64]
 
-PLOT = ROOT / "docs" / "projection.png"
+PLOT = ROOT / "docs" / "images" / "projection.png"
 TEACHERS, LOSSES = ("same", "other", "random"), ("hint", "attention", "pkt")
 PROJECTIONS = ("none", "student", "inverted")
 NONE, CORNERS, HELD_OUT = "none", 4, 300

@@ -67,7 +67,7 @@ from trainables.quantization import Bits, size_in_bits
 from trainables.task import Task
 from trainables.training.recipe import Recipe
 
-PLOT = ROOT / "docs" / "role_wise.png"
+PLOT = ROOT / "docs" / "images" / "role_wise.png"
 MODEL = "resnet8"
 NONE, TEACHER, ALONE, ROLE_WISE, SHUFFLED, RANDOM, TRIVIAL = ARMS = (
     "none",

@@ -40,7 +40,7 @@ from trainables.task import Task, TrainedTeacher, test_score
 from trainables.training.frozen_teacher import FrozenTeacher
 from trainables.training.recipe import Recipe
 
-PLOT = ROOT / "docs" / "t_stddev.png"
+PLOT = ROOT / "docs" / "images" / "t_stddev.png"
 KD, CUTMIX, CUTMIXPICK = "kd", "cutmix", "cutmixpick"
 
 

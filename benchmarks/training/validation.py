@@ -58,7 +58,7 @@ from trainables.data import Images, load
 from trainables.data.joined import join
 from trainables.training.learner import Learner
 
-PLOT = ROOT / "docs" / "validation.png"
+PLOT = ROOT / "docs" / "images" / "validation.png"
 COLORS = {"last": "#0072b2", "mean": "#009e73", "max": "#d55e00"}
 SIZES = (50, 150, 500, 1000, 2000, 5000, 10_000)
 ROLES, SIMULATIONS = ("teacher", "student"), ("simulated", "independent")

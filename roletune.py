@@ -44,8 +44,8 @@ if TYPE_CHECKING:
     from spaces.schedule.batch_transform import SecondView as SecondView
     from spaces.schedule.batch_transform import Transform as Transform
     from spaces.schedule.genome import Genome as Genome
-    from spaces.schedule.image_transform import ImageTransform as ImageTransform
     from spaces.schedule.image_spec import ImageSpec as ImageSpec
+    from spaces.schedule.image_transform import ImageTransform as ImageTransform
     from spaces.schedule.schedule import Phase as Phase
     from spaces.schedule.schedule import Schedule as Schedule
     from spaces.search_space.space import Space as Space

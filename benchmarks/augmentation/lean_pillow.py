@@ -20,7 +20,6 @@ from PIL import Image, ImageChops, ImageFilter, ImageOps
 
 from benchmarks.augmentation.cases import FILL
 from spaces.operations import LEVELS
-from spaces.operations.cutout import cutout_sides
 from spaces.operations.geometry import MATRICES
 from spaces.operations.tone import enhancement_factors
 

@@ -8,11 +8,9 @@ import torch
 
 from benchmarks.augmentation.cases import FILL, Case, Contestant
 from spaces import OPERATIONS, Entry, Parameters, Policy, Transform, apply, sample
-from spaces.core.seeding import seeded_generator
 from spaces.engine import dense
 from spaces.operations import LEVELS
 from spaces.policy.policy import TENTHS
-from spaces.policy.sampling import NO_OPERATION
 
 COPIES = 2
 """Entries of each operation in PBA's policies."""

@@ -14,7 +14,6 @@ from benchmarks.augmentation.roletune_cpu import ROLETUNE, policies, two_operati
 from benchmarks.common.results_file import Row
 from benchmarks.common.timing import Run, interleaved, spread
 from spaces import Parameters, apply, sample
-from spaces.core.seeding import seeded_generator
 from spaces.engine import dense
 from spaces.operations import LEVELS
 

@@ -40,7 +40,7 @@ from benchmarks.common.training import train_teacher
 from results.analysis.statistics import holm, interval
 from spaces import Genome
 from spaces.augmentations import Augmentation, HardVae, augmentation
-from spaces.policy.sampling import seeded
+from spaces.core.seeding import seeded_generator
 from trainables import data as datasets
 from trainables.data import DataSet, Images, TensorImages
 from trainables.distillation.student import Distill
@@ -136,7 +136,7 @@ def build_data(name: str, setting: Setting, seed: int, copies: int = 1, validati
     for place, (part, columns) in enumerate(COLUMNS.items()):
         shapes, labels = next(getattr(digits, part).batches(10_000))
         repeats = copies if part == "train" else 1
-        generator = seeded(seed, place, 10 + copies)
+        generator = seeded_generator(seed, place, 10 + copies)
         ground = photo_squares(columns, repeats * len(labels), generator)
         pixels = paint(ground, (shapes / 255).repeat(repeats, 1, 1, 1), generator)
         parts.append(TensorImages((255 * pixels).round().to(torch.uint8), labels.repeat(repeats)))
@@ -170,7 +170,7 @@ def corrupt(images: Images, setting: Setting) -> dict[str, TensorImages]:
     """Return a copy of the images under each of `CORRUPTIONS`; the copies are the same in every call."""
     (pixels, labels), copies = next(images.batches(len(images))), {}
     for place, name in enumerate(CORRUPTIONS):
-        changed = _apply_corruption(name, pixels / 255, setting, seeded(0, place, 12)).clamp(0, 1)
+        changed = _apply_corruption(name, pixels / 255, setting, seeded_generator(0, place, 12)).clamp(0, 1)
         copies[name] = TensorImages((255 * changed).round().to(torch.uint8), labels)
     return copies
 

@@ -45,12 +45,11 @@ from benchmarks.common.training import train_teacher
 from results.analysis.statistics import interval
 from spaces import Genome, Schedule
 from spaces.augmentations import Augmentation, HardAffine, augmentation
-from spaces.augmentors.affine import warped
-from spaces.policy.sampling import seeded
+from spaces.augmentors.affine import warp_affine
+from spaces.core.seeding import seeded_generator
 from trainables import data as datasets
 from trainables.data import DataSet, TensorImages
 from trainables.distillation.student import Distill
-from trainables.hard.game import replayable_phases
 from trainables.task import Task, TrainedTeacher
 from trainables.training.recipe import Recipe
 

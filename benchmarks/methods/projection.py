@@ -51,7 +51,7 @@ from benchmarks.common.results_file import ROOT, Row, argument_parser, start, us
 from benchmarks.common.training import train_epochs, train_teacher
 from results.analysis.statistics import holm, interval
 from spaces import Genome
-from spaces.policy.sampling import seeded
+from spaces.core.seeding import seeded_generator
 from trainables import data as datasets
 from trainables.data import DataSet, Images, TensorImages
 from trainables.distillation.objective import Distill
@@ -216,7 +216,9 @@ def build_data(seed: int, setting: Setting) -> tuple[DataSet, DataSet, DataSet]:
         datasets.load(name="digits", train=count, validation=HELD_OUT, seed=seed)
         for count in (setting.train, setting.teacher_train)  # with the same seed, `many` contains `few`
     )
-    train = place_in_corners(few.train, torch.randint(CORNERS, (len(few.train),), generator=seeded(seed, 0, 20)))
+    train = place_in_corners(
+        few.train, torch.randint(CORNERS, (len(few.train),), generator=seeded_generator(seed, 0, 20))
+    )
     held_out, test, teacher_train = (place_in_all_corners(part) for part in (few.validation, few.test, many.train))
     pixels = train.images / 255
     canvas: dict[str, Any] = {"size": train.images.shape[-1], "crop": 0, "flip": False}
@@ -235,7 +237,9 @@ def wide(*, classes: int, channels: int, size: int) -> nn.Module:
 def prepare(seed: int, setting: Setting) -> SeedData:
     """Return the data of a seed and its three teachers."""
     data, *teacher_data = build_data(seed, setting)
-    own_seed = seeded(seed, 0, 21).initial_seed()  # with the student's seed, both would start with similar filters
+    own_seed = seeded_generator(
+        seed, 0, 21
+    ).initial_seed()  # with the student's seed, both would start with similar filters
     teachers, accuracy = {"random": random_teacher(data, own_seed)}, {}
     for name, images in zip(("same", "other"), teacher_data, strict=True):
         task = Task("teacher", TEACHER, images, Recipe(lr=0.05, batch_size=64), setting.teacher_epochs)
@@ -324,7 +328,7 @@ def summarize(rows: Sequence[Row]) -> dict[str, Any]:
     summary |= _test({f"student_minus_none_{name}": usual[name] - labels for name in TEACHERS})
     summary |= _test({"spectral_minus_none": accuracy[SPECTRAL] - labels})
     summary |= _test({"kd_minus_none": accuracy[KD] - labels})
-    random_matrix = torch.rand(4 * WIDTH, 64, generator=seeded(0)) - 0.5
+    random_matrix = torch.rand(4 * WIDTH, 64, generator=seeded_generator(0)) - 0.5
     return summary | {"rank_as_drawn": effective_rank(random_matrix), "seeds": len(labels)}
 
 

@@ -32,7 +32,6 @@ import numpy as np
 import numpy.typing as npt
 
 from spaces import Genome, Phase, Space
-from spaces.search_space.encoding import decode, encode
 
 Array: TypeAlias = npt.NDArray[np.float64]
 

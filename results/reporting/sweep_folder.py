@@ -152,9 +152,7 @@ def _json(path: Path, kind: str) -> Any:
         raise RequestError(f"{path} is not JSON: {error}") from error
 
 
-def _schedules(
-    path: Path, history: History | None, own: Collection[str]
-) -> tuple[dict[str, Schedule], dict[str, str]]:
+def _schedules(path: Path, history: History | None, own: Collection[str]) -> tuple[dict[str, Schedule], dict[str, str]]:
     """Return the schedules by role, and the errors of those that cannot be read."""
     schedules, refused = {}, {}
     for role in ROLES:

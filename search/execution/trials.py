@@ -18,12 +18,12 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
+from results.analysis.choices import describe_choices
+from results.runlog.events import TrialStarted
 from results.runlog.members import METRIC, Report
 from search.algorithms.pbt_scheduler import Members
 from search.config.sections import ResourceConfig
 from search.execution.journal import Journal, Progress
-from results.analysis.choices import describe_choices
-from results.runlog.events import TrialStarted
 from search.execution.members import EPOCH, Member, Outcome, member_name
 from search.execution.ray_patches import idle_failures_ignored, own_errors_unwrapped
 from spaces import Genome, RoletuneError, WorkError

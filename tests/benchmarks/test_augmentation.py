@@ -15,8 +15,8 @@ from benchmarks.augmentation.lean_pillow import operation_variants, two_operatio
 from benchmarks.augmentation.peers import peers
 from benchmarks.augmentation.roletune_cpu import policies, two_operation_parameters
 from spaces import OPERATIONS, Parameters, apply
+from spaces.core.seeding import seeded_generator
 from spaces.operations import LEVELS
-from spaces.policy.sampling import seeded
 
 
 @pytest.mark.parametrize("size", [32, 45])
@@ -50,7 +50,7 @@ def test_lean_pillow_draws_two_operations():
 def test_ours_always_has_two_operations_and_every_one_at_every_level():
     found = torch.zeros(len(OPERATIONS), LEVELS)
     for policy in policies():
-        parameters = two_operation_parameters(policy, 256, seeded(0))
+        parameters = two_operation_parameters(policy, 256, seeded_generator(0))
         assert len(parameters) == 256 and (parameters.operations >= 0).all()
         for place in range(2):
             pairs = parameters.operations[:, place], parameters.levels[:, place]

@@ -9,13 +9,13 @@ from scipy import stats
 
 from benchmarks.methods import hard_corrupted
 from results.analysis.statistics import holm
-from spaces.policy.sampling import seeded
+from spaces.core.seeding import seeded_generator
 from trainables.data import TensorImages
 
 
 def test_corruptions_change_the_pixels_alone_and_always_in_the_same_way():
     for setting, channels in zip(hard_corrupted.SETTINGS.values(), (1, 3), strict=True):
-        pixels = torch.randint(256, (7, channels, 8, 8), generator=seeded(0), dtype=torch.uint8)
+        pixels = torch.randint(256, (7, channels, 8, 8), generator=seeded_generator(0), dtype=torch.uint8)
         images, before = TensorImages(pixels, torch.arange(7)), pixels.clone()
         found, again = (hard_corrupted.corrupt(images, setting) for _ in range(2))
         assert tuple(found) == hard_corrupted.CORRUPTIONS and torch.equal(pixels, before)
@@ -58,15 +58,15 @@ def test_every_part_is_painted_over_columns_of_its_own(monkeypatch):
     for part, images in grounds.items():
         own = (images == codes[part]).all(1).float().mean((1, 2))
         assert own.min() > 0.05, f"some of every {part} image is bare, and from {part}'s columns"
-        bare = hard_corrupted.photo_squares(hard_corrupted.COLUMNS[part], 400, seeded(1))
+        bare = hard_corrupted.photo_squares(hard_corrupted.COLUMNS[part], 400, seeded_generator(1))
         assert bare.shape == (400, 3, 16, 16) and (255 * bare).round().unique().tolist() == [codes[part]]
 
 
 def test_a_painted_digit_stands_out_in_every_channel():
-    ground = torch.rand(200, 3, 1, 1, generator=seeded(0)).expand(200, 3, 16, 16)
-    painted = hard_corrupted.paint(ground, torch.ones(200, 1, 8, 8), seeded(1))
+    ground = torch.rand(200, 3, 1, 1, generator=seeded_generator(0)).expand(200, 3, 16, 16)
+    painted = hard_corrupted.paint(ground, torch.ones(200, 1, 8, 8), seeded_generator(1))
     assert float((painted - ground).abs().min()) > 0.299 and painted.min() >= 0 and painted.max() <= 1
-    assert torch.equal(hard_corrupted.paint(ground, torch.zeros(200, 1, 8, 8), seeded(1)), ground)
+    assert torch.equal(hard_corrupted.paint(ground, torch.zeros(200, 1, 8, 8), seeded_generator(1)), ground)
 
 
 def test_a_gain_is_ours_minus_theirs_and_its_p_is_corrected_within_its_family(required_keys):

@@ -11,12 +11,12 @@ from scipy import stats
 
 from benchmarks.methods import projection
 from results.analysis.statistics import holm
-from spaces.policy.sampling import seeded
+from spaces.core.seeding import seeded_generator
 from trainables.data import TensorImages
 
 
 def test_image_is_placed_in_its_corner_only():
-    pixels = torch.randint(1, 256, (8, 1, 3, 3), generator=seeded(0), dtype=torch.uint8)
+    pixels = torch.randint(1, 256, (8, 1, 3, 3), generator=seeded_generator(0), dtype=torch.uint8)
     images = TensorImages(pixels, torch.arange(8))
     corners = torch.tensor([0, 1, 2, 3, 3, 2, 1, 0])
     found = projection.place_in_corners(images, corners)

@@ -13,7 +13,7 @@ from urllib.request import urlopen
 import pytest
 from children import child
 from mlflow.tracking import MlflowClient
-from support import runs_of, tracked
+from support import runs_of
 
 from results.plots.schedule import plot_schedule
 from results.tracking.policy_tables import TABLE, policies, table_tag

@@ -14,7 +14,6 @@ from children import child
 from support import run_id, tracked
 
 from results.tracking.experiment_page import runs_page, schedules_page
-from results.tracking.tracker import Tracker
 from results.tracking.ui import newest, newest_experiment, serve, store_arguments
 from spaces import RequestError
 

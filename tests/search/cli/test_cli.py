@@ -152,7 +152,10 @@ MISTAKES = {
     "read unknown table": ([*READ, "autoaugment", "cifar"], "did you mean 'cifar10'?"),
     "read no file": ([*READ, "pba", "absent.txt"], "cannot read the PBT log absent.txt"),
     "read another file": ([*READ, "pba", "sweep.yaml"], "sweep.yaml, line 1: a line must be JSON or a Python literal"),
-    "read for no color": ([*READ, "pba", "s.json", "--fill", "red"], "--fill must be R,G,B or one gray value, got 'red'"),
+    "read for no color": (
+        [*READ, "pba", "s.json", "--fill", "red"],
+        "--fill must be R,G,B or one gray value, got 'red'",
+    ),
     "read for two channels": ([*READ, "pba", "s.json", "--fill", "1,2"], "ImageSpec.channels must be 1 or 3, got 2"),
     "rank unknown": (["screen", "sweep.yaml", "--only", "flip,cutmx"], "'cutmx'; did you mean 'cutmix'?"),
     "rank twice": (["screen", "sweep.yaml", "--only", "flip, cutmix,flip"], "augmentations to rank must differ"),

@@ -89,7 +89,10 @@ def test_members_that_copy_each_other_have_the_same_bits(kind):
     ("bits", "rule"),
     [
         ({"weights": [2, 3]}, "bits.weights must be one of 1, 2, 4, 8, 32, got 3"),
-        ({"weights": [2, 4], "activations": [32, "full"]}, "bits.activations must be one of 1, 2, 4, 8, 32, got 'full'"),
+        (
+            {"weights": [2, 4], "activations": [32, "full"]},
+            "bits.activations must be one of 1, 2, 4, 8, 32, got 'full'",
+        ),
         ({"weights": [2.0, 4]}, "bits.weights must be one of 1, 2, 4, 8, 32, got 2.0"),
         (
             {"weights": {"low": 1, "high": 8}},

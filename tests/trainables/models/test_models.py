@@ -271,7 +271,11 @@ def test_networks_of_torchvision(name, size, assert_same):
             "images for torchvision:resnet18 must have 3 channels, got 1; choose a model without the prefix",
         ),
         ("vit_b_16", 3, "images for torchvision:vit_b_16 must have 224 px, got 32; set data.size: 224, or choose"),
-        ("alexnet", 3, "the model torchvision:alexnet must accept images of shape (2, 3, 32, 32); it raised RuntimeError: "),
+        (
+            "alexnet",
+            3,
+            "the model torchvision:alexnet must accept images of shape (2, 3, 32, 32); it raised RuntimeError: ",
+        ),
     ],
 )
 def test_networks_of_torchvision_that_do_not_fit(name, channels, message):

@@ -20,7 +20,7 @@ COLUMNS = (
     *("strength by quarter", "probability", "level", "strength"),
     *(f"strength, quarter {part + 1}" for part in range(QUARTERS)),
 )
-"""Columns after the one that names a row. MLflow compares runs by the first two columns unless told otherwise."""
+"""Columns after the one that names a row. By default MLflow compares runs by the first two columns."""
 
 
 def policies(schedules: Mapping[tuple[str, str], Schedule]) -> str:

@@ -137,7 +137,7 @@ class Delivery:
         self._saved = time.monotonic()
 
     def remaining(self) -> int:
-        """Return the number of events behind the cursor that MLflow has not been told of; nothing is sent.
+        """Return the number of events that are still to be delivered; nothing is sent.
 
         Nothing more can be delivered afterwards.
         """
@@ -179,7 +179,7 @@ class Delivery:
                 if not chunk:
                     return
                 if end is None:
-                    os.fsync(file.fileno())  # what MLflow is told, the journal must not lose
+                    os.fsync(file.fileno())  # the journal must not lose what MLflow has
                 calls: list[Call] = []
                 offset = self._read_to
                 for line in chunk.splitlines(keepends=True):
@@ -304,7 +304,7 @@ class DeliveryThread:
                     self._idle()
             self._delivery.save()
         except (RequestError, OSError) as error:
-            _log.warning("MLflow is told no more: %s", reason(error))
+            _log.warning("delivery to MLflow stopped: %s", reason(error))
 
     def _idle(self) -> None:
         self._delivery.save_if_due()
@@ -325,7 +325,9 @@ class DeliveryThread:
     def _pause(self, call: Call, error: Exception) -> bool:
         with self._changed:
             if not self._failing and not self._stopped:
-                _log.warning("MLflow does not answer, training goes on and what it logs waits: %s", reason(error))
+                _log.warning(
+                    "MLflow does not answer; training goes on, and its events wait in the journal: %s", reason(error)
+                )
             self._failing, closing = True, self._closing
             pause = CLOSING_PAUSE if closing else min(PAUSE * 2 ** min(call.tries - 1, 10), LONGEST_PAUSE)
             self._changed.wait_for(lambda: self._stopped or self._closing != closing, pause)

@@ -225,7 +225,9 @@ class PBTScheduler(PopulationBasedTraining):
         before, score = _genome(donor), self._score(trial)
         self._exploit(tune_controller, trial, donor)
         self._trial_state[trial].last_train_time = self._trial_state[donor].last_perturbation_time
-        self._trial_state[trial].last_score = None  # it was the lost weights' score; nobody copies a copy without one
+        self._trial_state[
+            trial
+        ].last_score = None  # it was the score of the weights it lost; a copy without a score is never copied
         return Exploit(
             epoch=self._trial_state[donor].last_perturbation_time,
             target=member_name(trial),

@@ -86,7 +86,7 @@ class SearchSettings(Protocol):
 
 
 class Capabilities:
-    """What a search algorithm declares about itself, so that nobody has to compare names.
+    """Declared capabilities of a search algorithm; code asks for them instead of comparing names.
 
     Attributes:
         copies_weights: Members copy each other's weights, so all members have the same number of bits.

@@ -84,9 +84,7 @@ class SuccessiveHalvingScheduler(FIFOScheduler):
         self._cohorts: dict[int, list[Trial]] = {}  # by index
         self._seen: dict[int, tuple[float, Trial | None]] = {}
         self._losers: list[Trial] = []
-        self._idle: list[
-            tuple[bool, float, int, str]
-        ] = []  # a heap of names; who has been started since is still in it
+        self._idle: list[tuple[bool, float, int, str]] = []  # heap of names; those started since are still in it
         self._warm = False
 
     def __getstate__(self) -> dict[str, Any]:

@@ -116,8 +116,9 @@ def evaluate(
     if any(schedule.role == "student" for schedule in schedules.values()):
         config = with_teacher(config, [path.parent for path in files.values()])
     names = None if baseline is None else [name.strip() for name in baseline.split(",") if name.strip()]
-    told = Console(stderr=as_json)
-    result = compare(config, schedules, baselines=names, seeds=seeds, home=folder, address=address, console=told)
+    result = compare(
+        config, schedules, baselines=names, seeds=seeds, home=folder, address=address, console=Console(stderr=as_json)
+    )
     console = show_table(result, as_json)
     picture = f"{result.folder}/report/evaluation.{result.role}.png"
     console.print(f"\npicture          {picture}", highlight=False, soft_wrap=True)

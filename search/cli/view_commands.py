@@ -228,7 +228,7 @@ def list_(
     if markdown:
         typer.echo(catalog.markdown(), nl=False)
     elif as_json:
-        typer.echo(json.dumps({each.name: {name: list(told) for name, told in each.names.items()} for each in chosen}))
+        typer.echo(json.dumps({each.name: {name: list(row) for name, row in each.names.items()} for each in chosen}))
     else:
         console = Console()
         for each in chosen:

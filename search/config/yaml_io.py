@@ -18,7 +18,7 @@ RENAMED_ALGORITHMS = {
     "tpe+asha": "algorithm: tpe with early_stopping: asha",
     "choice": "algorithm: grid",
 }
-"""Keys and values of sweep files before 0.2, and what they are called now."""
+"""Keys and values of sweep files of older versions, and what they are called now."""
 
 _UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
 

@@ -17,7 +17,7 @@ from ray._private.node import Node
 from search.config.sections import ResourceConfig
 from spaces import RequestError
 
-# Tune's own loggers, its reporter and its directory change are in the way of ours.
+# Tune's own loggers, reporter and change of directory get in the way of roletune's.
 ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
@@ -25,7 +25,7 @@ ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a score is due at boundaries, not at every epoch
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours to report
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the command line reports Ctrl-C
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # so are failures: one line each, and the traceback is in MLflow
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }

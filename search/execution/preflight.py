@@ -344,8 +344,8 @@ def _versions(answers: list[Answer]) -> str:
             if version.partition("+")[0] != here[package].partition("+")[0]:
                 rule = f"all nodes must have the same {package}; {first.node} has {here[package]}"
                 raise RequestError(f"{rule}, {other.node} has {version}", hint="install the same on both")
-    told = ", ".join(f"{package} {version}" for package, version in here.items())
-    return told if not others else f"{told}, on all nodes"
+    text = ", ".join(f"{package} {version}" for package, version in here.items())
+    return text if not others else f"{text}, on all nodes"
 
 
 def _own_code(answers: list[Answer], own: tuple[str, ...]) -> str:

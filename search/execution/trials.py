@@ -154,7 +154,7 @@ def run_trials(
     members: Sequence[Member],
     task: Task,
     resources: ResourceConfig,
-    keeper: JournalCallback,
+    callback: JournalCallback,
     *,
     name: str,
     save_every: int,
@@ -169,7 +169,7 @@ def run_trials(
         members: Members to run; with `suggestions`, these hand them out.
         task: Task, which is sent once to each node through the object store.
         resources: Resources of one trial.
-        keeper: Callback that keeps the journal of the sweep, in a folder that all nodes share.
+        callback: Callback that keeps the journal of the sweep, in a folder that all nodes share.
         name: Name of this group of trials.
         save_every: Epochs between checkpoints, for trials that are not paused meanwhile; a member's last score counts
             if it is of so many last epochs.
@@ -179,8 +179,8 @@ def run_trials(
     Returns:
         One outcome a member, in order; members that are suggested while trials run are not among them.
     """
-    journal = keeper.journal
-    keeper.begin(task, members)
+    journal = callback.journal
+    callback.begin(task, members)
     pending = [member for member in members if not journal.progress(member.name).over(task.epochs)]
     if pending or suggestions:
         configs = [trial_config(member, journal, save_every) for member in pending]
@@ -202,10 +202,10 @@ def run_trials(
                 name=name,
                 storage_path=str(journal.trials),
                 stop={EPOCH: task.epochs},
-                # Those that are paused are saved then, others say when; the journal removes what nobody needs any more.
+                # Paused trials are saved at the pause, others by `save_every`; the journal removes old checkpoints.
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=True, num_to_keep=None),
                 failure_config=tune.FailureConfig(max_failures=resources.retries),
-                callbacks=[keeper],
+                callbacks=[callback],
                 verbose=0,
             ),
         )

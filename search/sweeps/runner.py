@@ -282,7 +282,7 @@ class _Sweep:
         )
 
     def _export(self, trained: FinalTraining) -> None:
-        """Write the first training with the policy that did not fail as a model that anybody can load."""
+        """Write the first training with the policy that did not fail as an MLflow model."""
         if (first := trained.first) is None:
             return
         try:

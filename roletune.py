@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from search.sweeps.evaluation import evaluate as evaluate
     from search.sweeps.runner import replay as replay
     from search.sweeps.runner import run as run
+    from search.sweeps.screening import screen as screen
     from spaces.augmentations import Augmentation as Augmentation
     from spaces.augmentations import augmentation as augmentation
     from spaces.augmentations.crop_flip import BaseAugmentation as BaseAugmentation
@@ -68,6 +69,7 @@ _MODULES = {
     "search.config.schema": ("SweepConfig",),
     "search.sweeps.evaluation": ("evaluate",),
     "search.sweeps.runner": ("replay", "run"),
+    "search.sweeps.screening": ("screen",),
     "spaces.augmentations": ("Augmentation", "augmentation"),
     "spaces.augmentations.crop_flip": ("BaseAugmentation",),
     "spaces.core.errors": ("RequestError", "RoletuneError", "WorkError"),

@@ -1,4 +1,4 @@
-"""What should each role see? The public API of roletune in one place.
+"""Public API of roletune: augmentation policies for knowledge distillation, searched for each role.
 
 Every name is imported when it is first used, so that `import roletune` is fast and needs neither Ray nor MLflow.
 

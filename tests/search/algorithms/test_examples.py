@@ -10,7 +10,7 @@ from mlflow.tracking import MlflowClient
 
 from results.runlog.export import export
 from search import SweepConfig, run
-from search.algorithms.registry import ALGORITHMS, capabilities, is_custom
+from search.algorithms.registry import ALGORITHMS, capabilities, is_custom, label
 from search.execution.journal import FILE
 from spaces import Schedule
 

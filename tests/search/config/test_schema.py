@@ -44,7 +44,14 @@ def test_the_examples_are_sweeps():
     from pathlib import Path
 
     folder = Path(__file__).parents[3] / "examples"
-    examples = sorted([*folder.glob("*.yaml"), *folder.glob("searches/*.yaml"), folder / "cluster" / "sweep.yaml"])
+    examples = sorted(
+        [
+            *folder.glob("*.yaml"),
+            *folder.glob("custom_algorithm/*.yaml"),
+            *folder.glob("searches/*.yaml"),
+            folder / "cluster" / "sweep.yaml",
+        ]
+    )
     assert examples
     for example in examples:
         SweepConfig.load(example)

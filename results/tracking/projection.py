@@ -45,7 +45,7 @@ UPLOADS = frozenset((Op.ARTIFACT, Op.TEXT, Op.MODEL))
 
 @dataclass(frozen=True)
 class RunKey:
-    """How a run is found again: by its uuid, in the tag `roletune.ticket`.
+    """How a run is found again: by its uuid, in the tag `roletune.uuid`.
 
     Args:
         name: Name of the run.
@@ -157,7 +157,7 @@ class Projection:
         found = []
         if run is None:
             run = self._runs[name] = _Run(self._key(name, parent))
-            fixed = {"mlflow.source.name": "roletune", "mlflow.user": self._user, "roletune.ticket": run.key.uuid}
+            fixed = {"mlflow.source.name": "roletune", "mlflow.user": self._user, "roletune.uuid": run.key.uuid}
             found = [Call(Op.START, run.key, {"tags": legal_tags({**fixed, **tags}), "at": at})]
         elif not run.open:
             run.open = True

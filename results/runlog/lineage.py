@@ -124,7 +124,7 @@ def descent(member: str, epochs: int, exploits: Sequence[Exploit]) -> tuple[Step
 
 @dataclass(frozen=True)
 class Slice:
-    """What a trial trained between two perturbations.
+    """The epochs that a trial trained between two perturbations.
 
     Args:
         member: Name of the trial.

@@ -86,7 +86,7 @@ class Call:
 
 @dataclass
 class _Run:
-    """What has to be known of a run to translate its next event."""
+    """The state of a run that the translation of its next event needs."""
 
     key: RunKey
     open: bool = True
@@ -177,8 +177,8 @@ class Projection:
 
     def _end(self, run: _Run, status: str, error: str, at: int) -> list[Call]:
         run.open = False
-        said = self._tag(run, {"error": error}) if error else []
-        return [*said, Call(Op.FINISH, run.key, {"status": status, "at": at})]
+        tagged = self._tag(run, {"error": error}) if error else []
+        return [*tagged, Call(Op.FINISH, run.key, {"status": status, "at": at})]
 
     # Trials -----------------------------------------------------------------------------------------------------------
 

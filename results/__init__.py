@@ -1,1 +1,1 @@
-"""What came out: tracking in MLflow, lineage, export, statistics, plots."""
+"""Results of a sweep: the log of its events, tracking in MLflow, statistics, plots and the report."""

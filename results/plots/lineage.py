@@ -15,7 +15,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from results.plots.style import PAPER, Style, new_figure, png_bytes
-from results.runlog.lineage import Family, count
+from results.runlog.lineage import Lineage, count
 from spaces.core.io import write_atomic
 
 GAP = 0.3
@@ -31,7 +31,7 @@ ROWS = 60
 """With more members than this, the plot does not grow higher."""
 
 
-def plot_lineage(family: Family, path: Path | str, title: str = "") -> Path:
+def plot_lineage(lineage: Lineage, path: Path | str, title: str = "") -> Path:
     """Draw the lineage of a population as a PNG at `path`.
 
     Each row is a member, the x axis is the number of epochs that its weights were trained. A cell is the training
@@ -39,7 +39,7 @@ def plot_lineage(family: Family, path: Path | str, title: str = "") -> Path:
     its target; a bold line follows the ancestors of the winner.
 
     Args:
-        family: Population with its copies.
+        lineage: Population with its copies.
         path: PNG file to write.
         title: Title of the plot; empty: a default.
 
@@ -52,45 +52,45 @@ def plot_lineage(family: Family, path: Path | str, title: str = "") -> Path:
     Example:
         >>> import tempfile
         >>> from results.runlog.lineage import Slice
-        >>> family = Family.of("student-pbt", ["student-pbt-00"], [Slice("student-pbt-00", 0, 2, 0.9)], [])
+        >>> lineage = Lineage.of("student-pbt", ["student-pbt-00"], [Slice("student-pbt-00", 0, 2, 0.9)], [])
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     plot_lineage(family, f"{folder}/lineage.png").name
+        ...     plot_lineage(lineage, f"{folder}/lineage.png").name
         'lineage.png'
     """
-    return write_atomic(path, lineage_png(family, title))
+    return write_atomic(path, lineage_png(lineage, title))
 
 
-def lineage_png(family: Family, title: str = "") -> bytes:
+def lineage_png(lineage: Lineage, title: str = "") -> bytes:
     """Return the PNG that `plot_lineage` writes; the same population gives the same bytes."""
-    return png_bytes(lineage_figure(family, title))
+    return png_bytes(lineage_figure(lineage, title))
 
 
-def lineage_figure(family: Family, title: str = "", style: Style = PAPER, width: float = 8) -> Figure:
+def lineage_figure(lineage: Lineage, title: str = "", style: Style = PAPER, width: float = 8) -> Figure:
     """Return the plot as a figure of `width` inches in given colors."""
-    rows = {member: row for row, member in enumerate(family.members)}
+    rows = {member: row for row, member in enumerate(lineage.members)}
     height = (0.3 if len(rows) <= 16 else 0.19) * max(2, min(len(rows), ROWS))
     figure = new_figure(width, 1.7 + height)
     axes = figure.subplots()
-    gap = GAP * median([each.end - each.start for each in family.slices] or [1])
-    cells = _draw_cells(axes, family, rows, gap, style)
-    _draw_copies(axes, family, rows, gap, style)
-    _draw_winner(axes, family, rows, gap, style)
-    _label(axes, family, rows, style)
-    axes.set_title(title or f"Lineage of {family.name}", loc="left")
+    gap = GAP * median([each.end - each.start for each in lineage.slices] or [1])
+    cells = _draw_cells(axes, lineage, rows, gap, style)
+    _draw_copies(axes, lineage, rows, gap, style)
+    _draw_winner(axes, lineage, rows, gap, style)
+    _label(axes, lineage, rows, style)
+    axes.set_title(title or f"Lineage of {lineage.name}", loc="left")
     if cells is not None:
-        extend = "min" if len(family.slices) > FEW else "neither"
+        extend = "min" if len(lineage.slices) > FEW else "neither"
         figure.colorbar(cells, ax=axes, pad=0.01, aspect=8 * height, label="validation accuracy", extend=extend)
     if style is PAPER:  # a page has its own text
-        size = f"{count(family.generations, 'generation')}, {count(len(family.exploits), 'copy', 'copies')}"
+        size = f"{count(lineage.generations, 'generation')}, {count(len(lineage.exploits), 'copy', 'copies')}"
         axes.set_title(size, loc="right", fontsize=8, color=style.faint)
-        figure.supxlabel(_legend(family), x=0.01, ha="left", fontsize=8, color=style.faint)
+        figure.supxlabel(_legend(lineage), x=0.01, ha="left", fontsize=8, color=style.faint)
     return figure
 
 
-def _draw_cells(axes: Axes, family: Family, rows: dict[str, int], gap: float, style: Style) -> PatchCollection | None:
+def _draw_cells(axes: Axes, lineage: Lineage, rows: dict[str, int], gap: float, style: Style) -> PatchCollection | None:
     """A cell for each slice; None: none was scored."""
     boxes, scores, empty = [], [], []
-    for part in family.slices:
+    for part in lineage.slices:
         left = part.start + (gap if part.start else 0)
         box = Rectangle((left, rows[part.member] - 0.4), max(part.end - left, gap), 0.8)
         if math.isnan(part.score):
@@ -103,7 +103,7 @@ def _draw_cells(axes: Axes, family: Family, rows: dict[str, int], gap: float, st
     if not scores:
         return None
     # A few members that learned nothing must not set the scale.
-    low, high = float(np.quantile(scores, 0.05 if len(family.slices) > FEW else 0)), max(scores)
+    low, high = float(np.quantile(scores, 0.05 if len(lineage.slices) > FEW else 0)), max(scores)
     cells = PatchCollection(boxes, cmap=style.colors, edgecolor="none")
     cells.set_array(np.array(scores))
     cells.set_clim(low - 0.005 * (low == high), high + 0.005 * (low == high))
@@ -111,11 +111,11 @@ def _draw_cells(axes: Axes, family: Family, rows: dict[str, int], gap: float, st
     return cells
 
 
-def _draw_copies(axes: Axes, family: Family, rows: dict[str, int], gap: float, style: Style) -> None:
+def _draw_copies(axes: Axes, lineage: Lineage, rows: dict[str, int], gap: float, style: Style) -> None:
     """Draw copies from the end of the donor's slice to the start of the target's, but those of the winner's lineage."""
-    many = len(family.exploits) > MANY
-    line = {id(step.copy) for step in family.path}
-    copies = [copy for copy in family.exploits if id(copy) not in line]
+    many = len(lineage.exploits) > MANY
+    line = {id(step.copy) for step in lineage.path}
+    copies = [copy for copy in lineage.exploits if id(copy) not in line]
     ends = [(copy.epoch, rows[copy.donor], copy.epoch + gap, rows[copy.target]) for copy in copies]
     lines = LineCollection(
         [((x1, y1), (x2, y2)) for x1, y1, x2, y2 in ends],
@@ -128,11 +128,11 @@ def _draw_copies(axes: Axes, family: Family, rows: dict[str, int], gap: float, s
         axes.scatter([end[2] for end in ends], [end[3] for end in ends], s=14, marker=">", color=style.ink, zorder=3)
 
 
-def _draw_winner(axes: Axes, family: Family, rows: dict[str, int], gap: float, style: Style) -> None:
+def _draw_winner(axes: Axes, lineage: Lineage, rows: dict[str, int], gap: float, style: Style) -> None:
     points = [
-        (x, rows[step.member]) for step in family.path for x in (step.start + gap * (step.copy is not None), step.end)
+        (x, rows[step.member]) for step in lineage.path for x in (step.start + gap * (step.copy is not None), step.end)
     ]
-    wide = 2.6 if family.generations <= 30 else 1.6
+    wide = 2.6 if lineage.generations <= 30 else 1.6
     border = withStroke(linewidth=wide + 2, foreground=style.page)
     axes.plot(
         [x for x, _ in points],
@@ -144,20 +144,20 @@ def _draw_winner(axes: Axes, family: Family, rows: dict[str, int], gap: float, s
     )
 
 
-def _label(axes: Axes, family: Family, rows: dict[str, int], style: Style) -> None:
+def _label(axes: Axes, lineage: Lineage, rows: dict[str, int], style: Style) -> None:
     """Label rows by the number of the member; of many rows some, and always the winner's."""
     apart = -(-len(rows) // ROWS)
     shown = [member for member, row in rows.items() if row % apart == 0]
-    if family.winner and family.winner not in shown:
-        shown = [member for member in shown if abs(rows[member] - rows[family.winner]) >= apart] + [family.winner]
-    names = [_short(family, member) for member in shown]
+    if lineage.winner and lineage.winner not in shown:
+        shown = [member for member in shown if abs(rows[member] - rows[lineage.winner]) >= apart] + [lineage.winner]
+    names = [_short(lineage, member) for member in shown]
     axes.set_yticks([rows[member] for member in shown], names, fontsize=9 if len(rows) <= 16 else 7)
     for label, member in zip(axes.get_yticklabels(), shown, strict=True):
-        if member == family.winner:
+        if member == lineage.winner:
             label.set(color=style.control, fontweight="bold")
-    ends = sorted({0, *(part.end for part in family.slices)})
+    ends = sorted({0, *(part.end for part in lineage.slices)})
     axes.set(xlim=(0, ends[-1] or 1), ylim=(max(len(rows), 1) - 0.5, -0.5), xlabel="epoch", ylabel="member")
-    if len(ends) == family.generations + 1:  # the members were synchronized
+    if len(ends) == lineage.generations + 1:  # the members were synchronized
         axes.set_xticks(ends[:: -(-len(ends) // 13)])
     else:
         axes.xaxis.set_major_locator(MaxNLocator(nbins=12, integer=True))
@@ -165,16 +165,16 @@ def _label(axes: Axes, family: Family, rows: dict[str, int], style: Style) -> No
     axes.spines[["top", "right", "left"]].set_visible(False)
 
 
-def _legend(family: Family) -> str:
+def _legend(lineage: Lineage) -> str:
     """Return the legend."""
-    parts = [f"Orange: lineage of {_short(family, family.winner)}, the best member."] if family.winner else []
-    if family.exploits:
-        mark = "Gray lines" if len(family.exploits) > MANY else "Arrows"
+    parts = [f"Orange: lineage of {_short(lineage, lineage.winner)}, the best member."] if lineage.winner else []
+    if lineage.exploits:
+        mark = "Gray lines" if len(lineage.exploits) > MANY else "Arrows"
         parts.append(f"{mark}: copies, from donor to target.")
-    if any(math.isnan(part.score) for part in family.slices):
+    if any(math.isnan(part.score) for part in lineage.slices):
         parts.append("Hatched: not scored.")
     return "  ".join(parts)
 
 
-def _short(family: Family, member: str) -> str:
-    return member.removeprefix(f"{family.name}-")
+def _short(lineage: Lineage, member: str) -> str:
+    return member.removeprefix(f"{lineage.name}-")

@@ -22,7 +22,7 @@ from results.plots.schedule import schedule_figure
 from results.plots.screening import screening_figure
 from results.plots.style import Picture, Style, draw_picture
 from results.reporting.sweep_folder import SweepFolder
-from results.runlog.lineage import Family
+from results.runlog.lineage import Lineage
 from results.runlog.members import StageHistory
 from spaces import Schedule
 
@@ -168,8 +168,8 @@ def _schedule_figure(schedule: Schedule, style: Style) -> Figure:
     return schedule_figure(schedule, " ", style, NARROW)
 
 
-def _lineage_figure(family: Family, style: Style) -> Figure:
-    return lineage_figure(family, " ", style, NARROW)
+def _lineage_figure(lineage: Lineage, style: Style) -> Figure:
+    return lineage_figure(lineage, " ", style, NARROW)
 
 
 def _by_role(sweep: SweepFolder, draw: Callable[[Sequence[StageHistory]], Picture | None]) -> Iterator[ReportFigure]:
@@ -182,9 +182,9 @@ def _lineages(sweep: SweepFolder) -> Iterator[ReportFigure]:
     for role in sweep.roles:
         for stage in sweep.searches(role):
             if stage.perturbations:
-                family = stage.family()
-                drawn = draw_picture(partial(_lineage_figure, family), f"Lineage of a population. {family}.")
-                yield ReportFigure(role.capitalize(), drawn, [str(family)])
+                lineage = stage.lineage()
+                drawn = draw_picture(partial(_lineage_figure, lineage), f"Lineage of a population. {lineage}.")
+                yield ReportFigure(role.capitalize(), drawn, [str(lineage)])
 
 
 def _choices(sweep: SweepFolder) -> Iterator[ReportFigure]:

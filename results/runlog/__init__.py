@@ -1,1 +1,1 @@
-"""What happened in a sweep: events, history, lineage, export."""
+"""The log of a sweep: events, history, lineage and the export of policies."""

@@ -47,7 +47,7 @@ class _Stage:
 
 
 class History:
-    r"""What a sweep did: the only reader of its journal.
+    r"""The course of a sweep, read from its journal; the only reader that there is.
 
     A journal feeds its own events to a history as it writes them; everybody else reads the file.
 

@@ -124,7 +124,7 @@ def descent(member: str, epochs: int, exploits: Sequence[Exploit]) -> tuple[Step
 
 @dataclass(frozen=True)
 class Slice:
-    """What a trial trained between two perturbations.
+    """The epochs that a trial trained between two perturbations.
 
     Args:
         member: Name of the trial.
@@ -140,7 +140,7 @@ class Slice:
 
 
 @dataclass(frozen=True)
-class Family:
+class Lineage:
     """A population over its generations: scores, copies, and the ancestors of the winner.
 
     Args:
@@ -160,8 +160,8 @@ class Family:
     @classmethod
     def of(
         cls, name: str, members: Sequence[str], slices: Sequence[Slice], exploits: Sequence[Exploit], winner: str = ""
-    ) -> Family:
-        """Return the family with the ancestors of `winner`, as far as it was trained; empty if there is no winner."""
+    ) -> Lineage:
+        """Return the lineage with the ancestors of `winner`, as far as it was trained; empty if there is no winner."""
         ends = [each.end for each in slices if each.member == winner]
         path = descent(winner, ends[-1], exploits) if ends else ()
         return cls(name, tuple(members), tuple(slices), tuple(exploits), path)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from results.runlog.events import TrialStarted
-from results.runlog.lineage import Exploit, Family, Slice
+from results.runlog.lineage import Exploit, Lineage, Slice
 from spaces import Genome
 
 METRIC = "validation_accuracy"
@@ -179,6 +179,6 @@ class StageHistory:
             if event and event.genome is not None
         }
 
-    def family(self) -> Family:
+    def lineage(self) -> Lineage:
         """Return the lineage of its trials, with the path to the best one."""
-        return Family.of(self.name, list(self.members), self.slices, self.exploits, self.best)
+        return Lineage.of(self.name, list(self.members), self.slices, self.exploits, self.best)

@@ -78,6 +78,6 @@ class TrackingClient:
         return self._ids[uuid]
 
     def _find(self, uuid: str) -> str | None:
-        query = f"tags.`roletune.ticket` = '{uuid}'"
+        query = f"tags.`roletune.uuid` = '{uuid}'"
         found = list(self._client.search_runs([self._experiment_id], query, max_results=1))
         return str(found[0].info.run_id) if found else None

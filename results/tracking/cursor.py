@@ -37,7 +37,7 @@ class Refused:
 
     @property
     def key(self) -> tuple[int, str, str]:
-        """What it is found again by: offset, op and run."""
+        """The offset, op and run, by which the call is found again."""
         return self.offset, self.op, self.run
 
 

@@ -10,7 +10,7 @@ from results.analysis.schedule_table import ScheduleTable
 from results.analysis.strength import Strengths
 from spaces import Schedule
 
-TABLE, ONE = "policies.json", "policy.json"
+POLICIES_FILE, POLICY_FILE = "policies.json", "policy.json"
 """Artifacts: all schedules in a sweep's run, and one schedule in the run of a final training."""
 
 QUARTERS = 4
@@ -23,7 +23,7 @@ COLUMNS = (
 """Columns after the name of a row; by default, MLflow compares runs by the first two columns of a table."""
 
 
-def policies(schedules: Mapping[tuple[str, str], Schedule]) -> str:
+def policies_table(schedules: Mapping[tuple[str, str], Schedule]) -> str:
     """Return the table of several schedules, in the format of MLflow's `log_table`.
 
     Args:
@@ -41,7 +41,7 @@ def policies(schedules: Mapping[tuple[str, str], Schedule]) -> str:
     return _table(("policy: operation", COLUMNS[0], "role", "arm", "operation", *COLUMNS[1:]), rows)
 
 
-def policy(schedule: Schedule) -> str:
+def policy_table(schedule: Schedule) -> str:
     """Return the table of one schedule; MLflow shows those of several runs side by side, by operation."""
     return _table(("operation", *COLUMNS), _rows(schedule))
 

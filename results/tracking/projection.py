@@ -45,7 +45,7 @@ UPLOADS = frozenset((Op.ARTIFACT, Op.TEXT, Op.MODEL))
 
 @dataclass(frozen=True)
 class RunKey:
-    """How a run is found again: by its uuid, in the tag `roletune.ticket`.
+    """How a run is found again: by its uuid, in the tag `roletune.uuid`.
 
     Args:
         name: Name of the run.
@@ -86,7 +86,7 @@ class Call:
 
 @dataclass
 class _Run:
-    """What has to be known of a run to translate its next event."""
+    """The state of a run that the translation of its next event needs."""
 
     key: RunKey
     open: bool = True
@@ -157,7 +157,7 @@ class Projection:
         found = []
         if run is None:
             run = self._runs[name] = _Run(self._key(name, parent))
-            fixed = {"mlflow.source.name": "roletune", "mlflow.user": self._user, "roletune.ticket": run.key.uuid}
+            fixed = {"mlflow.source.name": "roletune", "mlflow.user": self._user, "roletune.uuid": run.key.uuid}
             found = [Call(Op.START, run.key, {"tags": legal_tags({**fixed, **tags}), "at": at})]
         elif not run.open:
             run.open = True
@@ -177,8 +177,8 @@ class Projection:
 
     def _end(self, run: _Run, status: str, error: str, at: int) -> list[Call]:
         run.open = False
-        said = self._tag(run, {"error": error}) if error else []
-        return [*said, Call(Op.FINISH, run.key, {"status": status, "at": at})]
+        tagged = self._tag(run, {"error": error}) if error else []
+        return [*tagged, Call(Op.FINISH, run.key, {"status": status, "at": at})]
 
     # Trials -----------------------------------------------------------------------------------------------------------
 

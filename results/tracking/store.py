@@ -81,7 +81,7 @@ def check_run(uri: str, experiment: str, uuid: str | None) -> None:
     Args:
         uri: Address of the store.
         experiment: Name of the experiment.
-        uuid: The run's tag `roletune.ticket`; None asks only that the store answers.
+        uuid: The run's tag `roletune.uuid`; None asks only that the store answers.
 
     Raises:
         RequestError: If the store does not answer, or is another one.
@@ -93,7 +93,7 @@ def check_run(uri: str, experiment: str, uuid: str | None) -> None:
         if uuid is None:
             return bool(client.search_experiments(max_results=1)) or True
         found = client.get_experiment_by_name(experiment)
-        query = f"tags.`roletune.ticket` = '{uuid}'"
+        query = f"tags.`roletune.uuid` = '{uuid}'"
         return found is not None and bool(list(client.search_runs([found.experiment_id], query, max_results=1)))
 
     if not _ask(uri, question, LOCAL if file else REMOTE):

@@ -31,7 +31,7 @@ TRIES, PAUSE = 4, 1.0
 
 @dataclass(frozen=True)
 class SyncResult:
-    """What `sync` delivered.
+    """The outcome of `sync` for one sweep.
 
     Args:
         folder: Folder of the sweep.

@@ -17,7 +17,7 @@ from results.analysis.summary import POLICY, RoleResult, SweepResult
 from results.runlog.events import TrialTested
 from results.runlog.history import History
 from results.tracking.model_registry import EXAMPLES, describe, save_model, sha256
-from results.tracking.policy_tables import ONE, TABLE, policies, policy, table_tag
+from results.tracking.policy_tables import POLICIES_FILE, POLICY_FILE, policies_table, policy_table, table_tag
 from results.tracking.store import one_line
 from results.tracking.tracker import Tracker
 from search.algorithms.base import SearchAlgorithm
@@ -81,8 +81,8 @@ class Records:
         if search.copies_weights:
             from results.plots.lineage import plot_lineage
 
-            family = History.read(self.folder).stage(search.name).family()
-            self.artifacts(plot_lineage(family, self.folder / "report" / f"lineage.{search.task.role}.png"))
+            lineage = History.read(self.folder).stage(search.name).lineage()
+            self.artifacts(plot_lineage(lineage, self.folder / "report" / f"lineage.{search.task.role}.png"))
 
     def arms(self, role: str, schedules: Mapping[str, Schedule], runs: Mapping[str, str]) -> None:
         """Log the schedules of a role's final trainings as tables: each in its run, and all in the sweep's.
@@ -93,9 +93,9 @@ class Records:
             runs: Names of the arms' first trainings, by arm.
         """
         self._schedules |= {(role, arm): schedule for arm, schedule in schedules.items()}
-        self._table(self.parent, TABLE, policies(self._schedules))
+        self._table(self.parent, POLICIES_FILE, policies_table(self._schedules))
         for arm, run in runs.items():
-            self._table(run, ONE, policy(schedules[arm]))
+            self._table(run, POLICY_FILE, policy_table(schedules[arm]))
 
     def _table(self, run: str, name: str, table: str) -> None:
         self.tracker.text(run, table, name)

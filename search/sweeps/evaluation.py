@@ -15,7 +15,7 @@ from rich.console import Console
 
 from results.analysis.evaluation import Arm, Evaluation
 from results.runlog.history import History
-from results.tracking.policy_tables import TABLE, policies, table_tag
+from results.tracking.policy_tables import POLICIES_FILE, policies_table, table_tag
 from results.tracking.tracker import Tracker
 from search.algorithms.base import member_seed
 from search.config.schema import SweepConfig
@@ -290,8 +290,8 @@ class _Evaluation:
         ):
             tracker.artifact(parent, path)
         seen = {(evaluation.role, arm.name): arm.source(0) for arm in self.arms if arm.kind != "baseline"}
-        tracker.text(parent, policies(seen), TABLE)
-        tracker.tag(parent, table_tag(TABLE))
+        tracker.text(parent, policies_table(seen), POLICIES_FILE)
+        tracker.tag(parent, table_tag(POLICIES_FILE))
         means = {f"accuracy/{arm.name}": arm.mean for arm in evaluation.arms if arm.mean == arm.mean}
         failed = float(len(evaluation.failed))
         tracker.log(parent, {**means, "seconds": evaluation.seconds, "failed_trials": failed})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from results.analysis.summary import SweepResult
-from results.tracking.policy_tables import TABLE
+from results.tracking.policy_tables import POLICIES_FILE
 from search.sweeps.plan import RolePlan, SweepPlan
 
 
@@ -26,7 +26,7 @@ def describe_run(plan: SweepPlan, result: SweepResult | None = None, models: Map
     else:
         files = [f"`policy.{role.role}.json`" for role in result.roles]
         lines += ["Accuracy in %:", "", result.markdown()]
-        lines += [f"- policies: {', '.join(files)} in the artifacts, side by side in `{TABLE}`"]
+        lines += [f"- policies: {', '.join(files)} in the artifacts, side by side in `{POLICIES_FILE}`"]
         lines += ["- pictures of the schedules: `schedule.….png`; all results: `result.json`"]
         lines += [f"- {role}: model `{name}` in the registry" for role, name in (models or {}).items()]
         lines += [""]

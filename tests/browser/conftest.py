@@ -13,10 +13,10 @@ from urllib.request import urlopen
 import pytest
 from children import child
 from mlflow.tracking import MlflowClient
-from support import runs_of
+from support import runs_of, tracked
 
 from results.plots.schedule import plot_schedule
-from results.tracking.policy_tables import TABLE, policies, table_tag
+from results.tracking.policy_tables import POLICIES_FILE, policies_table, table_tag
 from spaces import Entry, Genome, ImageSpec, Phase, Policy, Schedule
 
 FLAGS = (
@@ -30,7 +30,7 @@ SCHEDULE = Schedule((Phase(2, Genome()), Phase(2, ROTATES)), "student", ImageSpe
 
 def sweep(folder):
     """A finished sweep of two trials, as `search` logs it; MLflow's run ids by name."""
-    with Tracker.open(folder, "digits") as tracker:
+    with tracked(folder, "digits") as tracker:
         parent = tracker.start(
             "digits-001",
             tags={"stage": "sweep"},
@@ -48,8 +48,8 @@ def sweep(folder):
             tracker.log(run, {"best_validation_accuracy": 0.9 + number / 100}, step=EPOCHS)
             runs.append(run)
         tracker.artifact(parent, plot_schedule(SCHEDULE, folder / "schedule.student.png"))
-        tracker.text(parent, policies({("student", "policy"): SCHEDULE}), TABLE)
-        tracker.tag(parent, table_tag(TABLE))
+        tracker.text(parent, policies_table({("student", "policy"): SCHEDULE}), POLICIES_FILE)
+        tracker.tag(parent, table_tag(POLICIES_FILE))
         assert tracker.flush()
         found = runs_of(MlflowClient(tracker.uri), tracker)
         return {run: found[run].info.run_id for run in runs}

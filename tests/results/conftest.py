@@ -66,7 +66,7 @@ class Stub:
         self._call("update", run_id, status)
 
     def search_runs(self, experiment_ids, filter_string, max_results):
-        made = [c for c in self.calls if c[0] == "create" and c[2]["roletune.ticket"] in filter_string]
+        made = [c for c in self.calls if c[0] == "create" and c[2]["roletune.uuid"] in filter_string]
         return [SimpleNamespace(info=SimpleNamespace(run_id=f"id-{c[1]}")) for c in made]
 
     def log_batch(self, run_id, metrics=(), params=(), tags=()):

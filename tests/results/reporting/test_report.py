@@ -211,7 +211,7 @@ def test_a_sweep_in_which_nothing_has_happened_is_refused(tmp_path):
     (tmp_path / "sweep.yaml").write_text(SETTINGS)
     with pytest.raises(RequestError, match=r"has no results yet; wait for the first epoch"):
         write_report(tmp_path)
-    (tmp_path / "journal.jsonl").write_text('{"event": "started", "at": 1, "life": 1, "ticket": "t"}\n')
+    (tmp_path / "journal.jsonl").write_text('{"event": "session_started", "at": 1, "session": 1, "uuid": "t"}\n')
     with pytest.raises(RequestError, match="has no results yet"):
         write_report(tmp_path)
     assert not (tmp_path / "report").exists()

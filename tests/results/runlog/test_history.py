@@ -56,8 +56,8 @@ def sweep(tmp_path):
     return Sweep(tmp_path)
 
 
-def ends(family):
-    return [(step.member, step.start, step.end) for step in family.path]
+def ends(lineage):
+    return [(step.member, step.start, step.end) for step in lineage.path]
 
 
 def test_a_finished_search(sweep):
@@ -79,7 +79,7 @@ def test_a_finished_search(sweep):
         Slice("s-pbt-00", 2, 4, 0.7),
         Slice("s-pbt-01", 2, 4, 0.8),
     )
-    assert ends(stage.family()) == [("s-pbt-00", 0, 2), ("s-pbt-01", 2, 4)]
+    assert ends(stage.lineage()) == [("s-pbt-00", 0, 2), ("s-pbt-01", 2, 4)]
 
 
 def test_a_member(sweep):
@@ -145,7 +145,7 @@ def test_a_member_that_falls_back_to_a_donor_behind_it(sweep):
     stage = sweep.read().stage("s-pbt")
     assert stage.slices[-1] == Slice("s-pbt-00", 2, 4, 0.95) and stage.slices[1] == Slice("s-pbt-00", 0, 4, 0.1)
     assert stage.members["s-pbt-00"].curve(METRIC) == [(4, 0.95)]
-    assert ends(stage.family()) == [("s-pbt-01", 0, 2), ("s-pbt-00", 2, 4)]
+    assert ends(stage.lineage()) == [("s-pbt-01", 0, 2), ("s-pbt-00", 2, 4)]
 
 
 def test_sessions_tests_and_what_screening_dropped(sweep):
@@ -179,7 +179,7 @@ def test_every_moment_of_a_sweep_can_be_read(sweep):
         found = [member for stage in history.stages.values() for member in stage.members.values()]
         assert sum(len(member.reports) for member in found) == count
         for stage in history.stages.values():
-            assert stage.family().winner == stage.best
+            assert stage.lineage().winner == stage.best
 
 
 def test_a_folder_that_is_no_sweeps_is_refused(tmp_path, sweep):

@@ -6,6 +6,7 @@ from contextlib import closing
 from urllib.parse import parse_qs
 
 import pytest
+from support import tracked
 
 from results.tracking.experiment_page import EXPERIMENT_TAGS, runs_page, schedules_page
 from results.tracking.tracker import Tracker
@@ -110,14 +111,14 @@ def test_a_store_of_an_old_mlflow_without_some_tables(copy):
 
 @pytest.mark.slow
 def test_the_experiment_of_the_newest_sweep_is_opened(copy):
-    with Tracker.open(copy, "one") as one:
+    with tracked(copy, "one", journal=copy / "one") as one:
         one.start("one-001")
-    with Tracker.open(copy, "two") as two:
+    with tracked(copy, "two", journal=copy / "two") as two:
         two.start("two-001")
-    with Tracker.open(copy, "empty"):
+    with tracked(copy, "empty", journal=copy / "empty"):
         pass
     assert newest_experiment(copy / "mlflow.db") == two.experiment_id
-    with Tracker.open(copy, "one") as one:
+    with tracked(copy, "one", journal=copy / "one") as one:
         one.start("one-002")
     assert newest_experiment(copy / "mlflow.db") == one.experiment_id
     execute(copy / "mlflow.db", "DELETE FROM tags")

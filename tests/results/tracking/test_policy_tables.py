@@ -5,7 +5,7 @@ import json
 import pytest
 from support import run_id, tracked
 
-from results.tracking.policy_tables import COLUMNS, ONE, policies, policy, table_tag
+from results.tracking.policy_tables import COLUMNS, POLICY_FILE, policies_table, policy_table, table_tag
 from spaces import Entry, Genome, ImageSpec, Phase, Policy, Schedule
 
 
@@ -23,7 +23,7 @@ def rows(table):
 
 
 def test_means_and_quarters_are_those_of_the_epochs():
-    invert, rotate = sorted(rows(policy(TWO)), key=lambda row: row["operation"])
+    invert, rotate = sorted(rows(policy_table(TWO)), key=lambda row: row["operation"])
     assert (rotate["probability"], rotate["level"], rotate["strength"]) == (0.25, 8.0, 2.0)
     assert [rotate[f"strength, quarter {part}"] for part in (1, 2, 3, 4)] == [0.0, 0.0, 4.0, 4.0]
     assert rotate["strength by quarter"] == "0.0  0.0  4.0  4.0"
@@ -33,7 +33,7 @@ def test_means_and_quarters_are_those_of_the_epochs():
 
 def test_all_of_a_sweep_say_whose_they_are():
     nothing = schedule("teacher", (3, ()))
-    both = rows(policies({("teacher", "none"): nothing, ("student", "policy"): TWO}))
+    both = rows(policies_table({("teacher", "none"): nothing, ("student", "policy"): TWO}))
     assert (both[0]["operation"], both[0]["strength"], both[0]["policy: operation"]) == (
         "none",
         0.0,
@@ -43,7 +43,7 @@ def test_all_of_a_sweep_say_whose_they_are():
     assert [row["policy: operation"] for row in both[1:]] == [
         f"student, policy: {row['operation']}" for row in both[1:]
     ]
-    alone = rows(policy(TWO))
+    alone = rows(policy_table(TWO))
     assert [{key: row[key] for key in alone[0]} for row in both[1:]] == alone
 
 
@@ -52,9 +52,9 @@ def test_all_of_a_sweep_say_whose_they_are():
 def test_mlflow_reads_it_back_as_a_table(place, store, client, tmp_path):
     with tracked(store, "tables", journal=tmp_path) as tracker:
         run = tracker.start("student-full-policy-0")
-        tracker.text(run, policy(TWO), ONE)
-        tracker.tag(run, table_tag(ONE))
+        tracker.text(run, policy_table(TWO), POLICY_FILE)
+        tracker.tag(run, table_tag(POLICY_FILE))
     with pytest.MonkeyPatch.context() as patch:  # MLflow's own reader asks its global store
         patch.setenv("MLFLOW_TRACKING_URI", client.tracking_uri)
-        frame = client.load_table(tracker.experiment_id, ONE, [run_id(client, tracker, run)])
+        frame = client.load_table(tracker.experiment_id, POLICY_FILE, [run_id(client, tracker, run)])
     assert list(frame.columns) == ["operation", *COLUMNS] and set(frame["operation"]) == {"Rotate", "Invert"}

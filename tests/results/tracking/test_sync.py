@@ -255,7 +255,7 @@ def test_a_name_has_one_uuid_in_all_sessions(stubbed):
         assert tracker.flush()
         tracker.close()
         tracker.journal.__exit__(None, None, None)
-        uuids |= {call[2]["roletune.ticket"] for call in client.named("create")}
+        uuids |= {call[2]["roletune.uuid"] for call in client.named("create")}
     assert len(uuids) == 3
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from spaces.core.errors import unknown
+from spaces.core.validation import check_range
 from trainables.losses import (
     Criterion,
     DistillBatch,
@@ -21,7 +22,7 @@ from trainables.losses import (
 )
 from trainables.losses.feature.hooks import FeatureRecorder, check_layers, stages
 from trainables.training.frozen_teacher import FrozenTeacher
-from trainables.training.recipe import check_choices, check_range
+from trainables.training.recipe import check_choices
 
 GENOME_SETTINGS = ("loss", "temperature", "alpha")
 """Settings of `Distill` that a genome may override."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from search.algorithms.registry import capabilities
+from search.config.registry import capabilities
 
 from search.algorithms.base import SearchAlgorithm, SearchResult
 from search.config.sections import ResourceConfig, SearchConfig

@@ -261,6 +261,10 @@ class History:
     def _trial_ended(self, event: events.TrialEnded) -> None:
         trial = self._trial(event.trial)
         trial.ended_at, trial.stopped, trial.error = event.at, bool(event.stopped), str(event.error)
+        standings = self._stage(stage_name(event.trial)).standings
+        score = trial.score(trial.epoch - trial.boundary)
+        if event.trial in standings and not (trial.stopped or trial.error or math.isnan(score)):
+            standings[event.trial] = trial.epoch, score
 
     def _trial_retried(self, event: events.TrialRetried) -> None:
         trial = self._trial(event.trial)

@@ -132,8 +132,8 @@ class StageHistory:
         rungs: Decisions of successive halving, in order.
         slices: What each trial trained between two perturbations, in the order in which the slices ended.
         best: Trial whose policy was taken; before that, the one with the best last score; empty if none has a score.
-        standings: (epoch, score) of each trial at the last perturbation or rung that it took part in; NaN for one
-            that has copied another since.
+        standings: (epoch, score) of each trial at its end, or else at the last perturbation or rung that it took part
+            in; NaN for one that has copied another since.
     """
 
     name: str

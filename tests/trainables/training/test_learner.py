@@ -345,7 +345,7 @@ def test_search_and_replay_are_the_same_training(make_task, rich, role, assert_s
 def test_a_schedule_that_is_too_short_is_refused(make_task, rich):
     learner = make_task().learner(schedule((1, rich)), seed=0)
     learner.step()
-    with pytest.raises(RequestError, match=r"the epoch must be from 0 to 0 for this schedule, got 1; use schedule\.stretch"):
+    with pytest.raises(RequestError, match=r"must be from 0 to 0 for this schedule, got 1; use schedule\.stretch"):
         learner.step()
 
 

@@ -201,7 +201,7 @@ def test_a_student_keeps_its_bits(make_task):
         task.train_epoch(learner)
     other = task.learner(chosen(8, 4), seed=0)
     other.load_state_dict(learner.state_dict())
-    other.agent.move(chosen(2, 4))
+    other.agent.set_genome(chosen(2, 4))
     with pytest.raises(RequestError, match="bits must be those that the network was built with"):
         other.step()
 

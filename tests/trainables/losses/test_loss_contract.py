@@ -375,8 +375,8 @@ def test_what_is_described_can_be_named(choice):
         ({"crd": {"negatives": 0}}, "negatives of crd must be an integer >= 1"),
         ({"crd": {"width": 2.5}}, "width of crd must be an integer >= 1"),
         ({"spectral": {"k": True}}, "k of spectral must be an integer >= 1"),
-        ({"nowhere.to.find": 1}, "names the module"),
-        ({"math.pi.": 1}, "factory's name"),
+        ({"nowhere.to.find": 1}, "cannot import 'nowhere.to'"),
+        ({"math.pi.": 1}, "a dotted name must have a module and an attribute"),
     ],
 )
 def test_refusals(choice, rule):

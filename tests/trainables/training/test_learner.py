@@ -321,7 +321,7 @@ def test_obedience_changes_the_training_from_then_on(make_task, rich):
 
 def test_a_replay_obeys_no_scheduler(make_task, rich):
     learner = make_task().learner(schedule((4, rich)), seed=0)
-    with pytest.raises(RequestError, match="obeys no scheduler"):
+    with pytest.raises(RequestError, match="must not be set"):
         learner.set_genome(Genome())
 
 
@@ -345,7 +345,7 @@ def test_search_and_replay_are_the_same_training(make_task, rich, role, assert_s
 def test_a_schedule_that_is_too_short_is_refused(make_task, rich):
     learner = make_task().learner(schedule((1, rich)), seed=0)
     learner.step()
-    with pytest.raises(RequestError, match=r"covers the epochs 0 to 0, got 1; use schedule\.stretch"):
+    with pytest.raises(RequestError, match=r"must be from 0 to 0 for this schedule, got 1; use schedule\.stretch"):
         learner.step()
 
 

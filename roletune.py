@@ -1,4 +1,4 @@
-"""What should each role see? The public API of roletune in one place.
+"""Public API of roletune: augmentation policies for knowledge distillation, searched for each role.
 
 Every name is imported when it is first used, so that `import roletune` is fast and needs neither Ray nor MLflow.
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from search.sweeps.evaluation import evaluate as evaluate
     from search.sweeps.runner import replay as replay
     from search.sweeps.runner import run as run
+    from search.sweeps.screening import screen as screen
     from spaces.augmentations import Augmentation as Augmentation
     from spaces.augmentations import augmentation as augmentation
     from spaces.augmentations.crop_flip import BaseAugmentation as BaseAugmentation
@@ -68,6 +69,7 @@ _MODULES = {
     "search.config.schema": ("SweepConfig",),
     "search.sweeps.evaluation": ("evaluate",),
     "search.sweeps.runner": ("replay", "run"),
+    "search.sweeps.screening": ("screen",),
     "spaces.augmentations": ("Augmentation", "augmentation"),
     "spaces.augmentations.crop_flip": ("BaseAugmentation",),
     "spaces.core.errors": ("RequestError", "RoletuneError", "WorkError"),

@@ -20,6 +20,7 @@ from PIL import Image, ImageChops, ImageFilter, ImageOps
 
 from benchmarks.augmentation.cases import FILL
 from spaces.operations import LEVELS
+from spaces.operations.cutout import cutout_sides
 from spaces.operations.geometry import MATRICES
 from spaces.operations.tone import enhancement_factors
 
@@ -55,7 +56,7 @@ def operation_variants(size: int, draw: DrawPosition) -> dict[str, list[ImageFun
         "Invert": [ImageChops.invert] * LEVELS,
         "Equalize": [ImageOps.equalize] * LEVELS,
         "AutoContrast": [ImageOps.autocontrast] * LEVELS,
-        "Cutout": [partial(_cutout, side, draw) for side in sides(torch.arange(LEVELS), size, size).tolist()],
+        "Cutout": [partial(_cutout, side, draw) for side in cutout_sides(torch.arange(LEVELS), size, size).tolist()],
     }
     return photometric | {name: [_geometric(name, matrix) for matrix in _matrices(name, size)] for name in MATRICES}
 

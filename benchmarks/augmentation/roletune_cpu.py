@@ -8,9 +8,11 @@ import torch
 
 from benchmarks.augmentation.cases import FILL, Case, Contestant
 from spaces import OPERATIONS, Entry, Parameters, Policy, Transform, apply, sample
+from spaces.core.seeding import seeded_generator
 from spaces.engine import dense
 from spaces.operations import LEVELS
 from spaces.policy.policy import TENTHS
+from spaces.policy.sampling import NO_OPERATION
 
 COPIES = 2
 """Entries of each operation in PBA's policies."""
@@ -40,7 +42,7 @@ def policies() -> list[Policy]:
 def two_operation_parameters(policy: Policy, batch: int, generator: torch.Generator) -> Parameters:
     """Return those parameters of `sample` that have two operations, one set for each image of the batch."""
     drawn = sample(policy, max(64, 8 * batch), generator)  # about half of them have two
-    return drawn[(drawn.operations[:, 1] != NONE).nonzero().squeeze(1)[:batch]]
+    return drawn[(drawn.operations[:, 1] != NO_OPERATION).nonzero().squeeze(1)[:batch]]
 
 
 def roletune_contestants(case: Case) -> Iterator[Contestant]:
@@ -52,7 +54,7 @@ def roletune_contestants(case: Case) -> Iterator[Contestant]:
     nothing else.
     """
     every_policy = policies()
-    generator = seeded(case.seed)
+    generator = seeded_generator(case.seed)
     fixed = [two_operation_parameters(policy, case.batch, generator) for policy in every_policy]
     transforms = [Transform(policy, fill=FILL, seed=(case.seed, index)) for index, policy in enumerate(every_policy)]
     color = torch.tensor(FILL, dtype=torch.uint8)

@@ -14,6 +14,7 @@ from benchmarks.augmentation.roletune_cpu import ROLETUNE, policies, two_operati
 from benchmarks.common.results_file import Row
 from benchmarks.common.timing import Run, interleaved, spread
 from spaces import Parameters, apply, sample
+from spaces.core.seeding import seeded_generator
 from spaces.engine import dense
 from spaces.operations import LEVELS
 
@@ -44,7 +45,7 @@ def measure_gpu(case: Case, *, rounds: int, seconds: float) -> list[Row]:
 def _runs(case: Case) -> dict[str, Run]:
     """Return the work on one batch by contestant."""
     images = case.images.cuda()
-    every_policy, generator = policies(), seeded(case.seed)
+    every_policy, generator = policies(), seeded_generator(case.seed)
     device_generator = torch.Generator("cuda").manual_seed(case.seed)
     fixed = [two_operation_parameters(policy, case.batch, generator) for policy in every_policy]
     resident = [parameters.to("cuda") for parameters in fixed]

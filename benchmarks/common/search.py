@@ -1,50 +1,67 @@
-"""Searches of one role without a whole sweep, as `search.sweeps.runner` builds and runs them."""
+"""Searches of one role without a whole sweep, as `search.sweeps` builds and runs them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from search.algorithms.base import Kind, SearchAlgorithm, SearchResult
-from search.config.schema import ResourceConfig, SearchConfig, StageConfig
+from search.algorithms.base import SearchAlgorithm, SearchResult
+from search.algorithms.registry import capabilities
+from search.config.sections import ResourceConfig, SearchConfig
 from search.execution.callbacks import SweepCallback
 from search.execution.trials import JournalCallback, run_trials
-from search.sweeps.runner import stage_class
 from spaces import Space
 from trainables import Task
 
 
+def search_settings(algorithm: str, *, size: int, epochs: int, interval: int, **options: Any) -> SearchConfig:
+    """Return the settings of a search.
+
+    Args:
+        algorithm: Name of the search algorithm.
+        size: Number of members: its population, or its trials.
+        epochs: Epochs of each member.
+        interval: Epochs between perturbations, and up to the first rung.
+        **options: Settings of that algorithm.
+    """
+    count = "population" if "population" in capabilities(algorithm).settings else "trials"
+    return SearchConfig(algorithm=algorithm, epochs=epochs, interval=interval, **{count: size}, **options)
+
+
+def algorithm_class(settings: SearchConfig) -> type[SearchAlgorithm]:
+    """Return the class that carries out these settings."""
+    algorithm = capabilities(settings.algorithm).variant(settings)
+    assert issubclass(algorithm, SearchAlgorithm)
+    return algorithm
+
+
 def build_search(
     name: str,
-    kind: Kind,
+    settings: SearchConfig,
     task: Task,
     callback: JournalCallback,
     *,
-    population: int,
-    interval: int,
     seed: int,
     space: Space | None = None,
 ) -> SearchAlgorithm:
-    """Return a search for `task`, with `task.epochs` epochs per member.
+    """Return a search for `task`.
 
     Args:
         name: Name of the search; its members are called `<name>-00`, `<name>-01`, …
-        kind: Search algorithm.
+        settings: Settings of the search, from `search_settings`.
         task: Task that the members train.
         callback: Callback of the journal that records the search.
-        population: Number of members.
-        interval: Epochs between perturbations, and up to the first rung.
         seed: Seed of the search.
         space: Search space; None takes PBA's.
     """
-    return stage_class(kind)(
+    return algorithm_class(settings)(
         name,
-        kind,
         task,
-        StageConfig(epochs=task.epochs, population=population, interval=interval),
-        SearchConfig(kind=kind, seed=seed),
+        settings,
         Space() if space is None else space,
         callback.journal,
-        callback if isinstance(callback, SweepCallback) else None,
+        seed=seed,
+        callback=callback if isinstance(callback, SweepCallback) else None,
     )
 
 
@@ -63,7 +80,7 @@ def run_searches(searches: Sequence[SearchAlgorithm], callback: JournalCallback,
         ResourceConfig(),
         callback,
         name=name,
-        save_every=first.stage.interval,
+        save_every=first.search.interval,
         scheduler=first.scheduler(),
     )
-    return [search.found(outcomes, {}) for search in searches]
+    return [search.result(outcomes, {}) for search in searches]

@@ -43,7 +43,7 @@ from spaces.augmentations import Augmentation, HardVae, augmentation
 from spaces.core.seeding import seeded_generator
 from trainables import data as datasets
 from trainables.data import DataSet, Images, TensorImages
-from trainables.distillation.student import Distill
+from trainables.distillation.objective import Distill
 from trainables.hard.vae_pretraining import weights_of, with_vae
 from trainables.task import Task
 from trainables.training.learner import Learner

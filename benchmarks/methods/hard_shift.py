@@ -49,7 +49,8 @@ from spaces.augmentors.affine import warp_affine
 from spaces.core.seeding import seeded_generator
 from trainables import data as datasets
 from trainables.data import DataSet, TensorImages
-from trainables.distillation.student import Distill
+from trainables.distillation.objective import Distill
+from trainables.hard.game import replayable_phases
 from trainables.task import Task, TrainedTeacher
 from trainables.training.recipe import Recipe
 
@@ -265,7 +266,7 @@ def train_student(
     }
     if arm == HARD:
         state = learner.state_dict()
-        phases = replayable(learner.agent.history, state["game"], task.weights)
+        phases = replayable_phases(learner.agent.history, state["game"], task.weights)
         result |= {"schedule": Schedule(phases, "student", task.image), "epochs": state["game"]["epochs"]}
     return result
 

@@ -52,10 +52,10 @@ from scipy import stats
 
 from benchmarks.common.plots import save_plot
 from benchmarks.common.results_file import ROOT, Row, argument_parser, start, usable_cores
-from benchmarks.common.search import build_search, run_searches
+from benchmarks.common.search import build_search, run_searches, search_settings
 from benchmarks.common.training import train_epochs, train_teacher
 from results.analysis.statistics import interval
-from search.algorithms.base import Kind, member_seed
+from search.algorithms.base import member_seed
 from search.execution.cluster import connected
 from search.execution.journal import Journal
 from search.execution.trials import JournalCallback
@@ -162,13 +162,18 @@ def search_schedules(setting: Setting, seed: int, folder: Path) -> Repetition:
     return Repetition(replace(distilled, validation=None), schedules, seed)
 
 
-def run_role(name: str, kinds: Sequence[Kind], task: Task, setting: Setting, seed: int, folder: Path) -> list[Schedule]:
-    """Search `task` with the algorithms `kinds` at the same time, and return their schedules."""
+def run_role(
+    name: str, algorithms: Sequence[str], task: Task, setting: Setting, seed: int, folder: Path
+) -> list[Schedule]:
+    """Search `task` with several algorithms at the same time, and return their schedules."""
     folder.mkdir(exist_ok=True)
-    size: dict[str, int] = {"population": setting.population, "interval": setting.interval}
+    size: dict[str, int] = {"size": setting.population, "epochs": task.epochs, "interval": setting.interval}
     with Journal(folder) as journal:
         callback = JournalCallback(journal)
-        searches = [build_search(f"{name}-{kind}", kind, task, callback, seed=seed, **size) for kind in kinds]
+        searches = [
+            build_search(f"{name}-{algorithm}", search_settings(algorithm, **size), task, callback, seed=seed)
+            for algorithm in algorithms
+        ]
         return [result.schedule for result in run_searches(searches, callback, name=name)]
 
 
@@ -179,7 +184,7 @@ def train_student(arm: str, repetition: Repetition, student: int) -> dict[str, f
     """Train the student of that number, and return its test accuracy and the seconds of its training."""
     started, task = time.perf_counter(), repetition.task
     source, seed = repetition.schedules.get(arm, Genome()), member_seed(repetition.seed, "student", 1, student)
-    learner = task.learner(source, seed=seed, shown=TrivialAugment() if arm == TRIVIAL else None)
+    learner = task.learner(source, seed=seed, baseline=TrivialAugment() if arm == TRIVIAL else None)
     train_epochs(learner, task.epochs)
     return {"accuracy": learner.evaluate(task.data.test)["accuracy"], "seconds": time.perf_counter() - started}
 

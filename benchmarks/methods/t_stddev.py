@@ -34,7 +34,7 @@ from spaces import Genome
 from spaces.augmentations import CATALOG, Augmentation, CutMixPick, Cutout, Identity, Mixup, Pick
 from trainables import data as datasets
 from trainables.data import DataSet
-from trainables.distillation.student import Distill
+from trainables.distillation.objective import Distill
 from trainables.screening.ranking import Precision, Screening, screen
 from trainables.task import Task, TrainedTeacher, test_score
 from trainables.training.frozen_teacher import FrozenTeacher

@@ -15,7 +15,6 @@ total cost. `at_line` has the journal lines of the kills, and `seconds` the dura
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -30,18 +29,18 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from benchmarks.common.results_file import Row, argument_parser, start
-from search.execution.journal import FILE
+from results.runlog.events import JOURNAL_FILE, SessionStarted, TrialReported, read_events
 
 SWEEP = """
 name: faults
+seed: {seed}
 data: {{name: digits, train: 100, validation: 100}}
 teacher: &role
   model: mlp
   recipe: {{lr: 0.05, batch_size: 20}}
-  stage: {{epochs: {epochs}, population: {population}, interval: 2}}
-  full: {{epochs: {full}}}
+  search: {{epochs: {epochs}, population: {population}, interval: 2}}
+  final: {{epochs: {final}}}
 student: *role
-search: {{seed: {seed}}}
 """
 COMMAND = (sys.executable, "-m", "search.cli", "search", "sweep.yaml", "--set", "resources.retries=30")
 
@@ -65,17 +64,17 @@ class Setting:
         kills: Kills in the whole sweep.
         population: Members of each role's search.
         epochs: Epochs of a search.
-        full: Epochs of a final training.
+        final: Epochs of a final training.
     """
 
     kills: int
     population: int
     epochs: int
-    full: int
+    final: int
 
 
-FULL = Setting(kills=30, population=4, epochs=60, full=10)
-QUICK = Setting(kills=3, population=2, epochs=4, full=2)
+FULL = Setting(kills=30, population=4, epochs=60, final=10)
+QUICK = Setting(kills=3, population=2, epochs=4, final=2)
 
 
 def main() -> None:
@@ -255,7 +254,7 @@ class DriverProcess:
         """Start the driver."""
         self._folder, self._storage = folder, storage
         self._log = folder / f"{storage.name}.log"
-        self._journal = storage / "faults-001" / FILE
+        self._journal = storage / "faults-001" / JOURNAL_FILE
         self.lines = 0
         self._size, self._changed = 0, time.monotonic()
         self.orphans = Orphans()
@@ -359,8 +358,8 @@ def read_outcome(folder: Path, orphans: float, at_line: Sequence[int], seconds: 
     """Read a sweep's folder and its MLflow store."""
     from mlflow.tracking import MlflowClient
 
-    events = [json.loads(line) for line in (folder / JOURNAL_FILE).read_text("utf-8").splitlines()]
-    reports = [event for event in events if event["event"] == TrialReported.kind]
+    events = [event for _, event in read_events(folder / JOURNAL_FILE)]
+    reports = [event for event in events if isinstance(event, TrialReported)]
     client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("faults")
     assert experiment is not None
@@ -371,11 +370,11 @@ def read_outcome(folder: Path, orphans: float, at_line: Sequence[int], seconds: 
             tracked.setdefault((str(run.info.run_name), point.step), []).append(point.value)
     return SweepOutcome(
         policies={path.name: path.read_bytes() for path in sorted(folder.glob("policy.*.json"))},
-        journal={(event["trial"], event["epoch"]): event["metrics"]["loss"] for event in reports},
+        journal={(report.trial, report.epoch): report.metrics["loss"] for report in reports},
         tracked=tracked,
         unfinished=sum(run.info.status != "FINISHED" for run in runs),
         lines=len(events),
-        starts=sum(event["event"] == SessionStarted.kind for event in events),
+        starts=sum(isinstance(event, SessionStarted) for event in events),
         at_line=at_line,
         orphans=orphans,
         seconds=seconds,

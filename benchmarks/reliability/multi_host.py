@@ -31,6 +31,8 @@ from typing import Any
 
 from benchmarks.common.results_file import Row, argument_parser, start
 from benchmarks.reliability.hosts import Hosts, Log, Namespaces, Processes, closing, environment, fill
+from results.runlog.events import JOURNAL_FILE
+from results.runlog.history import History
 
 NAME = "hosts"
 
@@ -61,12 +63,11 @@ class Setting:
 
     def sweep(self, seed: int) -> str:
         """Return the sweep file as JSON, which is valid YAML."""
-        stage = {"epochs": self.epochs, "population": 4, "interval": self.interval}
-        role = {"model": "mlp", "recipe": {"lr": 0.05, "batch_size": 20}, "stage": stage}
+        search = {"algorithm": "pbt", "epochs": self.epochs, "population": 4, "interval": self.interval}
+        role = {"model": "mlp", "recipe": {"lr": 0.05, "batch_size": 20}, "search": search}
         roles = {"teacher": role, "student": role} if self.teacher else {"teacher": None, "student": LABELS_ONLY | role}
         data = {"name": "digits", "train": self.train, "validation": 500}
-        search = {"kind": "pbt", "seed": seed}
-        return json.dumps({"name": NAME, "data": data, **roles, "search": search, "baselines": []})
+        return json.dumps({"name": NAME, "seed": seed, "data": data, **roles, "baselines": []})
 
 
 FULL = Setting(epochs=48, interval=4, train=700, teacher=True)
@@ -193,8 +194,9 @@ def _run_disturbed(folder: Path, setting: Setting, options: Namespace) -> tuple[
 
 def _last_perturbation(storage: Path) -> int:
     """Return the epoch of the student's last perturbation."""
-    for path in storage.glob("*/student-pbt.population.json"):
-        return max(int(member["epoch"]) for member in json.loads(path.read_text("utf-8"))["members"])
+    for path in storage.glob(f"*/{JOURNAL_FILE}"):
+        perturbations = History.read(path.parent).perturbations("student-pbt")
+        return perturbations[-1].epoch if perturbations else 0
     return 0
 
 

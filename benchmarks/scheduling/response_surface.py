@@ -32,6 +32,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spaces import Genome, Phase, Space
+from spaces.search_space.encoding import decode, encode
 
 Array: TypeAlias = npt.NDArray[np.float64]
 
@@ -69,7 +70,7 @@ class Surface:
     @classmethod
     def sample(cls, kind: str, space: Space, epochs: int, seed: int) -> Surface:
         """Draw a surface of one of `KINDS`."""
-        generator, size = np.random.default_rng([seed, KINDS.index(kind)]), len(numbers(space, space.zero()))
+        generator, size = np.random.default_rng([seed, KINDS.index(kind)]), len(encode(space, space.zero()))
         if kind == "still":
             optimum = generator.uniform(0, 1, size)
             return cls(space, epochs, optimum, optimum)
@@ -89,7 +90,7 @@ class Surface:
         """Return the skill after a training under `phases`, without noise."""
         z, epoch = 0.0, 0
         for phase in phases:
-            x = numbers(self.space, phase.genome)
+            x = encode(self.space, phase.genome)
             z += sum(self.gain(x, epoch + offset) for offset in range(1, phase.epochs + 1))
             epoch += phase.epochs
         return skill(z)
@@ -104,7 +105,7 @@ class Surface:
         for first in range(0, self.epochs, interval):
             count = min(interval, self.epochs - first)
             mean = self.optimum(first + (count + 1) / 2)
-            phases.append(Phase(count, with_numbers(self.space, self.space.zero(), mean)))
+            phases.append(Phase(count, decode(self.space, self.space.zero(), mean)))
         return phases
 
 
@@ -171,7 +172,7 @@ class SimulatedTraining:
         if self._cached is None or self._cached[0] is not genome:
             value = Genome.from_json(genome)
             strength = {f"policy/{op}/strength": part for op, part in value.policy.strength().items()}
-            self._cached = genome, numbers(self.surface.space, value), strength
+            self._cached = genome, encode(self.surface.space, value), strength
         return self._cached[1:]
 
 

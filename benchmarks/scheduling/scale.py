@@ -9,9 +9,9 @@ the driver handles them. The space is PBA's, 60 numbers per genome, perturbed ev
 time of the main thread per report, which trials wait for. `tracking_ms` is that of all other threads, that is, of
 delivery to MLflow in the background. The work of Ray and of the workers is not included. `memory_mb` is the largest
 memory of the process minus that before the first run. `rows_waiting` are the metrics that MLflow had not received when
-the last trial ended; they lie in memory, and only the length of the sweep bounds them. `mlflow_rows_per_s` counts the
-metrics received, from the first report until the last one arrived. Journal and store lie in the folder for temporary
-files, which was in memory for the committed results, so no disk is measured.
+the last trial ended; their events wait in the journal, on disk. `mlflow_rows_per_s` counts the metrics received, from
+the first report until the last one arrived. Journal and store lie in the folder for temporary files, which was in
+memory for the committed results, so no disk is measured.
 
 **Regret.** On a surface of 8 numbers each search has the same budget in epochs, that of 16 members with 60 epochs. TPE
 with ASHA starts with as many members as that budget allows; `epochs` is what it used, because later members are better
@@ -29,7 +29,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -39,15 +39,13 @@ import numpy as np
 from ray.tune.schedulers import FIFOScheduler
 
 from benchmarks.common.results_file import Benchmark, Row, argument_parser, start
-from benchmarks.common.search import build_search
+from benchmarks.common.search import algorithm_class, build_search, search_settings
 from benchmarks.scheduling.response_surface import KINDS, SimulatedTraining, Surface
 from benchmarks.scheduling.simulated_tune import Controller
 from results.analysis.statistics import holm, interval, paired_p
 from results.tracking.tracker import Tracker
-from search.algorithms.base import Kind, SearchResult
-from search.algorithms.successive_halving import budget
-from search.algorithms.tpe import Suggestions, TPESearch
-from search.config.schema import SearchConfig
+from search.algorithms.base import SearchResult
+from search.config.sections import SearchConfig
 from search.execution.callbacks import SweepCallback
 from search.execution.journal import Journal
 from search.execution.progress import ProgressReporter
@@ -56,7 +54,13 @@ from spaces import Phase, Space
 from trainables import Recipe, Task
 from trainables.data import load
 
-SEARCHES: dict[str, Kind] = {"pbt": "pbt", "pb2": "pb2", "tpe_asha": "tpe+asha", "random": "random"}
+SEARCHES: dict[str, dict[str, str]] = {
+    "pbt": {"algorithm": "pbt"},
+    "pb2": {"algorithm": "pb2"},
+    "tpe_asha": {"algorithm": "tpe", "early_stopping": "asha"},
+    "random": {"algorithm": "random"},
+}
+"""Settings of each search besides its size."""
 
 SMALL = Space(operations=("Rotate", "ShearX", "Color", "Posterize"), copies=1)
 """Search space of the regret: 8 numbers."""
@@ -110,10 +114,8 @@ class SurfaceSearch:
     """Search of a surface by a real search algorithm, run by the simulated controller.
 
     Args:
-        kind: Search algorithm.
-        size: Number of members.
+        settings: Settings of the search.
         surface: Surface in place of training.
-        interval: Epochs between perturbations, and up to the first rung.
         seed: Seed of the search.
         callback: Callback of the journal.
         slots: Trials that run at once.
@@ -122,23 +124,21 @@ class SurfaceSearch:
 
     def __init__(
         self,
-        kind: Kind,
-        size: int,
+        settings: SearchConfig,
         surface: Surface,
-        interval: int,
         seed: int,
         callback: JournalCallback,
         slots: int,
         on_report: Callable[[], None] = lambda: None,
     ) -> None:
         """Build the search and its controller."""
-        self._journal, self._interval = callback.journal, interval
+        self._journal, interval = callback.journal, settings.interval
         data = load("digits", train=100, validation=100)
         task = Task("teacher", "mlp", data, Recipe(), surface.epochs, data.validation, interval)
-        self.search = build_search(
-            f"teacher-{kind}", kind, task, callback, population=size, interval=interval, seed=seed, space=surface.space
-        )
-        searcher = Suggestions(self.search, (), self._journal) if isinstance(self.search, TPESearch) else None
+        name = f"teacher-{settings.algorithm}"
+        self.search = build_search(name, settings, task, callback, seed=seed, space=surface.space)
+        callback.begin(task, self.search.members)
+        searcher = self.search.searcher(())
         members = () if searcher else self.search.members
         self.controller = Controller(
             SimulatedTraining(surface, interval),
@@ -156,8 +156,8 @@ class SurfaceSearch:
     def run(self) -> SearchResult:
         """Run all trials and return the result."""
         self.controller.run()
-        outcomes = [outcome(self._journal.progress(member.name), self._interval) for member in self.search.members]
-        return self.search.found(outcomes, {})
+        progress = [self._journal.progress(member.name) for member in self.search.members]
+        return self.search.result([outcome(each, self.search.search.interval) for each in progress], {})
 
 
 # The driver -----------------------------------------------------------------------------------------------------------
@@ -173,15 +173,14 @@ def driver(size: int, setting: Setting, seed: int, before: float) -> Row:
         with Journal(folder) as journal, tracker.follow(journal):
             tracker.start("scale")
             tracker.flush()
-            callback = SweepCallback(journal, tracker, parent, "teacher", ProgressReporter(None, 0), setting.epochs)
+            callback = SweepCallback(journal, ProgressReporter(None, 0))
 
             def read_memory() -> None:
                 if search.controller.reports % MEMORY_INTERVAL == 0:
                     peak[0] = max(peak[0], memory())
 
-            search = SurfaceSearch(
-                "pbt", size, surface, setting.interval, seed, callback, max(1, size // 4), read_memory
-            )
+            settings = search_settings("pbt", size=size, epochs=setting.epochs, interval=setting.interval)
+            search = SurfaceSearch(settings, surface, seed, callback, max(1, size // 4), read_memory)
             wall, main_thread, process = time.perf_counter(), time.thread_time(), time.process_time()
             search.run()
             main_thread = time.thread_time() - main_thread - search.controller.worker_s
@@ -231,8 +230,8 @@ def regrets(kind: str, setting: Setting, benchmark: Benchmark) -> list[Row]:
         best = surface.final_skill(surface.best_phases(1))
         for name, interval_ in (("best_slices", setting.interval), ("best_constant", setting.epochs)):
             by_seed[name].append(best - surface.final_skill(surface.best_phases(interval_)))
-        for name, search in SEARCHES.items():
-            phases, epochs = search_within_budget(search, surface, setting, seed)
+        for name, options in SEARCHES.items():
+            phases, epochs = search_within_budget(options, surface, setting, seed)
             by_seed[name].append(best - surface.final_skill(phases))
             spent[name].append(epochs)
     rows = []
@@ -244,20 +243,31 @@ def regrets(kind: str, setting: Setting, benchmark: Benchmark) -> list[Row]:
     return rows
 
 
-def search_within_budget(kind: Kind, surface: Surface, setting: Setting, seed: int) -> tuple[Sequence[Phase], int]:
+def search_within_budget(
+    options: Mapping[str, str], surface: Surface, setting: Setting, seed: int
+) -> tuple[Sequence[Phase], int]:
     """Search with as many members as the budget allows, and return the schedule's phases and the epochs used.
 
     With ASHA the number of members that continue is known only at the end. If the budget is exceeded, the search is
     repeated with fewer members.
+
+    Args:
+        options: Settings of the search besides its size: a value of `SEARCHES`.
+        surface: Surface in place of training.
+        setting: Size of the benchmark.
+        seed: Seed of the search.
     """
     size, whole = setting.members, setting.members * setting.epochs
-    while kind.endswith("asha") and budget(size, setting.interval, SearchConfig().reduction, setting.epochs) < whole:
+
+    def settings() -> SearchConfig:
+        return search_settings(**options, size=size, epochs=setting.epochs, interval=setting.interval)
+
+    algorithm = algorithm_class(settings())
+    while algorithm.stops_early and algorithm.budget(settings(), surface.space) < whole:
         size += 1
     while True:
         with TemporaryDirectory(ignore_cleanup_errors=True) as folder, Journal(Path(folder)) as journal:
-            search = SurfaceSearch(
-                kind, size, surface, setting.interval, seed, JournalCallback(journal), setting.members
-            )
+            search = SurfaceSearch(settings(), surface, seed, JournalCallback(journal), setting.members)
             result, spent = search.run(), search.controller.reports
         if spent <= whole or size == 2:
             return result.schedule.phases, spent

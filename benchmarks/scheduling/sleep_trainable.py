@@ -6,7 +6,6 @@ hardly needs a processor, while everything around it is real: checkpoints, actor
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -23,7 +22,8 @@ import torch
 from ray import tune
 from ray.tune.schedulers import PopulationBasedTraining
 
-from benchmarks.common.search import build_search, run_searches
+from benchmarks.common.search import build_search, run_searches, search_settings
+from results.runlog.events import JOURNAL_FILE, TrialReported, read_events
 from results.tracking.tracker import Tracker
 from search.execution.callbacks import SweepCallback
 from search.execution.cluster import ENVIRONMENT
@@ -114,21 +114,22 @@ def run_roletune(case: Case) -> tuple[int, float]:
     task = case.task()
     with TemporaryDirectory(ignore_cleanup_errors=True) as name, _ray():
         folder = Path(name)
-        with Tracker.open(folder, "sweep", f"sqlite:///{folder / 'mlflow.db'}") as tracker, Journal(folder) as journal:
-            progress = ProgressReporter(None, 0)
-            callback = SweepCallback(journal, tracker, tracker.start("sweep"), "teacher", progress, case.epochs)
-            size = {"population": case.population, "interval": case.interval}
-            search = build_search("teacher-pbt", "pbt", task, callback, seed=case.seed, **size)
+        tracker = Tracker.open(folder, "sweep", f"sqlite:///{folder / 'mlflow.db'}")
+        with Journal(folder) as journal, tracker.follow(journal):
+            tracker.start("sweep")
+            callback = SweepCallback(journal, ProgressReporter(None, 0))
+            settings = search_settings("pbt", size=case.population, epochs=case.epochs, interval=case.interval)
+            search = build_search("teacher-pbt", settings, task, callback, seed=case.seed)
             run_searches([search], callback, name="search")
-        ends = [event["at"] / 1000 for event in read_events(folder) if event["event"] == "reported"]
+        ends = [report.at / 1000 for report in read_reports(folder)]
     return len(ends), _wall(ends, case.seconds)
 
 
-def read_events(folder: Path) -> list[dict[str, Any]]:
-    """Return the complete lines of a sweep's journal."""
-    file = folder / "journal.jsonl"
-    lines = file.read_text("utf-8").splitlines(keepends=True) if file.is_file() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+def read_reports(folder: Path) -> list[TrialReported]:
+    """Return the reports in a sweep's journal; none while there is no journal."""
+    path = folder / JOURNAL_FILE
+    events = read_events(path) if path.is_file() else ()
+    return [event for _, event in events if isinstance(event, TrialReported)]
 
 
 def run_loop(case: Case) -> tuple[int, float]:

@@ -38,7 +38,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks.common.results_file import ROOT, Row, argument_parser, start
-from benchmarks.scheduling.sleep_trainable import Case, read_events
+from benchmarks.scheduling.sleep_trainable import Case, read_reports
 
 POPULATIONS, INTERVALS = (16, 8, 4), (1, 3)
 
@@ -112,7 +112,7 @@ def startup_seconds(seed: int) -> float:
         command = [sys.executable, "-m", "search.cli", "search", "examples/digits.yaml", "--storage", storage]
         started = time.time()
         child = subprocess.Popen(
-            [*command, "--set", f"search.seed={seed}"],
+            [*command, "--set", f"seed={seed}"],
             cwd=ROOT,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -120,11 +120,10 @@ def startup_seconds(seed: int) -> float:
         )
         try:
             while time.time() < started + START_TIMEOUT and child.poll() is None:
-                events = read_events(Path(storage, "digits-001"))
-                first = next((event for event in events if event["event"] == "reported"), None)
-                if first is not None:
-                    seconds = first["metrics"]["seconds/train"] + first["metrics"].get("seconds/validate", 0.0)
-                    return float(first["at"] / 1000 - seconds - started)
+                if reports := read_reports(Path(storage, "digits-001")):
+                    first = reports[0]
+                    seconds = first.metrics["seconds/train"] + first.metrics.get("seconds/validate", 0.0)
+                    return first.at / 1000 - seconds - started
                 time.sleep(0.05)
             raise SystemExit("the sweep did not report an epoch in time")
         finally:

@@ -13,9 +13,10 @@ arm's ratio is the median of paired ratios: epoch against epoch of the same roun
 - `hard` (digits): the second view and the game of `hard_affine` with its default rules. `kd_loss` is computed for twice
   as many images. A measurement covers two cycles of the game with all augmentor phases, divided by its epochs.
 - `naive`: the loop of `benchmarks.training.naive_loop`: float32, Pillow and a DataLoader, hooks on every layer.
-- `unfolded`, `contiguous`, `bfloat16`, `compiled`: like `plain`, but without folding the teacher's batch normalizations
-  into its convolutions; with images and weights not in channels-last order; with autocast; with the teacher compiled by
-  `torch.compile`, whose first epoch is in `first_s`. Not every case has all of them, because each takes minutes.
+- `contiguous`, `bfloat16`, `compiled`: like `plain`, but with images and weights not in channels-last order; with
+  autocast; with the teacher compiled by `torch.compile`, whose first epoch is in `first_s`. Not every case has all of
+  them, because each takes minutes. In results of earlier versions, `unfolded` is like `plain`, which then folded the
+  teacher's batch normalizations into its convolutions, but without the folding.
 
 `plain` and `policy` are also timed by part (`benchmarks.training.step_parts`): rows with a `part` have its share of a
 step.
@@ -43,7 +44,8 @@ from spaces.operations import LEVELS
 from spaces.policy.policy import TENTHS
 from trainables import data as datasets
 from trainables.data import DataSet, TensorImages
-from trainables.distillation.student import Distill, Student
+from trainables.distillation.objective import Distill
+from trainables.distillation.student import Student
 from trainables.models import build_model
 from trainables.task import Task, TrainedTeacher
 from trainables.training.recipe import Recipe
@@ -108,7 +110,7 @@ def cases(quick: bool, seed: int, gpu: bool) -> list[Case]:
     for threads, device in [(1, "cpu"), (2, "cpu")] + [(1, "cuda")] * gpu:
         first = (threads, device) == (1, "cpu")
         for name, task in digits.items():
-            arms = (*USUAL, "hard", "unfolded", "contiguous") if first else USUAL
+            arms = (*USUAL, "hard", "contiguous") if first else USUAL
             measured.append(Case(name, task, arms, 31 if first else 15, 0.05, 40, threads, device))
         for name, task in shaped.items():
             arms = (*USUAL, "bfloat16") if device == "cuda" else USUAL
@@ -209,8 +211,6 @@ def build_student(task: Task, arm: str, seed: int, device: str) -> Student:
     task = replace(task, recipe=replace(task.recipe, **recipes.get(arm, {})))
     student = cast(Student, task.learner(genomes.get(arm, Genome)(), seed=seed, device=device))
     assert student.teacher is not None
-    if arm == "unfolded":
-        unfold(student.teacher.model)
     if arm == "compiled":
         student.teacher.model.compile()
     return student

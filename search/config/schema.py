@@ -137,22 +137,20 @@ class SweepConfig(Section):
         Raises:
             ValueError: It is not.
         """
-        distinct, teacher = student.distill.view == "distinct", self.teacher
+        distinct, teacher = student.distill.teacher_view == "distinct", self.teacher
         tie_break = student.search is not None and student.search.tie_break != "none"
         if teacher is None:
             if distinct or student.distill.init == "teacher" or self.screen.drop or tie_break:
-                raise ValueError(
-                    "view: distinct, init: teacher, screen.drop and tie_break must be left out with teacher: null"
-                )
+                without = "teacher_view: distinct, init: teacher, screen.drop and tie_break"
+                raise ValueError(f"{without} must be left out with teacher: null")
             if any(choice.kind != Identity.kind for choice in self.space.augmentations):
                 raise ValueError("space.augment must be left out with teacher: null; a second view needs its answers")
             return
         if distinct and teacher.given and teacher.policy is None:
-            raise ValueError("teacher.policy must be given with view: distinct and a given teacher")
+            raise ValueError("teacher.policy must be given with teacher_view: distinct and a given teacher")
         if distinct and tie_break:
-            raise ValueError(
-                "tie_break: t_stddev must go with view: shared; a teacher with its own view never sees the student's"
-            )
+            rule = "tie_break: t_stddev must go with teacher_view: shared"
+            raise ValueError(f"{rule}; a teacher with its own view never sees the student's")
 
     @property
     def roles(self) -> dict[str, RoleConfig]:

@@ -13,6 +13,7 @@ from spaces.core.errors import RequestError, unknown
 
 RENAMED_ROLE_KEYS = {"stage": "search", "full": "final"}
 RENAMED_SEARCH_KEYS = {"kind": "algorithm", "synch": "synchronous", "repeats": "replicates"}
+RENAMED_DISTILL_KEYS = {"view": "teacher_view"}
 RENAMED_ALGORITHMS = {
     "asha": "algorithm: successive_halving",
     "tpe+asha": "algorithm: tpe with early_stopping: asha",
@@ -127,6 +128,10 @@ def _renamed(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
                 yield f"{role}.{old}", f"{role}.{new}"
         if isinstance(search := section.get("search"), Mapping):
             yield from _renamed_search(f"{role}.search", search)
+        if isinstance(distill := section.get("distill"), Mapping):
+            for old, new in RENAMED_DISTILL_KEYS.items():
+                if old in distill:
+                    yield f"{role}.distill.{old}", f"{role}.distill.{new}"
     yield from _renamed_normalization(content)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import TypeGuard
+from collections.abc import Callable, Iterable
+from numbers import Real
+from typing import Any, TypeGuard
 
 from spaces.core.errors import RequestError
 
@@ -16,12 +17,7 @@ def is_integer(value: object) -> TypeGuard[int]:
 
 def is_finite_number(value: object) -> TypeGuard[int | float]:
     """Return True for a finite `int` or `float` that is not a `bool` and fits a float."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an integer beyond the largest float
-        return False
+    return isinstance(value, int | float) and _is_finite(value)
 
 
 def check_integer(name: str, value: object, low: int, high: int | None = None) -> int:
@@ -73,6 +69,28 @@ def check_number(name: str, value: object, low: float = -math.inf, high: float =
     return float(value) + 0.0
 
 
+def check_range(name: str, value: Any, holds: Callable[[Any], bool], rule: str) -> None:
+    """Refuse a value that is not a finite real number, such as a float or a NumPy scalar, for which `holds` is true.
+
+    Args:
+        name: Name of the setting, which the message begins with.
+        value: Value to check.
+        holds: Condition on the value.
+        rule: The condition in words, completing "must be".
+
+    Raises:
+        RequestError: `value` is not a finite number, or the condition does not hold.
+
+    Example:
+        >>> from spaces.core.validation import check_range
+        >>> check_range("lr", 0.1, lambda lr: lr > 0, "> 0")
+    """
+    if not _is_finite(value):
+        raise RequestError(f"{name} must be a finite number", value=value)
+    if not holds(value):
+        raise RequestError(f"{name} must be {rule}", value=value)
+
+
 def check_flag(name: str, value: object) -> bool:
     """Return `value` if it is True or False.
 
@@ -93,3 +111,12 @@ def check_choice(name: str, value: object, choices: Iterable[object]) -> None:
     known = list(choices)
     if value not in known:
         raise RequestError(f"{name} must be one of {', '.join(map(str, known))}", value=value)
+
+
+def _is_finite(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond the largest float
+        return False

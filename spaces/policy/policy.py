@@ -188,5 +188,7 @@ def _entry(data: Any) -> Entry:
 def _check_keys(kind: str, data: Any, keys: Iterable[str]) -> None:
     keys = set(keys)
     if not isinstance(data, Mapping) or set(data) != keys:
-        got = sorted(map(str, data)) if isinstance(data, Mapping) else data
-        raise RequestError(f"{kind} must be an object with the keys {', '.join(sorted(keys))} and no others", value=got)
+        found = sorted(map(str, data)) if isinstance(data, Mapping) else data
+        raise RequestError(
+            f"{kind} must be an object with the keys {', '.join(sorted(keys))} and no others", value=found
+        )

@@ -56,7 +56,7 @@ def test_random_teacher_differs_from_its_initial_weights_in_statistics_only():
     drawn = projection.build_model(projection.TEACHER, seed=7, classes=10, channels=1, size=16).state_dict()
     changed = {name for name, value in teacher.weights.items() if not torch.equal(value, drawn[name])}
     assert {name.rpartition(".")[2] for name in changed} == {"running_mean", "running_var", "num_batches_tracked"}
-    network = teacher.frozen(data).model
+    network = teacher.freeze(data).model
     images = projection.Normalize(data, torch.device("cpu"))(data.train.images)
     shown = network[:2](images)  # the first convolution and what normalizes it
     assert shown.mean((0, 2, 3)).abs().max() < 1e-4 and (shown.std((0, 2, 3)) - 1).abs().max() < 1e-2

@@ -14,6 +14,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from scipy import stats
 
+from benchmarks.common.search import search_settings
 from benchmarks.scheduling import scale
 from benchmarks.scheduling.response_surface import (
     CURVATURE,
@@ -66,9 +67,9 @@ def test_the_best_schedule_is_the_best_of_all(kind, interval):
 def test_a_training_that_is_always_at_its_best_learns_all_there_is():
     place = encode(ONE, decode(ONE, ONE.zero(), (0.3, 5 / 9)))
     surface = Surface(ONE, 20, place, place)
-    best = with_numbers(ONE, ONE.zero(), place)
+    best = decode(ONE, ONE.zero(), place)
     assert surface.final_skill([Phase(20, best)]) == pytest.approx(1 - np.exp(-TOTAL_PROGRESS))
-    off = float(np.mean((numbers(ONE, ONE.zero()) - place) ** 2))
+    off = float(np.mean((encode(ONE, ONE.zero()) - place) ** 2))
     expected = skill(TOTAL_PROGRESS * (0.25 + 0.75 * (1 - CURVATURE * off)))
     assert surface.final_skill([Phase(15, ONE.zero()), Phase(5, best)]) == pytest.approx(expected)
     assert surface.final_skill([Phase(5, best), Phase(15, ONE.zero())]) == pytest.approx(expected), "in any order"
@@ -200,7 +201,7 @@ def test_simulation_limits_running_and_pending_trials(tmp_path):
 # ---- what it measures ------------------------------------------------------------------------------
 
 
-def calls_per_report(kind, size, folder):
+def calls_per_report(algorithm, size, folder):
     """Calls of Python and C functions in the driver, for each report of a search; no clock is looked at."""
     counted = [0]
 
@@ -210,7 +211,8 @@ def calls_per_report(kind, size, folder):
     folder.mkdir()
     surface = Surface.sample("moving", ONE, 9, 0)
     with Journal(folder) as journal:
-        search = scale.SurfaceSearch(kind, size, surface, 3, 0, JournalCallback(journal), size // 4)
+        settings = search_settings(algorithm, size=size, epochs=9, interval=3)
+        search = scale.SurfaceSearch(settings, surface, 0, JournalCallback(journal), size // 4)
         sys.setprofile(count)
         try:
             search.controller.run()
@@ -219,17 +221,17 @@ def calls_per_report(kind, size, folder):
     return counted[0] / search.controller.reports
 
 
-@pytest.mark.parametrize("kind", ["pbt", "asha", "random"])
-def test_a_report_costs_the_driver_as_much_among_many_trials_as_among_few(kind, tmp_path):
-    few, many = (calls_per_report(kind, size, tmp_path / str(size)) for size in (16, 128))
+@pytest.mark.parametrize("algorithm", ["pbt", "successive_halving", "random"])
+def test_a_report_costs_the_driver_as_much_among_many_trials_as_among_few(algorithm, tmp_path):
+    few, many = (calls_per_report(algorithm, size, tmp_path / str(size)) for size in (16, 128))
     assert many < 1.3 * few
 
 
 def test_no_search_spends_more_than_its_budget():
     setting = replace(scale.QUICK, members=8, epochs=9)
     surface = Surface.sample("still", scale.SMALL, 9, 0)
-    for kind in scale.SEARCHES.values():
-        phases, epochs = scale.search_within_budget(kind, surface, setting, 0)
+    for options in scale.SEARCHES.values():
+        phases, epochs = scale.search_within_budget(options, surface, setting, 0)
         assert 0.5 * 72 < epochs <= 72 and sum(phase.epochs for phase in phases) == 9
 
 

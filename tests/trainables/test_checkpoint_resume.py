@@ -68,7 +68,7 @@ def test_resumed_is_uninterrupted(
 @pytest.mark.parametrize(
     "changes",
     [
-        {"distill": Distill(view="distinct")},
+        {"distill": Distill(teacher_view="distinct")},
         {"distill": Distill(init="teacher"), "model": "resnet8"},
         {"recipe": Recipe(batch_size=16, channels_last=True)},
         {"recipe": Recipe(batch_size=16, precision="bfloat16")},

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from spaces.core.errors import unknown
+from spaces.core.validation import check_range
 from trainables.losses import (
     Criterion,
     DistillBatch,
@@ -21,7 +22,7 @@ from trainables.losses import (
 )
 from trainables.losses.feature.hooks import FeatureRecorder, check_layers, stages
 from trainables.training.frozen_teacher import FrozenTeacher
-from trainables.training.recipe import check_choices, check_range
+from trainables.training.recipe import check_choices
 
 GENOME_SETTINGS = ("loss", "temperature", "alpha")
 """Settings of `Distill` that a genome may override."""
@@ -36,9 +37,9 @@ class Distill:
             `{"kd": 1, "hint": {"weight": 50, "projection": "inverted"}}`. A dotted name is a custom loss.
         temperature: Temperature T of the losses on logits, > 0.
         alpha: Weight of the distillation losses, in [0, 1]; the cross-entropy with the labels has weight 1 − alpha.
-        view: `shared`, where teacher and student see the same augmented images, as in the released code of role-wise
-            augmentation; or `distinct`, where the teacher sees the same images under the schedule of its own agent
-            (our reading of the role-wise paper).
+        teacher_view: `shared`, where teacher and student see the same augmented images, as in the released code of
+            role-wise augmentation; or `distinct`, where the teacher sees the same images under the schedule of its own
+            agent (our reading of the role-wise paper).
         init: `random`, or `teacher` to copy the teacher's weights where name and shape agree. Such weights must not
             have seen the images that the student is validated on.
 
@@ -58,7 +59,7 @@ class Distill:
     loss: Any = "kd"
     temperature: float = 4.0
     alpha: float = 0.9
-    view: Literal["shared", "distinct"] = "shared"
+    teacher_view: Literal["shared", "distinct"] = "shared"
     init: Literal["random", "teacher"] = "random"
 
     def __post_init__(self) -> None:

@@ -34,8 +34,8 @@ class Student(Learner):
         *args: Arguments of `Learner`.
         teacher: Frozen teacher; None where no loss needs one.
         distill: Distillation settings, which a genome may override.
-        teacher_schedule: Schedule that the teacher sees where `distill.view` is `distinct`; None for the data set's
-            base augmentation.
+        teacher_schedule: Schedule that the teacher sees where `distill.teacher_view` is `distinct`; None for the
+            data set's base augmentation.
         weights: Learned weights that genomes refer to, by their hash.
         bits: Bits that the network was built with; None for full precision.
         **kwargs: Keyword arguments of `Learner`.
@@ -124,7 +124,7 @@ class Student(Learner):
         with distillation.teacher_features.recording() as teacher_features:
             answers = self._answers_to_batch(images, batch)
         second = self._second_view(batch.raw)
-        if answers is not None and (second or self.distill.view == "shared"):
+        if answers is not None and (second or self.distill.teacher_view == "shared"):
             # A teacher with a distinct view answers to other images than the student's.
             self._t_stddev.add(answers, *([second[1]] if second else []))
         shown = images if second is None else torch.cat((images, second[0]))
@@ -227,7 +227,7 @@ class Student(Learner):
         """Return the teacher's logits (B, K) on the student's images or on its own view; None without a teacher."""
         if self.teacher is None:
             return None
-        if self.distill.view == "distinct":
+        if self.distill.teacher_view == "distinct":
             augmented = self._teacher_augment(batch.raw) if self._teacher_augment else batch.raw
             images = self.normalize(self._base(augmented, self.fill, self._teacher_generator))
         logits: Tensor = self.teacher(images)

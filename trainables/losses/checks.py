@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from spaces.core.errors import RequestError
+from spaces.core.validation import check_range
 from trainables.losses.base import Loss, NetworkPair
-from trainables.training.recipe import check_range
 
 
-def check_number(loss: Loss, name: str, holds: Callable[[float], bool], rule: str) -> None:
+def check_option(loss: Loss, name: str, holds: Callable[[float], bool], rule: str) -> None:
     """Check the option `name` of `loss`, and store it as a float so that equal options compare equal.
 
     Raises:
@@ -23,17 +23,6 @@ def check_number(loss: Loss, name: str, holds: Callable[[float], bool], rule: st
     value = getattr(loss, name)
     check_range(f"{name} of {loss.kind}", value, holds, rule)
     object.__setattr__(loss, name, float(value) + 0.0)
-
-
-def check_positive_integer(loss: Loss, name: str) -> None:
-    """Check that the option `name` of `loss` is an integer >= 1.
-
-    Raises:
-        RequestError: It is not.
-    """
-    value = getattr(loss, name)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise RequestError(f"{name} of {loss.kind} must be an integer >= 1", value=value)
 
 
 def check_layer_names(loss: Loss, name: str) -> None:

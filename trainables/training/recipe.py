@@ -3,46 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 from torch import nn
 
-from spaces import RequestError
 from spaces.core.errors import unknown
+from spaces.core.validation import check_range
 from trainables.training.optimizers import SGD, AdamW
 
 FUSED = ("cpu", "cuda")
 """Device types for which PyTorch has fused optimizers."""
-
-
-def check_range(name: str, value: Any, holds: Callable[[Any], bool], rule: str) -> None:
-    """Check that `value` is a finite number for which `holds` is true.
-
-    Args:
-        name: Name of the setting, for the error message.
-        value: Value of the setting.
-        holds: Condition on the value.
-        rule: The condition in words, completing "must be".
-
-    Raises:
-        RequestError: The value is not finite, or the condition does not hold.
-
-    Example:
-        >>> check_range("lr", 0.1, lambda lr: lr > 0, "> 0")
-    """
-    try:
-        finite = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-    except OverflowError:  # an integer that no float can hold
-        finite = False
-    if not finite:
-        raise RequestError(f"{name} must be a finite number", value=value)
-    if not holds(value):
-        raise RequestError(f"{name} must be {rule}", value=value)
 
 
 def check_choices(settings: object) -> None:

@@ -10,7 +10,7 @@ from mlflow.tracking import MlflowClient
 from results.runlog.export import export_policy
 from results.runlog.history import History
 from search import SweepConfig, run
-from search.algorithms.registry import ALGORITHMS, capabilities
+from search.algorithms.registry import ALGORITHMS, capabilities, is_custom, label
 from spaces import Schedule
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "searches"
@@ -26,16 +26,18 @@ SMALL = [
 ]
 SIZES = {"population": 4, "trials": 4, "reduction": 2, "replicates": 1}
 NAMES = sorted(path.stem for path in EXAMPLES.glob("*.yaml"))
+CUSTOM = EXAMPLES.with_name("custom_algorithm") / "sweep.yaml"
 
 
 def example(name):
-    return EXAMPLES / f"{name}.yaml"
+    return CUSTOM if name == "custom" else EXAMPLES / f"{name}.yaml"
 
 
 def small(name):
     """The overrides that make an example small."""
     search = SweepConfig.load(example(name)).student.search
-    taken = capabilities(search.algorithm).variant(search).settings
+    own = is_custom(search.algorithm)
+    taken = {"trials"} if own else capabilities(search.algorithm).variant(search).settings
     return SMALL + [f"student.search.{key}={value}" for key, value in SIZES.items() if key in taken]
 
 
@@ -53,16 +55,16 @@ def test_each_algorithm_has_an_example_of_its_own():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
-def test_its_example_finds_a_policy(name, store, tmp_path, scored_here, _ray):
+@pytest.mark.parametrize("name", [*NAMES, "custom"])
+def test_its_example_finds_a_policy(name, store, tmp_path, scored_here, _ray, monkeypatch):
+    monkeypatch.syspath_prepend(str(CUSTOM.parent))
     config = SweepConfig.load(example(name), [*small(name), f"tracking.uri={store}", f"storage={tmp_path}"])
     result = run(config)
     folder = Path(result.folder)
     assert result.failed == {} and [role.role for role in result.roles] == ["student"]
     policy = Schedule.load(folder / "policy.student.json", config.space.custom_names)
-    assert policy.epochs == EPOCHS and policy.provenance["run"].startswith(
-        f"student-{config.student.search.algorithm}-"
-    )
+    member = f"student-{label(config.student.search.algorithm)}-"
+    assert policy.epochs == EPOCHS and policy.provenance["run"].startswith(member)
     assert 0 < policy.provenance["value"] <= 1 and policy.provenance["value"] == result.roles[0].best_validation
     assert {phase.genome.augment.label for phase in policy.phases} <= {a.label for a in config.space.augmentations}
     assert all(set(phase.genome.distill) == set(config.space.distill) for phase in policy.phases)

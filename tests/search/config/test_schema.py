@@ -44,7 +44,14 @@ def test_the_examples_are_sweeps():
     from pathlib import Path
 
     folder = Path(__file__).parents[3] / "examples"
-    examples = sorted([*folder.glob("*.yaml"), *folder.glob("searches/*.yaml"), folder / "cluster" / "sweep.yaml"])
+    examples = sorted(
+        [
+            *folder.glob("*.yaml"),
+            *folder.glob("custom_algorithm/*.yaml"),
+            *folder.glob("searches/*.yaml"),
+            folder / "cluster" / "sweep.yaml",
+        ]
+    )
     assert examples
     for example in examples:
         SweepConfig.load(example)
@@ -173,14 +180,14 @@ def test_what_it_cannot_say_is_refused_in_one_line(tmp_path, override, rule):
         (["student.search.algorithm=grid", "space.distill={temperature: {low: 1, high: 8}}"], "not ranges"),
         (["student.search={algorithm: successive_halving, reduction: 1}"], "greater than or equal to 2"),
         (["resources.epoch_limit=0.0"], "greater than 0"),
-        (["teacher=null", "student.distill.view=distinct"], "must be left out with teacher: null"),
+        (["teacher=null", "student.distill.teacher_view=distinct"], "must be left out with teacher: null"),
         (["teacher=null", "student.distill.init=teacher"], "must be left out with teacher: null"),
         (["teacher=null", "screen.drop=0.5"], "must be left out with teacher: null"),
         (["teacher=null", "student.search.tie_break=t_stddev"], "must be left out with teacher: null"),
         (["teacher=null", "space.augment=[identity, cutmix]"], "space.augment must be left out with teacher: null"),
         (
-            ["teacher.pretrained=false", "student.distill.view=distinct"],
-            "teacher.policy must be given with view: distinct",
+            ["teacher.pretrained=false", "student.distill.teacher_view=distinct"],
+            "teacher.policy must be given with teacher_view: distinct",
         ),
     ],
 )
@@ -277,6 +284,7 @@ def test_options_go_with_an_algorithm_of_ones_own(tmp_path):
         ("student.search.algorithm=asha", "student.search.algorithm: asha", "algorithm: successive_halving"),
         ("student.search.kind=choice", "student.search.kind: choice", "algorithm: grid"),
         ("student.search.algorithm=tpe+asha", "tpe+asha", "algorithm: tpe with early_stopping: asha"),
+        ("student.distill.view=distinct", "student.distill.view", "student.distill.teacher_view"),
         ("student.distill.loss={hint: {normalisation: none}}", "loss.hint.normalisation", "loss.hint.normalization"),
     ],
 )

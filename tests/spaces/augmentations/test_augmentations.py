@@ -258,7 +258,7 @@ def test_each_pass_of_a_pick_has_a_draw_of_its_own(kind):
         ("CutMix", "^unknown augmentation 'CutMix'; did you mean 'cutmix'"),
         ({"kind": "rand_augment"}, "^unknown augmentation 'rand_augment'; did you mean 'randaugment'"),
         ("", "^unknown augmentation ''; known: autoaugment, crop_flip, .*trivialaugment"),
-        ("custom", "^unknown augmentation 'custom'; known: "),
+        ("custom", "^unknown augmentation 'custom'; did you mean 'cutout'"),
         ({"kind": "mixup", "alhpa": 1.0}, "^unknown parameter of mixup 'alhpa'; did you mean 'alpha'"),
         ({"kind": "cutout", "alpha": 1.0}, "^unknown parameter of cutout 'alpha'; known: draw, kind, side"),
         ({"kind": "flip", 3: 1.0}, "^unknown parameter of flip '3'; known"),

@@ -78,7 +78,7 @@ def test_a_number_too_long_to_be_shown_is_refused_all_the_same():
         ("shearx", "ShearX"),
         ("CONTRAST", "Contrast"),
         ("Translate", "Translate"),
-        ("Colour", "Color"),
+        ("Colorr", "Color"),
     ],
 )
 def test_an_unknown_operation_names_the_nearest(name, near):

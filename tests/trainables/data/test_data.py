@@ -380,7 +380,7 @@ def test_factory_takes_what_it_has_arguments_for(package, tmp_path):
         ("failing", {}, "failing raised KeyError: 'labels'"),
         ("needy", {}, "missing 1 required positional argument: 'path'"),
         ("damaged", {}, "train labels of data set 'digits' must be in 0 … 8, got '0 … 9'"),
-        ("seen", {}, "a factory says which arguments it takes"),
+        ("seen", {}, "a factory must have a signature"),
     ],
 )
 def test_factories_at_fault(package, factory, options, message):

@@ -37,11 +37,11 @@ def other_task(data, classes=4, seed=5, **changes):
 
 
 def test_a_genome_chooses_the_loss_and_its_numbers_and_nothing_else():
-    chosen = Distill(view="distinct").override({"loss": SUM, "temperature": 2, "alpha": 0.5})
-    assert (chosen.loss, chosen.temperature, chosen.alpha, chosen.view) == (SUM, 2, 0.5, "distinct")
+    chosen = Distill(teacher_view="distinct").override({"loss": SUM, "temperature": 2, "alpha": 0.5})
+    assert (chosen.loss, chosen.temperature, chosen.alpha, chosen.teacher_view) == (SUM, 2, 0.5, "distinct")
     assert Distill().override({}) == Distill()
-    with pytest.raises(RequestError, match="unknown setting of distill that a genome chooses 'view'"):
-        Distill().override({"view": "distinct"})
+    with pytest.raises(RequestError, match="unknown setting of distill that a genome chooses 'teacher_view'"):
+        Distill().override({"teacher_view": "distinct"})
     with pytest.raises(RequestError, match="temperature must be > 0, got 0"):
         Distill().override({"temperature": 0})
 

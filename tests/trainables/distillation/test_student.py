@@ -42,7 +42,7 @@ def watch(learner):
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 0.9, 1.0])
 @pytest.mark.parametrize("view", ["shared", "distinct"])
 def test_the_loss_is_the_weighted_sum_of_its_parts(make_task, rich, alpha, view):
-    task = make_task("student", distill=Distill(alpha=alpha, view=view, temperature=2.0))
+    task = make_task("student", distill=Distill(alpha=alpha, teacher_view=view, temperature=2.0))
     learner = task.learner(rich, seed=0)
     for _ in range(2):
         metrics = learner.step()
@@ -113,7 +113,7 @@ def test_the_teacher_is_never_changed(make_task, user_nets, rich, view, optimize
         "student",
         teacher=TrainedTeacher("roletune_user_nets:dropping", net.state_dict(), schedule((4, rich))),
         recipe=Recipe(optimizer=optimizer, batch_size=16, weight_decay=0.1),
-        distill=Distill(view=view),
+        distill=Distill(teacher_view=view),
     )
     learner = task.learner(rich, seed=0)
     modes = set()
@@ -136,7 +136,7 @@ def test_shared_view_is_the_very_tensor(make_task, rich):
 
 def test_distinct_views_differ_by_base_augmentation_where_the_teacher_has_no_schedule(make_task, make_data):
     for base, alike in (({"crop": 0, "flip": False}, True), ({"crop": 2, "flip": True}, False)):
-        task = make_task("student", data=make_data(**base), distill=Distill(view="distinct"))
+        task = make_task("student", data=make_data(**base), distill=Distill(teacher_view="distinct"))
         learner = task.learner(Genome(), seed=0)
         seen = watch(learner)
         learner.step()
@@ -150,7 +150,7 @@ def test_distinct_view_of_the_teacher_is_its_own_schedule_stretched(make_task, m
         "student",
         data=data,
         teacher=trained(schedule=schedule((1, Genome()), (1, INVERT))),
-        distill=Distill(view="distinct"),
+        distill=Distill(teacher_view="distinct"),
         recipe=Recipe(lr=0.05, batch_size=480),
     )
     learner = task.learner(Genome(), seed=0)
@@ -171,7 +171,9 @@ def test_student_does_not_see_what_the_teacher_sees_in_distinct_views(make_task,
     """The student's own view is the same whatever the teacher's schedule is."""
     seen = []
     for genome in (Genome(), rich):
-        task = make_task("student", teacher=trained(schedule=schedule((4, genome))), distill=Distill(view="distinct"))
+        task = make_task(
+            "student", teacher=trained(schedule=schedule((4, genome))), distill=Distill(teacher_view="distinct")
+        )
         learner = task.learner(rich, seed=0)
         seen.append(watch(learner))
         learner.step()
@@ -325,7 +327,7 @@ def test_the_running_ratio_starts_anew_with_every_genome(make_task, make_data):
 
 
 def test_a_teacher_with_a_view_of_its_own_says_nothing_of_the_students(make_task, rich):
-    distinct = make_task("student", distill=Distill(view="distinct"))
+    distinct = make_task("student", distill=Distill(teacher_view="distinct"))
     assert "t_stddev_ratio" not in distinct.learner(rich, seed=0).step()
     learner = distinct.learner(with_view("cutmix"), seed=0)
     learner.step()

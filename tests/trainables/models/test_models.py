@@ -373,7 +373,7 @@ def test_a_factory_is_called_with_what_it_takes(factories, factory, taken):
         ("roletune_user_nets:failing", "the model factory roletune_user_nets:failing raised KeyError: 'no"),
         ("roletune_user_nets:needy", "raised TypeError: "),
         ("roletune_user_nets:choosy", "this network has 10 classes, got 5"),
-        ("roletune_user_nets:seen", "a factory says which arguments it takes, got {}; name a function or a class"),
+        ("roletune_user_nets:seen", "a factory must have a signature, got {}; name a function or a class"),
         ("roletune_user_nets:wrong", "the factory roletune_user_nets:wrong must return a torch.nn.Module, got 'str'"),
     ],
 )

@@ -275,7 +275,7 @@ def test_images_are_never_modified(make_task, make_data, rich, role, base):
     data = replace(data, train=Lending(data.train.images, data.train.labels))
     before = data.train.images.clone()
     for genome in (rich, Genome()):
-        learner = make_task(role, data=data, distill=Distill(view="distinct")).learner(genome, seed=0)
+        learner = make_task(role, data=data, distill=Distill(teacher_view="distinct")).learner(genome, seed=0)
         learner.step()
         learner.evaluate(data.train)
     assert torch.equal(data.train.images, before)

@@ -64,7 +64,7 @@ def test_bad_values(values, message):
         ({"alpha": -0.1}, "alpha must be in [0, 1], got -0.1"),
         ({"alpha": NAN}, "alpha must be a finite number, got nan"),
         ({"loss": "kl"}, "unknown loss 'kl'"),
-        ({"view": "same"}, "unknown view 'same'; did you mean 'shared'?"),
+        ({"teacher_view": "same"}, "unknown teacher_view 'same'; did you mean 'shared'?"),
         ({"init": "teachers"}, "unknown init 'teachers'; did you mean 'teacher'?"),
     ],
 )

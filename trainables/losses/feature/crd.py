@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spaces.core.errors import RequestError
+from spaces.core.validation import check_integer
 from trainables.losses.base import Criterion, DistillBatch, NetworkPair
-from trainables.losses.checks import check_number, check_positive_integer, require_teacher
+from trainables.losses.checks import check_option, require_teacher
 from trainables.losses.feature.base import FeatureCriterion, FeatureLoss
 from trainables.losses.feature.projector import Projection
 
@@ -56,10 +57,10 @@ class CRD(FeatureLoss):
     def __post_init__(self) -> None:
         """Check the options."""
         super().__post_init__()
-        check_positive_integer(self, "width")
-        check_positive_integer(self, "negatives")
-        check_number(self, "temperature", lambda temperature: temperature > 0, "> 0")
-        check_number(self, "momentum", lambda share: 0 <= share < 1, "in [0, 1)")
+        check_integer(f"width of {self.kind}", self.width, 1)
+        check_integer(f"negatives of {self.kind}", self.negatives, 1)
+        check_option(self, "temperature", lambda temperature: temperature > 0, "> 0")
+        check_option(self, "momentum", lambda share: 0 <= share < 1, "in [0, 1)")
 
     def build(self, pair: NetworkPair) -> Criterion:
         """Draw the embeddings' weights, and memories of random directions.

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainables.losses.checks import check_number
+from trainables.losses.checks import check_option
 from trainables.losses.feature.base import StatelessFeatureLoss
 
 _EQUAL = 1e-13
@@ -43,8 +43,8 @@ class RKD(StatelessFeatureLoss):
     def __post_init__(self) -> None:
         """Check the options."""
         super().__post_init__()
-        check_number(self, "distance", lambda weight: weight >= 0, ">= 0")
-        check_number(self, "angle", lambda weight: weight >= 0, ">= 0")
+        check_option(self, "distance", lambda weight: weight >= 0, ">= 0")
+        check_option(self, "angle", lambda weight: weight >= 0, ">= 0")
 
     def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Compute the weighted sum; each part is a mean over all pairs or triples of images."""

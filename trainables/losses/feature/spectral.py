@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from spaces.core.errors import RequestError, unknown
+from spaces.core.validation import check_integer
 from trainables.losses.base import Criterion, DistillBatch, Loss, NetworkPair
-from trainables.losses.checks import check_layer_names, check_positive_integer, without_autocast
+from trainables.losses.checks import check_layer_names, without_autocast
 from trainables.losses.feature.base import by_layer, pooled
 from trainables.losses.feature.projector import effective_count
 
@@ -46,7 +47,7 @@ class Spectral(Loss):
 
     def __post_init__(self) -> None:
         """Check the options."""
-        check_positive_integer(self, "k")
+        check_integer(f"k of {self.kind}", self.k, 1)
         check_layer_names(self, "student")
 
     def layers(self, pair: NetworkPair) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trainables.losses.base import DistillBatch
-from trainables.losses.checks import check_number
+from trainables.losses.checks import check_option
 from trainables.losses.logit.base import LogitLoss
 
 
@@ -39,8 +39,8 @@ class DIST(LogitLoss):
 
     def __post_init__(self) -> None:
         """Check the weights."""
-        check_number(self, "beta", lambda weight: weight >= 0, ">= 0")
-        check_number(self, "gamma", lambda weight: weight >= 0, ">= 0")
+        check_option(self, "beta", lambda weight: weight >= 0, ">= 0")
+        check_option(self, "gamma", lambda weight: weight >= 0, ">= 0")
 
     def compute_losses(self, batch: DistillBatch, teacher: Tensor) -> dict[str, Tensor]:
         """Return `loss`, and the parts `inter` and `intra`, each times T²."""

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trainables.losses.base import DistillBatch
-from trainables.losses.checks import check_number
+from trainables.losses.checks import check_option
 from trainables.losses.logit.base import LogitLoss
 
 
@@ -40,8 +40,8 @@ class DKD(LogitLoss):
 
     def __post_init__(self) -> None:
         """Check the weights."""
-        check_number(self, "alpha", lambda weight: weight >= 0, ">= 0")
-        check_number(self, "beta", lambda weight: weight >= 0, ">= 0")
+        check_option(self, "alpha", lambda weight: weight >= 0, ">= 0")
+        check_option(self, "beta", lambda weight: weight >= 0, ">= 0")
 
     def compute_losses(self, batch: DistillBatch, teacher: Tensor) -> dict[str, Tensor]:
         """Return `loss`; `target`, T² · TCKD; and `others`, T² · NCKD."""

@@ -92,7 +92,7 @@ def score_here(task, checkpoints, bits, resources):
 
 def start_search(name, algorithm, task, space, journal, *, seed=0, callback=None, **settings):
     """A search of `algorithm` with these settings of a role's `search` section; nothing of it is run."""
-    from search.algorithms.registry import capabilities
+    from search.config.registry import capabilities
     from search.config.sections import SearchConfig
 
     search = SearchConfig(algorithm=algorithm, **settings)

@@ -93,8 +93,7 @@ def subtitle(sweep: SweepFolder) -> str:
 
 def facts(sweep: SweepFolder) -> list[tuple[str, str]]:
     """Return the main settings, duration and start as pairs of name and value."""
-    kind = "none, given schedules" if _is_replay(sweep) else str(sweep.setting("search.kind", "–"))
-    found = [("search", kind), ("seed", str(sweep.setting("search.seed", "–")))]
+    found = [("search", _describe_algorithms(sweep)), ("seed", str(sweep.setting("seed", "–")))]
     counts = [f"{sweep.setting(f'data.{part}', 'all')} {part}" for part in ("train", "validation")]
     found.append(("images", ", ".join(counts)))
     for role in sweep.roles:
@@ -127,7 +126,7 @@ def reproduction(sweep: SweepFolder) -> Reproduction:
     for schedule in sweep.schedules.values():
         known = schedule.provenance.get("versions")
         versions |= {str(k): str(v) for k, v in known.items()} if isinstance(known, Mapping) else {}
-    return Reproduction(command, mask(sweep.text), str(sweep.setting("search.seed", "–")), versions)
+    return Reproduction(command, mask(sweep.text), str(sweep.setting("seed", "–")), versions)
 
 
 def _is_replay(sweep: SweepFolder) -> bool:
@@ -141,7 +140,17 @@ def _is_searched(sweep: SweepFolder, role: str) -> bool:
     if result is not None:
         return not math.isnan(result.best_validation)
     given = sweep.setting(f"{role}.weights") or not sweep.setting(f"{role}.pretrained", True)
-    return bool(sweep.searches(role)) or (sweep.setting(role) is not None and not given)
+    return bool(sweep.searches(role)) or (sweep.setting(f"{role}.search") is not None and not given)
+
+
+def _describe_algorithms(sweep: SweepFolder) -> str:
+    """Return the search algorithm of each searched role; one name where all roles have the same."""
+    if _is_replay(sweep):
+        return "none, given schedules"
+    names = {role: str(sweep.setting(f"{role}.search.algorithm", "–")) for role in ROLES if _is_searched(sweep, role)}
+    if len(set(names.values())) > 1:
+        return ", ".join(f"{name} ({role})" for role, name in names.items())
+    return next(iter(names.values()), "none")
 
 
 def _summarize(result: RoleResult, scheduled: bool, replay: bool, claims: tuple[str, ...]) -> RoleSummary:

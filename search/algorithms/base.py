@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from results.runlog.lineage import Ancestry, Exploit, ancestry
-from search.algorithms.registry import Capabilities, SearchSettings, label
+from search.config.registry import Capabilities, SearchSettings, label
 from search.execution.journal import Journal
 from search.execution.members import Member, Outcome
 from spaces import Genome, Phase, Schedule, Space, WorkError
@@ -48,7 +48,7 @@ class SearchAlgorithm(Capabilities, ABC):
 
     A subclass says in `draw` which members there are, in `scheduler` what changes or stops them while they train, in
     `searcher` what suggests members as they are needed, and in `result` how the best is selected. Its class attributes
-    declare what it can do; see `search.algorithms.registry.Capabilities`. All draws follow from `seed`, so that the
+    declare what it can do; see `search.config.registry.Capabilities`. All draws follow from `seed`, so that the
     same sweep file gives the same members.
 
     Args:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from results.analysis.choices import describe_choices
 from search.algorithms.base import SearchAlgorithm, SearchResult, member_seed
-from search.algorithms.registry import SearchSettings
+from search.config.registry import SearchSettings
 from search.execution.members import Member, Outcome
 from spaces import Genome, Phase, Policy, Space
 from spaces.search_space.domain import enumerate_values

@@ -15,7 +15,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from ray.tune.search import Searcher
 
-from search.algorithms.registry import SearchSettings
+from search.config.registry import SearchSettings
 from search.execution.journal import Journal
 from search.execution.members import Member
 from search.execution.trials import trial_config

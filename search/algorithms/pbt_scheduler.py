@@ -27,7 +27,6 @@ import numpy as np
 from ray.tune import Checkpoint
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import PopulationBasedTraining, TrialScheduler
-from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from results.runlog.lineage import Exploit
 from results.runlog.members import METRIC
@@ -273,28 +272,6 @@ class PBTScheduler(PopulationBasedTraining):
     def _score(self, trial: Trial) -> float:
         score = self._trial_state[trial].last_score
         return math.nan if score is None else float(score)
-
-
-class Members(BasicVariantGenerator):
-    """Ray search algorithm that hands out the trials, and is not finished before they are.
-
-    Ray keeps idle actors only while the search algorithm may still have something for them.
-    """
-
-    def __init__(self, size: int) -> None:
-        """Set the number of trials."""
-        super().__init__()
-        self._size = size
-        self._ended: set[str] = set()
-
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Count the trial as ended."""
-        super().on_trial_complete(trial_id, result, error)
-        self._ended.add(trial_id)
-
-    def is_finished(self) -> bool:
-        """Return True once all trials have been handed out and have ended."""
-        return bool(super().is_finished()) and len(self._ended) >= self._size
 
 
 def _genome(trial: Trial) -> Genome:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from results.runlog.events import RungDecided
 from search.algorithms.base import SearchAlgorithm
-from search.algorithms.registry import SearchSettings
 from search.algorithms.rungs import RungResult, budget
+from search.config.registry import SearchSettings
 from search.execution.members import TIE_BREAKS, Member
 from spaces import Space
 

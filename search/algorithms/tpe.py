@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from results.runlog.events import GenomeSuggested
 from search.algorithms.base import SearchAlgorithm, member_seed
-from search.algorithms.registry import SearchSettings
 from search.algorithms.successive_halving import EarlyStopping
+from search.config.registry import SearchSettings
 from search.execution.journal import Progress
 from search.execution.members import Member
 from spaces import Genome

@@ -10,7 +10,7 @@ from typing import Any, get_args, get_type_hints
 from rich.markup import escape
 from rich.table import Table
 
-from search.algorithms import registry
+from search.config import registry
 from spaces import OPERATIONS
 from spaces.augmentations import CATALOG
 from spaces.core.errors import unknown

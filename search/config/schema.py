@@ -12,7 +12,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from search.algorithms import registry
+from search.config import registry
 from search.config.sections import (
     DataConfig,
     ResourceConfig,

@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from search.algorithms import registry
+from search.config import registry
 from spaces.core.redaction import strip_credentials
 from trainables.distillation.objective import Distill
 from trainables.quantization import Bits

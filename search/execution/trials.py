@@ -21,7 +21,6 @@ from ray.tune.search.basic_variant import BasicVariantGenerator
 from results.analysis.choices import describe_choices
 from results.runlog.events import TrialStarted
 from results.runlog.members import METRIC, Report
-from search.algorithms.pbt_scheduler import Members
 from search.config.sections import ResourceConfig
 from search.execution.journal import Journal, Progress
 from search.execution.members import EPOCH, Member, Outcome, member_name
@@ -143,6 +142,28 @@ class JournalCallback(tune.Callback):
         """Handle the end of a trial."""
 
 
+class MemberGenerator(BasicVariantGenerator):
+    """Ray search algorithm that hands out the trials, and is not finished before they are.
+
+    Ray keeps idle actors only while the search algorithm may still have something for them.
+    """
+
+    def __init__(self, size: int) -> None:
+        """Set the number of trials."""
+        super().__init__()
+        self._size = size
+        self._ended: set[str] = set()
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Count the trial as ended."""
+        super().on_trial_complete(trial_id, result, error)
+        self._ended.add(trial_id)
+
+    def is_finished(self) -> bool:
+        """Return True once all trials have been handed out and have ended."""
+        return bool(super().is_finished()) and len(self._ended) >= self._size
+
+
 def _choices(member: Mapping[str, Any]) -> dict[str, str]:
     """Return what a trial keeps from its first epoch to its last; nothing if its genome evolves."""
     if member["evolves"] or "genome" not in member:
@@ -192,7 +213,7 @@ def run_trials(
             param_space={} if suggestions else {"member": tune.grid_search(configs)},
             tune_config=tune.TuneConfig(
                 scheduler=scheduler or FIFOScheduler(),
-                search_alg=suggestions or (Members(len(pending)) if scheduler else BasicVariantGenerator()),
+                search_alg=suggestions or (MemberGenerator(len(pending)) if scheduler else BasicVariantGenerator()),
                 num_samples=-1 if suggestions else 1,  # as many as there are
                 reuse_actors=True,
                 trial_name_creator=member_name,

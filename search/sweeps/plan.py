@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from search.algorithms import registry
 from search.algorithms.base import SearchAlgorithm
+from search.config import registry
 from search.config.schema import SweepConfig
 from search.config.sections import ResourceConfig, RoleConfig, SearchConfig, StudentConfig
 from search.execution.callbacks import SweepCallback

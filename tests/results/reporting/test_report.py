@@ -14,6 +14,7 @@ from results.analysis.evaluation import Arm, Evaluation
 from results.analysis.pareto import Candidate
 from results.plots.image_grid import sample_bands
 from results.reporting.html import write_report
+from results.reporting.narrative import facts
 from results.reporting.sweep_folder import SweepFolder
 from results.runlog.history import History
 from spaces import Genome, ImageSpec, Phase, RequestError, Schedule
@@ -280,6 +281,14 @@ def test_a_folder_knows_its_roles_and_settings(folder):
     assert sweep.setting("student.nothing", "–") == "–" and sweep.setting("name.x.y") is None
     assert [stage.kind for stage in sweep.searches("teacher")] == ["pbt", "random"]
     assert list(sweep.failures()) == [("student-full-none-2", ERROR)]
+
+
+def test_the_facts_name_the_seed_and_the_algorithm_of_each_searched_role(folder, tmp_path):
+    assert facts(SweepFolder.read(folder))[:2] == [("search", "pbt"), ("seed", "7")]
+    mixed = sweep_folder(tmp_path / "digits-002")
+    student = SETTINGS.replace("algorithm: pbt", "algorithm: tpe").replace("algorithm: tpe", "algorithm: pbt", 1)
+    (mixed / "sweep.yaml").write_text(student)
+    assert facts(SweepFolder.read(mixed))[0] == ("search", "pbt (teacher), tpe (student)")
 
 
 def test_samples_show_what_a_schedule_does_and_say_so():

@@ -15,7 +15,7 @@ from support import start_search
 
 from results.runlog.members import METRIC
 from search.algorithms.base import SearchAlgorithm
-from search.algorithms.registry import ALGORITHMS, SETTINGS, capabilities, label, names_with
+from search.config.registry import ALGORITHMS, SETTINGS, capabilities, label, names_with
 from search.config.schema import SweepConfig
 from search.config.sections import SearchConfig
 from search.execution.journal import Journal

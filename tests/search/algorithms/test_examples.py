@@ -10,7 +10,7 @@ from mlflow.tracking import MlflowClient
 from results.runlog.export import export_policy
 from results.runlog.history import History
 from search import SweepConfig, run
-from search.algorithms.registry import ALGORITHMS, capabilities, is_custom, label
+from search.config.registry import ALGORITHMS, capabilities, is_custom, label
 from spaces import Schedule
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "searches"

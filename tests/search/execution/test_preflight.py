@@ -37,7 +37,7 @@ from trainables.ray_trainable import RoleTrial, Worker
 from trainables.task import TrainedTeacher
 
 HERE = Path(__file__).parents[1]
-OWN_LOSS = "trainables.losses.logit.dist:Dist"  # any that is named with a dot
+OWN_LOSS = "trainables.losses.logit.dist:DIST"  # any that is named with a dot
 VERSIONS = {"python": "3.11", "torch": "2.15.0+cpu", "roletune": "code 12345678"}
 FINE = Answer("10.0.0.1 (aaaa)", free={preflight.STORAGE: 9 * 2**30, preflight.SESSION: 5 * 2**30}, versions=VERSIONS)
 

@@ -75,7 +75,7 @@ def test_what_has_yet_to_learn_is_never_ranked(tmp_path):
         not any(choice.learns for choice in ScreenPlan.resolve(alone).contestants())
         and len(ScreenPlan.resolve(alone).contestants()) > 10
     )
-    with pytest.raises(RequestError, match=r"no student to learn against.*--policy"):
+    with pytest.raises(RequestError, match=r"must not learn against a student.*--policy"):
         screen(config, only=["hard_affine"])
     assert not (tmp_path / "runs").exists(), "refused before there is a folder"
 

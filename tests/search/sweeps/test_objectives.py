@@ -12,7 +12,7 @@ from support import start_search
 
 from results.runlog.members import METRIC
 from search.algorithms.optuna_searcher import Suggestions
-from search.algorithms.registry import ALGORITHMS
+from search.config.registry import ALGORITHMS
 from search.config.schema import SweepConfig
 from search.execution.journal import Journal
 from search.execution.members import Outcome

@@ -246,7 +246,9 @@ def test_the_teachers_weights_are_held_against_its_model(tmp_path):
     weights = build_model("mlp", seed=0, classes=10, channels=1, size=8).state_dict()
     path = save_weights(tmp_path / "t.safetensors", weights)
     assert SweepPlan.resolve(sweep(teacher={"weights": str(path)})).teacher.classes == 10
-    with pytest.raises(RequestError, match=r"teacher.weights \(.*t.safetensors\) does not fit the model"):
+    with pytest.raises(
+        RequestError, match=r"teacher.weights \(.*t.safetensors\) must have the names and shapes of the model"
+    ):
         SweepPlan.resolve(sweep(teacher={"weights": str(path), "model": "cnn"}))
 
 
@@ -266,7 +268,7 @@ def test_a_model_that_cannot_have_all_bits_of_the_space_is_refused_before_anythi
     monkeypatch.setitem(sys.modules, net.__name__, net)
     student = {"search": {"algorithm": "random"}}
     two = {**student, "model": "roletune_two_layers:two"}
-    with pytest.raises(RequestError, match="a network of few bits has a convolution or linear layer between"):
+    with pytest.raises(RequestError, match="a quantized network must have a convolution or linear layer between"):
         SweepPlan.resolve(sweep(space={"bits": bits}, student=two))
     fine = {**student, "model": "resnet8"}
     assert SweepPlan.resolve(sweep(space={"bits": bits}, student=fine)).data.classes == 10

@@ -182,7 +182,7 @@ def test_validation_images_are_shown_as_well(task):
     config = sweep(screen={"precision": {"images": 120, "means": 2}})
     assert rank_with(task, task.teacher, [Flip()], ScreenPlan.resolve(config)).images == 120
     more = sweep(screen={"precision": {"images": 121, "means": 2}})
-    with pytest.raises(RequestError, match="at most the 120 images that there are, got 121"):
+    with pytest.raises(RequestError, match="images must be at most 120, the images of the set, got 121"):
         rank_with(task, task.teacher, [Flip()], ScreenPlan.resolve(more))
 
 
@@ -262,7 +262,7 @@ def test_what_goes_wrong_on_the_worker_is_one_line(task, here, tmp_path, monkeyp
     line = refusal(WorkError, "roletune_broken:raises")
     assert line == "augmentations could not be ranked: ValueError: no such lens and an essay"
     line = refusal(RequestError, "roletune_broken:forgets")
-    assert line.startswith("roletune_broken:forgets returns images of") and line.endswith("got 'NoneType'")
+    assert line.startswith("roletune_broken:forgets must return images of") and line.endswith("got 'NoneType'")
 
 
 def test_what_can_be_known_to_fail_is_refused_before_a_teacher_is_trained(tmp_path, monkeypatch):
@@ -271,7 +271,7 @@ def test_what_can_be_known_to_fail_is_refused_before_a_teacher_is_trained(tmp_pa
     color = Schedule((Phase(2, Genome()),), "student", ImageSpec(8, 3, (0, 0, 0)))
     for config, policies, rule in (
         (sweep(asks), [], "must not ask a student"),
-        (sweep(screen={"precision": {"images": 121}}), [], "at most the 120 images"),
+        (sweep(screen={"precision": {"images": 121}}), [], "images must be at most 120"),
         (sweep(), [color], "must be for images of 1 channels, got 3"),
     ):
         with pytest.raises(RequestError, match=rule):

@@ -10,7 +10,7 @@ from results.runlog.events import RungDecided, TrialTested
 from results.runlog.history import History
 from results.runlog.lineage import Exploit
 from results.runlog.members import METRIC
-from search.algorithms.registry import capabilities
+from search.config.registry import capabilities
 from search.config.schema import SweepConfig
 from search.execution.journal import Journal
 from search.sweeps.artifacts import Records

@@ -95,7 +95,7 @@ def test_a_random_teacher_is_built_from_the_sweeps_seed():
     )
     assert torch.equal(one, again) and not torch.equal(one, other)
     plan = SweepPlan.resolve(config)
-    assert plan.teacher.frozen(plan.data)(torch.zeros(2, 1, 8, 8)).shape == (2, 7)
+    assert plan.teacher.freeze(plan.data)(torch.zeros(2, 1, 8, 8)).shape == (2, 7)
 
 
 def test_weights_of_other_classes_are_a_teachers_own(tmp_path):
@@ -104,7 +104,8 @@ def test_weights_of_other_classes_are_a_teachers_own(tmp_path):
     config = sweep({"weights": str(file), "classes": 100})
     assert SweepPlan.resolve(config).teacher.classes == 100
     with pytest.raises(
-        RequestError, match=r"teacher.weights .* does not fit the model: fc.bias is \(100,\), not \(10,\)"
+        RequestError,
+        match=r"teacher.weights .* must have the names and shapes of the model: fc.bias is \(100,\), not \(10,\)",
     ):
         SweepPlan.resolve(sweep({"weights": str(file)}))
 
@@ -114,7 +115,7 @@ def test_weights_of_other_classes_are_a_teachers_own(tmp_path):
     [
         (
             lambda: sweep({"data": PARITY}, "kd"),
-            "kd compares logits over the 10 classes of the data, got 'a teacher of 2'",
+            "the loss kd compares logits, so the teacher must have 10 classes, got 2",
         ),
         (lambda: sweep({"data": PARITY}, space={"distill": {"loss": [HINT, "dist"]}}), "dist compares logits"),
         (lambda: sweep({"data": PARITY}, space={"augment": ["identity", "cutmix"]}), "a second view .* got 2"),
@@ -123,7 +124,7 @@ def test_weights_of_other_classes_are_a_teachers_own(tmp_path):
         (lambda: sweep({}, {"hint": {"weight": 1, "student": "layer9"}}), "no layer 'layer9'; did you mean 'layer"),
         (
             lambda: sweep({}, {"hint": {"weight": 1, "teacher": "x"}}),
-            "teacher's network has no layer 'x'; there are conv1, ",
+            "teacher's network has no layer 'x'; known: conv1, ",
         ),
         (lambda: sweep({"model": "resnet8x4"}, "hint"), "64.*256"),
     ],

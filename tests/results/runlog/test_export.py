@@ -175,7 +175,7 @@ def test_a_run_id_gives_the_policy_that_was_logged(store, client, tmp_path, monk
         tracker.artifact("sweep", tmp_path / "broken" / "policy.teacher.json")
     run = run_id(client, tracker, "sweep")
     assert export_policy(run, "student", tracker.uri) == schedule("student")
-    with pytest.raises(RequestError, match=rf"policy\.teacher\.json of run {run} is no policy file"):
+    with pytest.raises(RequestError, match=rf"policy\.teacher\.json of run {run} must be a policy file"):
         export_policy(run, "teacher", tracker.uri)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracker.uri)
     assert export_policy(run, "student").provenance == schedule("student").provenance

@@ -12,7 +12,7 @@ from search.execution.members import TIE_BREAKS, Member
 if TYPE_CHECKING:
     from ray.tune.schedulers import TrialScheduler
 
-    from search.algorithms.bandit import RewardHistory
+    from search.algorithms.gaussian_process import RewardHistory
 
 
 class PBT(SearchAlgorithm):

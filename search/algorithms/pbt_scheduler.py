@@ -34,7 +34,7 @@ from search.execution.members import EPOCH, is_moved, keep_actors_warm, member_i
 from spaces import Genome, Space
 
 if TYPE_CHECKING:
-    from search.algorithms.bandit import RewardHistory
+    from search.algorithms.gaussian_process import RewardHistory
 
 RAY_CHECKED = "2.60"
 """Ray release that the private parts were checked against; `roletune doctor` reports another one."""

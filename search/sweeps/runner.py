@@ -18,6 +18,7 @@ from results.runlog.events import AugmentationsScreened
 from search.algorithms.base import SearchAlgorithm, SearchResult, member_seed
 from search.config.schema import SweepConfig
 from search.execution.members import Member, Outcome
+from search.execution.vae_preparation import with_vaes
 from search.sweeps.artifacts import Records
 from search.sweeps.final_training import FinalTraining, final_name
 from search.sweeps.folders import open_folder
@@ -25,7 +26,6 @@ from search.sweeps.plan import RolePlan, SweepPlan
 from search.sweeps.resume import check_unchanged, newest
 from search.sweeps.screening import metrics, screen_choices, write_files
 from search.sweeps.session import SweepSession, open_session
-from search.sweeps.vae_preparation import with_vaes
 from spaces import Genome, Phase, Policy, RequestError, Schedule, Space, WorkError
 from trainables.quantization import size_in_bits
 from trainables.task import Task, TrainedTeacher

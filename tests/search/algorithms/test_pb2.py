@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 
-from search.algorithms.bandit import LEAST, MOST, REACH, Bound, Posterior, TimeVaryingBandit, fitted
+from search.algorithms.gaussian_process import LEAST, MOST, REACH, Bound, Posterior, TimeVaryingBandit, fitted
 from spaces import Space
 from spaces.search_space.encoding import encode
 

@@ -94,7 +94,7 @@ def test_an_arm_is_the_plain_training_that_its_name_says(config, evaluated):
     assert [arm.kind for arm in evaluated.arms] == ["policy", "control", "control", *["baseline"] * 3]
     for name, arm in arms.items():
         seed = member_seed(config.seed, "student", 1, 0)
-        learner = task.learner(movers.get(name, Genome()), seed=seed, shown=shown.get(name))
+        learner = task.learner(movers.get(name, Genome()), seed=seed, baseline=shown.get(name))
         learner.step(), learner.step()
         assert arm.accuracy == (score(task, learner.model.state_dict())["accuracy"],), name
         assert arm.seconds[0] > 0

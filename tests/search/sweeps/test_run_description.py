@@ -4,8 +4,8 @@ import pytest
 
 from results.analysis.summary import RoleResult, SweepResult
 from search.config.schema import SweepConfig
+from search.sweeps.artifacts import describe_run
 from search.sweeps.plan import SweepPlan
-from search.sweeps.run_description import describe_run
 from spaces import Genome, ImageSpec, Phase, Schedule
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from search.config.registry import capabilities
-
 from search.algorithms.base import SearchAlgorithm, SearchResult
+from search.config.registry import capabilities
 from search.config.sections import ResourceConfig, SearchConfig
 from search.execution.callbacks import SweepCallback
 from search.execution.trials import JournalCallback, run_trials

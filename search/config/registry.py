@@ -78,7 +78,7 @@ class SearchSettings(Protocol):
 
     @property
     def objective(self) -> tuple[str, ...]:
-        """What is optimized: `accuracy`, perhaps `size`."""
+        """Objectives of the search: `accuracy`, perhaps `size`."""
 
     @property
     def options(self) -> Mapping[str, Any]:

@@ -61,7 +61,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Requirements:
-    """What a sweep needs of the cluster.
+    """Requirements of a sweep on the cluster.
 
     Args:
         resources: Resources of one trial.

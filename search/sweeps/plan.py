@@ -186,7 +186,7 @@ class SweepPlan:
 
     @property
     def what(self) -> str:
-        """What the sweep does, in a few words."""
+        """Purpose of the sweep in a few words."""
         if any(role.schedule for role in self.roles.values()):
             return "Replay"
         found = dict.fromkeys(registry.label(r.search.settings.algorithm) for r in self.roles.values() if r.search)

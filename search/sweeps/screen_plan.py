@@ -1,4 +1,4 @@
-"""What screening ranks, and how: all that follows from the sweep file."""
+"""The plan of a screening: its augmentations and settings, resolved from the sweep file."""
 
 from __future__ import annotations
 

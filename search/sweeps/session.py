@@ -1,4 +1,4 @@
-"""What a sweep runs in: its cluster, its folder, its journal, MLflow and the terminal; and how its trials are run."""
+"""A running sweep: cluster, folder, journal, MLflow and terminal, and the one procedure that runs its trials."""
 
 from __future__ import annotations
 

@@ -72,6 +72,12 @@ class Augmentation(ABC):
     Attributes:
         kind: Name in the catalog.
         unlabeled: Names of parameters that `label` leaves out.
+
+    Example:
+        >>> from spaces.augmentations import augmentation
+        >>> cutout = augmentation({"kind": "cutout", "draw": "batch"})
+        >>> cutout.kind, cutout.draw, cutout.learns
+        ('cutout', 'batch', False)
     """
 
     kind: ClassVar[str]

@@ -86,7 +86,7 @@ def sections(sweep: SweepFolder) -> list[Section]:
             "schedules",
             "Augmentation schedules",
             "Strength is probability × level, 0 to 9, by epoch, along the lineage of the best member. A search starts "
-            "without augmentation, so a schedule shows when a role starts to benefit from an operation.",
+            "without augmentation; a strength that rises from there is also what mutation alone gives.",
             list(_schedules(sweep)),
         ),
         Section(

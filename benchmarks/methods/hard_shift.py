@@ -50,7 +50,7 @@ from spaces.core.seeding import seeded_generator
 from trainables import data as datasets
 from trainables.data import DataSet, TensorImages
 from trainables.distillation.objective import Distill
-from trainables.hard.game import replayable_phases
+from trainables.hard.replay import replayable_phases
 from trainables.task import Task, TrainedTeacher
 from trainables.training.recipe import Recipe
 

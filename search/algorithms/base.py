@@ -16,7 +16,7 @@ from search.execution.journal import Journal
 from search.execution.members import Member, Outcome
 from spaces import Genome, Phase, Schedule, Space, WorkError
 from spaces.schedule.schedule import ROLES
-from trainables.hard.game import replayable_phases
+from trainables.hard.replay import replayable_phases
 from trainables.task import Task
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from spaces.augmentations import Augmentation, Hard, Predict, View
 from spaces.augmentations.hard_weights import with_weights
 from spaces.core.seeding import seeded_generator
 from trainables.distillation.objective import Distill, Distillation
-from trainables.hard.game import SHOWN, Game, augmentation_of
+from trainables.hard.game import SHOWN, Game
+from trainables.hard.replay import augmentation_of
 from trainables.losses import DistillBatch, kd_loss, upgrade_losses
 from trainables.quantization import Bits
 from trainables.screening.t_stddev import RunningTStddev

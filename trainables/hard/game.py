@@ -7,8 +7,7 @@ entropy term, the scale of the thresholds and the lengths of the phases are our 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from statistics import fmean
 from typing import Any
 
@@ -16,14 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from spaces import Phase, RequestError, WorkError
-from spaces.augmentations import Hard, View, augmentation
+from spaces import WorkError
+from spaces.augmentations import Hard, View
 from spaces.augmentations.hard import fill_color, load_weights, render_view
-from spaces.augmentations.hard_weights import with_weights
 from spaces.augmentors import Augmentor, AugmentorOutput
 from spaces.core.seeding import seeded_generator
-from spaces.core.weights import Learned
-from spaces.schedule.schedule import merge
 from trainables.losses import divergence
 from trainables.training.frozen_teacher import FrozenTeacher
 from trainables.training.normalize import Normalize
@@ -374,35 +370,3 @@ class _EarlierAugmentor:
     def __call__(self, *args: Any) -> AugmentorOutput:
         drawn: AugmentorOutput = functional_call(self._augmentor, self._weights, args)
         return drawn
-
-
-def augmentation_of(state: Mapping[str, Any], weights: Mapping[str, Mapping[str, Tensor]]) -> Hard:
-    """Return the hard augmentation, with its augmentor and rules, that the game in `state` had last.
-
-    Args:
-        state: State of a game.
-        weights: Learned weights that the augmentation may refer to, by their hash.
-    """
-    found = with_weights(augmentation(state["augment"]), weights)
-    if not isinstance(found, Hard):
-        raise RequestError("the state of a game must name a hard augmentation", value=found.kind)
-    return found
-
-
-def replayable_phases(
-    phases: Sequence[Phase], state: Mapping[str, Any] | None, weights: Mapping[str, Mapping[str, Tensor]]
-) -> tuple[Phase, ...]:
-    """Return `phases` with each learning augmentor replaced by its weights after each epoch.
-
-    Args:
-        phases: Phases from the first epoch of the training on.
-        state: State of the game at the end; None if there was none.
-        weights: Learned weights that the genomes refer to, by their hash.
-    """
-    replayed: list[Phase] = []
-    for epoch, genome in enumerate(phase.genome for phase in phases for _ in range(phase.epochs)):
-        augment = with_weights(genome.augment, weights)
-        if isinstance(augment, Hard) and augment.learns and state is not None:
-            augment = replace(augment, learned=Learned.of(state["snapshots"][epoch]))
-        replayed.append(Phase(1, replace(genome, augment=augment)))
-    return merge(replayed)

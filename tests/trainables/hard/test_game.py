@@ -24,9 +24,8 @@ from trainables.hard.game import (
     READ_EVERY,
     SHOWN,
     Game,
-    augmentation_of,
-    replayable_phases,
 )
+from trainables.hard.replay import augmentation_of, replayable_phases
 from trainables.models import build_model
 from trainables.training.normalize import Normalize
 

@@ -332,7 +332,7 @@ def test_screen_ranks_with_a_teacher_of_its_own(roletune, screening, tmp_path):
     shown = {line.split()[0]: [cell.strip() for cell in line.split("│")] for line in table}
     assert shown["cutmix"][2].split()[0] == f"{by_label['cutmix']['ratio']:.3f}"
     assert any(name.startswith("policy(policy=#") for name in shown)
-    assert "8 means of 60 answers (30 images, drawn with replacement)" in out
+    assert "8 means of 60 outputs (30 images, drawn with replacement)" in out
     assert "runs/digits-screen-002/report/screening.png" in out
     assert not (tmp_path / "runs" / "digits-screen-002" / "models").exists()
 

@@ -110,7 +110,7 @@ def test_what_was_measured_is_not_measured_again(config, evaluated):
     more = evaluate(config, {"mine": POLICY}, baselines=("none", "randaugment"), seeds=2)
     assert [arm.accuracy[0] for arm in more.arms[:2]] == [evaluated.arms[0].accuracy[0], evaluated.arms[3].accuracy[0]]
     assert len(events(home, TrialTested)) == 6 + 2 + 2, "the second seed of two arms, and both of the new one"
-    names = [event["training"] for event in events(home, TrialTested)]
+    names = [event["trial"] for event in events(home, TrialTested)]
     assert len(set(names)) == len(names), "the test set is opened once for each training"
     longer = config.model_copy(update={"student": config.student.model_copy(update={"recipe": Recipe(lr=0.01)})})
     evaluate(longer, {"mine": POLICY}, baselines=(), seeds=1)

@@ -327,7 +327,7 @@ print(torch.equal(cpu.apply(images, parameters, fill), dense.apply(images, param
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
     run = {"cwd": tmp_path, "env": environment, "capture_output": True, "text": True, "check": True}
     assert subprocess.run([sys.executable, "-c", program], **run).stdout == "True\n"
-    file = tmp_path / "spaces" / "operations" / "__init__.py"
+    file = tmp_path / "spaces" / "operations" / "registry.py"
     text = file.read_text()
     line = '    _tonal("Invert", "255 - value; no level", uses_level=False),\n'
     assert line in text

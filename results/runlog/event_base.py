@@ -144,11 +144,13 @@ def numbers() -> Any:
 
 
 def _encoder(each: Field[Any]) -> Callable[[Any], Any]:
-    return each.metadata.get("encode", _same)  # type: ignore[no-any-return]
+    found: Callable[[Any], Any] = each.metadata.get("encode", _same)
+    return found
 
 
 def _decoder(each: Field[Any]) -> Callable[[Any], Any]:
-    return each.metadata.get("decode", _same)  # type: ignore[no-any-return]
+    found: Callable[[Any], Any] = each.metadata.get("decode", _same)
+    return found
 
 
 def _same(value: Any) -> Any:

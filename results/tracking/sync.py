@@ -117,7 +117,7 @@ def sync(folder: Path | None = None, uri: str | None = None, *, drop: bool = Fal
     )
 
 
-def _pause(call: Call, error: Exception) -> bool:  # noqa: ARG001
+def _pause(call: Call, error: Exception) -> bool:  # noqa: ARG001  # as `Delivery` calls it
     if call.tries >= TRIES:
         return False
     time.sleep(PAUSE)

@@ -187,7 +187,7 @@ class ScaledPolicy:
                 part = epochs * policy.amount * entry.weight / whole
                 weights[entry.op] = weights.get(entry.op, 0.0) + part
                 strengths[entry.op] = strengths.get(entry.op, 0.0) + part * entry.strength
-        most = max(weights.values()) or 1.0
+        most = max(weights.values(), default=0.0) or 1.0
         entries = (
             ScaledEntry(op, _rounded(weights[op] / most), _rounded(strengths[op] / weights[op] if weights[op] else 0.0))
             for op in weights

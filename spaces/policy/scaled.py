@@ -250,15 +250,14 @@ def _mean_level(entry: ScaledEntry) -> float:
 
 def _inclusion(weights: Sequence[float], draws: int) -> list[float]:
     """Return the probability that each item is among `draws` items drawn by weight without replacement."""
-    total = sum(weights)
     places = [index for index, weight in enumerate(weights) if weight]
     found = [0.0] * len(weights)
     draws = min(draws, len(places))
     for order in itertools.permutations(places, draws):
-        left, probability = total, 1.0
+        left, probability = set(places), 1.0
         for place in order:
-            probability *= weights[place] / left
-            left -= weights[place]
+            probability *= weights[place] / sum(weights[other] for other in left)
+            left.remove(place)
         for place in order:
             found[place] += probability
     return found

@@ -47,7 +47,7 @@ def photographs(count=64, channels=3, side=20):
 
 
 def scaled_policies(ops=tuple(NAMES)):
-    number = st.floats(0, 1)
+    number = st.floats(0, 1).map(lambda value: round(value, 4))
     entries = st.lists(st.tuples(st.sampled_from(ops), number, number), unique_by=lambda entry: entry[0], max_size=15)
     return st.builds(
         lambda amount, count, items: ScaledPolicy(amount, count, tuple(ScaledEntry(*item) for item in items)),

@@ -14,7 +14,9 @@ def test_a_scaled_policy_shows_amount_times_weight_and_its_mean_level():
     policy = ScaledPolicy(0.8, 2, (ScaledEntry("Rotate", 1, 0.5), ScaledEntry("Invert", 0.5, 0.3)))
     schedule = Schedule((Phase(4, Genome(policy)),), "student", ImageSpec(8, 1, (0,)))
     strengths = Strengths.of(schedule)
-    shown = dict(zip(strengths.operations, zip(strengths.probability[:, 0], strengths.strength[:, 0]), strict=True))
+    shown = dict(
+        zip(strengths.operations, zip(strengths.probability[:, 0], strengths.strength[:, 0], strict=True), strict=True)
+    )
     assert shown["Rotate"] == pytest.approx((0.8, 0.8 * 4.5 * 0.5))
     assert shown["Invert"] == pytest.approx((0.4, 0.4 * 9 * 0.3))
     table = ScheduleTable(schedule)

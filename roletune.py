@@ -37,10 +37,13 @@ if TYPE_CHECKING:
     from spaces.importers import read_schedule as read_schedule
     from spaces.operations import OPERATIONS as OPERATIONS
     from spaces.operations import Operation as Operation
+    from spaces.policy.baselines import BASELINES as BASELINES
     from spaces.policy.policy import Entry as Entry
     from spaces.policy.policy import Policy as Policy
     from spaces.policy.sampling import Parameters as Parameters
     from spaces.policy.sampling import sample as sample
+    from spaces.policy.scaled import ScaledEntry as ScaledEntry
+    from spaces.policy.scaled import ScaledPolicy as ScaledPolicy
     from spaces.schedule.agent import Agent as Agent
     from spaces.schedule.batch_transform import SecondView as SecondView
     from spaces.schedule.batch_transform import Transform as Transform
@@ -76,8 +79,10 @@ _MODULES = {
     "spaces.engine": ("apply",),
     "spaces.importers": ("read_schedule",),
     "spaces.operations": ("OPERATIONS", "Operation"),
+    "spaces.policy.baselines": ("BASELINES",),
     "spaces.policy.policy": ("Entry", "Policy"),
     "spaces.policy.sampling": ("Parameters", "sample"),
+    "spaces.policy.scaled": ("ScaledEntry", "ScaledPolicy"),
     "spaces.schedule.agent": ("Agent",),
     "spaces.schedule.batch_transform": ("SecondView", "Transform"),
     "spaces.schedule.genome": ("Genome",),

@@ -4,8 +4,10 @@ from spaces.augmentations.crop_flip import BaseAugmentation
 from spaces.core.errors import RequestError, RoletuneError, WorkError
 from spaces.engine import apply
 from spaces.operations import OPERATIONS, Operation
+from spaces.policy.baselines import BASELINES
 from spaces.policy.policy import Entry, Policy
 from spaces.policy.sampling import Parameters, sample
+from spaces.policy.scaled import ScaledEntry, ScaledPolicy
 from spaces.schedule.batch_transform import SecondView, Transform
 from spaces.schedule.genome import Genome
 from spaces.schedule.image_spec import ImageSpec
@@ -14,6 +16,7 @@ from spaces.schedule.schedule import Phase, Schedule
 from spaces.search_space.space import Space
 
 __all__ = [
+    "BASELINES",
     "OPERATIONS",
     "BaseAugmentation",
     "Entry",
@@ -26,6 +29,8 @@ __all__ = [
     "Policy",
     "RequestError",
     "RoletuneError",
+    "ScaledEntry",
+    "ScaledPolicy",
     "Schedule",
     "SecondView",
     "Space",

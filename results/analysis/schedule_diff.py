@@ -20,7 +20,7 @@ from results.analysis.choices import describe_choices, format_value
 from results.analysis.schedule_table import IDLE, MOST_CHOICES, PLAIN_IDLE, STRIP, printable, ruler
 from results.analysis.strength import Array, Strengths
 from results.runlog.lineage import count
-from spaces import OPERATIONS, Genome, Phase, Policy, Schedule
+from spaces import OPERATIONS, Genome, Phase, Schedule
 
 LARGE = 1.0
 """Differences in strength from this value on, of 9, have a capital letter in a strip."""
@@ -73,7 +73,7 @@ class ScheduleDiff(JupyterMixin):
         self.schedules = _cut(*(each if each.epochs == epochs else each.stretch(epochs) for each in (a, b)))
         self._sides = tuple(Strengths.of(each) for each in self.schedules)
         policies = [tuple(phase.genome.policy for phase in each.phases) for each in self.schedules]
-        counted = [[_entries(policy) for policy in side] for side in policies]
+        counted = [[policy.by_operation() for policy in side] for side in policies]
         ops = list(dict.fromkeys(op for side in self._sides for op in side.operations))
         differ = np.array([[one.get(op) != two.get(op) for one, two in zip(*counted, strict=True)] for op in ops])
         self._differ: dict[str, Array] = dict(zip(ops, differ, strict=True))
@@ -276,16 +276,6 @@ def _cut_at(schedule: Schedule, bounds: Sequence[int]) -> Schedule:
     starts = Strengths.of(schedule).bounds
     pieces = ((schedule.phases[bisect_right(starts, start) - 1].genome, end - start) for start, end in pairwise(bounds))
     return replace(schedule, phases=tuple(Phase(epochs, genome) for genome, epochs in pieces))
-
-
-def _entries(policy: Policy) -> dict[str, Counter[tuple[int, int]]]:
-    """Return the active entries of a policy by operation, in any order."""
-    found: dict[str, Counter[tuple[int, int]]] = {}
-    for entry in policy:
-        if entry.probability:
-            level = entry.magnitude if OPERATIONS[entry.op].uses_level else 0
-            found.setdefault(entry.op, Counter())[entry.probability, level] += 1
-    return found
 
 
 def _of(side: Strengths, values: Array, op: str) -> Array:

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spaces import Policy, Schedule
-from spaces.policy.policy import TENTHS
+from spaces import Schedule
 
 Array = NDArray[Any]
 
@@ -53,7 +52,7 @@ class Strengths:
     def of(cls, schedule: Schedule) -> Strengths:
         """Compute the strengths of a schedule."""
         policies = [phase.genome.policy for phase in schedule.phases]
-        probabilities = [_probability(policy) for policy in policies]
+        probabilities = [policy.probability() for policy in policies]
         strengths = [policy.strength() for policy in policies]
         named = list(dict.fromkeys(op for strength in strengths for op in strength))
         probability, strength = _table(named, probabilities), _table(named, strengths)
@@ -105,10 +104,3 @@ class Strengths:
 
 def _table(ops: Sequence[str], columns: Sequence[Mapping[str, float]]) -> Array:
     return np.array([[column.get(op, 0.0) for column in columns] for op in ops]).reshape(len(ops), len(columns))
-
-
-def _probability(policy: Policy) -> dict[str, float]:
-    parts: dict[str, list[int]] = {}
-    for entry in policy:
-        parts.setdefault(entry.op, []).append(entry.probability)
-    return {op: sum(values) / len(values) / TENTHS for op, values in parts.items()}

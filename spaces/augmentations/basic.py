@@ -16,6 +16,7 @@ from spaces.operations import OPERATIONS
 from spaces.operations.cutout import square_mask
 from spaces.policy.policy import Entry, Policy
 from spaces.policy.sampling import sample
+from spaces.policy.scaled import AnyPolicy
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ class PolicyAugmentation(Augmentation):
 
     kind: ClassVar[str] = "policy"
 
-    policy: Policy = field(default_factory=_default_policy)
+    policy: AnyPolicy = field(default_factory=_default_policy)
 
     def __call__(
         self, images: Tensor, fill: Sequence[int], generator: torch.Generator, predict: Predict | None = None

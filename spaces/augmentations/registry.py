@@ -13,7 +13,7 @@ from spaces.augmentations.hard import Hard, HardAffine, HardChain, HardColor, Ha
 from spaces.augmentations.mixing import CutMix, Mixup
 from spaces.augmentations.pick import CutMixPick, Pick
 from spaces.core.errors import RequestError, unknown
-from spaces.policy.policy import Policy
+from spaces.policy.scaled import parse_policy
 
 _KINDS: tuple[type[Augmentation], ...] = (
     Identity,
@@ -92,7 +92,7 @@ def augmentation(choice: object) -> Augmentation:
         if name not in known:
             raise unknown(f"parameter of {kind}", name, known)
     if "policy" in parameters:
-        parameters["policy"] = Policy.from_json(parameters["policy"])
+        parameters["policy"] = parse_policy(parameters["policy"])
     if "base" in parameters:
         base = parameters["base"]
         if isinstance(base, Mapping) and base.get("kind") == Pick.kind:  # before recursion, whose depth has no limit

@@ -67,7 +67,7 @@ def apply(images: Tensor, parameters: Parameters, fill: Tensor) -> Tensor:
     )
     invalid = _in_parts(cpu_kernels.augment, len(images), (_KINDS, *arrays))
     if invalid >= 0:
-        rule = "operations must be -1 … 14, levels 0 … 9, signs -1 or 1, positions in [0, 1)"
+        rule = "operations must be -1 … 14, levels 0 … 12, signs -1 or 1, positions in [0, 1)"
         row = parameters[slice(invalid, invalid + 1)]
         values = [part.tolist() for part in (row.operations, row.levels, row.signs, row.positions)]
         raise RequestError(f"{rule}, for image {invalid}", value=values)

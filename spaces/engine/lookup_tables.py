@@ -11,7 +11,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from spaces.operations import LEVELS, OPERATIONS
+from spaces.operations import ALL_LEVELS, OPERATIONS
 from spaces.operations.cutout import cutout_sides
 from spaces.operations.geometry import MATRICES, fixed_point
 from spaces.operations.tone import LEVEL_TABLES, enhancement_factors
@@ -45,14 +45,14 @@ class Constants:
 @lru_cache(maxsize=32)
 def constants(height: int, width: int, device: torch.device) -> Constants:
     """Return the constants for images of `height` × `width` pixels, on `device`."""
-    levels = torch.arange(LEVELS)
+    levels = torch.arange(ALL_LEVELS)
     identity = fixed_point(torch.tensor([[1.0, 0.0, 0.0, 0.0, 1.0, 0.0]], dtype=torch.float64))
-    matrices = identity.view(1, 1, 1, 6).repeat(ROWS, LEVELS, 2, 1)
+    matrices = identity.view(1, 1, 1, 6).repeat(ROWS, ALL_LEVELS, 2, 1)
     for name, matrix in MATRICES.items():
         for sign in (-1, 1):
             at_levels = matrix(levels, torch.full_like(levels, sign), height, width)
             matrices[INDEX[name], :, (sign + 1) // 2] = fixed_point(at_levels)
-    tables = torch.arange(256, dtype=torch.uint8).repeat(ROWS, LEVELS, 1)
+    tables = torch.arange(256, dtype=torch.uint8).repeat(ROWS, ALL_LEVELS, 1)
     for name, table in LEVEL_TABLES.items():
         tables[INDEX[name]] = table(levels)
     parts = (matrices, tables, enhancement_factors(levels), cutout_sides(levels, height, width))

@@ -26,10 +26,13 @@ from spaces.operations.images import check_images, on_bytes
 from spaces.operations.sharpness import sharpness
 from spaces.operations.tone import IMAGE_TABLES, LEVEL_TABLES, ImageTable, LevelTable, apply_tables, color
 
-__all__ = ["LEVELS", "OPERATIONS", "Operation"]
+__all__ = ["ALL_LEVELS", "LEVELS", "OPERATIONS", "Operation"]
 
 LEVELS = 10
-"""Number of levels: 0 to 9."""
+"""Number of levels of PBA: 0 to 9."""
+
+ALL_LEVELS = 13
+"""Number of levels with 10, 11 and 12, at which Posterize keeps 5, 6 and 7 bits; only scaled policies use them."""
 
 Apply: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 """(images, levels, signs, positions, fill) → images."""

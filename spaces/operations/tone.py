@@ -23,8 +23,11 @@ ImageTable: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 
 def posterize(levels: Tensor) -> Tensor:
-    """Keep the 4 - int(0.4·L) highest bits: 4 at level 0, which is not the identity, 1 at levels 8 and 9."""
-    bits = 4 - levels * 4 // 10
+    """Keep the 4 - int(0.4·L) highest bits: 4 at level 0, which is not the identity, 1 at levels 8 and 9.
+
+    Levels 10, 11 and 12, which only scaled policies use, keep 5, 6 and 7 bits.
+    """
+    bits = torch.where(levels < 10, 4 - levels * 4 // 10, levels - 5)
     step = 2 ** (8 - bits).unsqueeze(1)
     return (_values(levels) // step * step).to(torch.uint8)
 

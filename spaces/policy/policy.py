@@ -114,6 +114,22 @@ class Policy:
         """True if the policy never changes an image."""
         return all(entry.probability == 0 for entry in self.entries)
 
+    def probability(self) -> dict[str, float]:
+        """Return the probability of each operation, 0 to 1, averaged over its entries."""
+        parts: dict[str, list[int]] = {}
+        for entry in self.entries:
+            parts.setdefault(entry.op, []).append(entry.probability)
+        return {op: sum(values) / len(values) / TENTHS for op, values in parts.items()}
+
+    def by_operation(self) -> dict[str, Any]:
+        """Return the active entries of each operation in any order, equal where their effect is."""
+        found: dict[str, Counter[tuple[int, int]]] = {}
+        for entry in self.entries:
+            if entry.probability:
+                level = entry.magnitude if OPERATIONS[entry.op].uses_level else 0
+                found.setdefault(entry.op, Counter())[entry.probability, level] += 1
+        return found
+
     def strength(self) -> dict[str, float]:
         """Return the expected magnitude of each operation, 0 to 9, averaged over its entries."""
         parts: dict[str, list[float]] = {}
@@ -179,13 +195,18 @@ class Policy:
 
 
 def _entry(data: Any) -> Entry:
-    _check_keys("a policy entry", data, {"op", "probability", "magnitude"})
+    check_keys("a policy entry", data, {"op", "probability", "magnitude"})
     if not isinstance(data["op"], str):
         raise RequestError("the op of an entry must be a string", value=data["op"])
     return Entry(data["op"], data["probability"], data["magnitude"])
 
 
-def _check_keys(kind: str, data: Any, keys: Iterable[str]) -> None:
+def check_keys(kind: str, data: Any, keys: Iterable[str]) -> None:
+    """Refuse JSON data that is not an object with exactly `keys`.
+
+    Raises:
+        RequestError: It is not; `kind` is its name in the message.
+    """
     keys = set(keys)
     if not isinstance(data, Mapping) or set(data) != keys:
         found = sorted(map(str, data)) if isinstance(data, Mapping) else data

@@ -12,8 +12,8 @@ from spaces.core.errors import RequestError
 from spaces.core.seeding import seeded_generator
 from spaces.engine import apply
 from spaces.operations.images import check_images, check_pixel_range
-from spaces.policy.policy import Policy
 from spaces.policy.sampling import ParameterStream
+from spaces.policy.scaled import AnyPolicy
 
 
 class Transform(nn.Module):
@@ -32,7 +32,7 @@ class Transform(nn.Module):
         torch.Size([4, 3, 32, 32])
     """
 
-    def __init__(self, policy: Policy, *, fill: Sequence[int], seed: Sequence[int] = (0,)) -> None:
+    def __init__(self, policy: AnyPolicy, *, fill: Sequence[int], seed: Sequence[int] = (0,)) -> None:
         super().__init__()
         self.policy = policy
         self.fill = tuple(fill)

@@ -11,6 +11,7 @@ from spaces.augmentations import Augmentation, Identity, augmentation, imported_
 from spaces.core.errors import RequestError
 from spaces.core.validation import is_integer
 from spaces.policy.policy import Policy
+from spaces.policy.scaled import AnyPolicy, ScaledPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,7 @@ class Genome:
     """All choices of one agent at one time.
 
     Args:
-        policy: Policy for the images of the role.
+        policy: Policy for the images of the role, of PBA's kind or scaled.
         augment: Augmentation that makes the second view of a batch, used by the distillation loss alone; the identity
             for no second view.
         distill: Chosen settings of the distillation, as JSON data; empty for none.
@@ -34,7 +35,7 @@ class Genome:
         True
     """
 
-    policy: Policy = field(default_factory=Policy)
+    policy: AnyPolicy = field(default_factory=Policy)
     augment: Augmentation = field(default_factory=Identity)
     distill: Mapping[str, Any] = field(default_factory=dict, hash=False)
     bits: Mapping[str, int] = field(default_factory=dict, hash=False)
@@ -57,7 +58,8 @@ class Genome:
 
     def to_json(self) -> dict[str, Any]:
         """Return the genome as JSON data, the inverse of `from_json`."""
-        content: dict[str, Any] = {"policy": self.policy.to_json()}
+        kind = "scaled" if isinstance(self.policy, ScaledPolicy) else "policy"
+        content: dict[str, Any] = {kind: self.policy.to_json()}
         content |= {"augment": self.augment.to_json()} if self.has_view else {}
         content |= {"distill": deepcopy(dict(self.distill))} if self.distill else {}
         return content | ({"bits": dict(self.bits)} if self.bits else {})
@@ -69,9 +71,10 @@ class Genome:
         Raises:
             RequestError: `data` is not a genome.
         """
-        if not isinstance(data, Mapping) or not {"policy"} <= set(data) <= {"policy", "augment", "distill", "bits"}:
+        keys = set(data) if isinstance(data, Mapping) else set()
+        if len(keys & {"policy", "scaled"}) != 1 or not keys <= {"policy", "scaled", "augment", "distill", "bits"}:
             value = sorted(map(str, data)) if isinstance(data, Mapping) else data
-            rule = "a genome must be an object with the key policy, optional augment, distill and bits, and no others"
+            rule = "a genome must be an object with policy or scaled, optional augment, distill and bits, and no others"
             raise RequestError(rule, value=value)
         distill = data.get("distill", {})
         if not isinstance(distill, Mapping) or not all(isinstance(name, str) for name in distill):
@@ -80,7 +83,8 @@ class Genome:
         if not isinstance(bits, Mapping) or not all(isinstance(name, str) and is_integer(bits[name]) for name in bits):
             raise RequestError("the bits of a genome must be an object of integers", value=bits)
         augment = augmentation(data.get("augment", Identity.kind))
-        return cls(Policy.from_json(data["policy"]), augment, deepcopy(dict(distill)), dict(bits))
+        policy = ScaledPolicy.from_json(data["scaled"]) if "scaled" in data else Policy.from_json(data["policy"])
+        return cls(policy, augment, deepcopy(dict(distill)), dict(bits))
 
 
 def custom_losses(distill: Mapping[str, Any]) -> tuple[str, ...]:

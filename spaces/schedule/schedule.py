@@ -15,7 +15,7 @@ from spaces.augmentations.hard_weights import learned_weights, with_weights
 from spaces.core.errors import RequestError
 from spaces.core.io import read_bytes, read_text, write_atomic
 from spaces.core.validation import check_integer, is_integer
-from spaces.policy.policy import Policy
+from spaces.policy.scaled import ScaledPolicy, mean_policy
 from spaces.schedule import serialization
 from spaces.schedule.batch_transform import SecondView, Transform
 from spaces.schedule.genome import Genome
@@ -162,11 +162,15 @@ class Schedule:
     def mean(self) -> Schedule:
         """Return a schedule with one mean genome, a control for the effect of changes over time.
 
-        The policy is the mean over the epochs, see `Policy.mean`; all else is the value of the most epochs.
+        The policy is the mean over the epochs, see `Policy.mean` and `ScaledPolicy.mean`; all else is the value of the
+        most epochs.
+
+        Raises:
+            RequestError: Some policies are scaled and some are not.
         """
         parts = ("augment", "distill", "bits")
         common = {part: _longest([(each.epochs, getattr(each.genome, part)) for each in self.phases]) for part in parts}
-        policy = Policy.mean([(phase.epochs, phase.genome.policy) for phase in self.phases])
+        policy = mean_policy([(phase.epochs, phase.genome.policy) for phase in self.phases])
         phases = (Phase(self.epochs, Genome(policy, **common)),)
         return replace(self, phases=phases, provenance={"mean": True, "of": dict(self.provenance)})
 
@@ -210,12 +214,17 @@ class Schedule:
         """Return the content of the policy file as JSON data; learned weights as hashes."""
         return {
             "format": serialization.FORMAT,
-            "version": serialization.VERSION,
+            "version": self._version,
             "role": self.role,
             "image": self.image.to_json(),
             "schedule": [{"epochs": phase.epochs, "genome": phase.genome.to_json()} for phase in self.phases],
             "provenance": dict(self.provenance),
         }
+
+    @property
+    def _version(self) -> int:
+        """Version of the policy file: the lowest that can hold the schedule."""
+        return 2 if any(isinstance(phase.genome.policy, ScaledPolicy) for phase in self.phases) else 1
 
     def dumps(self) -> str:
         """Return the text of the policy file, byte for byte the same for the same schedule.

@@ -14,7 +14,8 @@ import jsonschema
 from spaces.core.errors import RequestError
 
 FORMAT = "roletune.policy"
-VERSION = 1
+VERSION = 2
+"""Newest version: 2 has scaled policies, in the field `scaled` of a genome in place of `policy`."""
 
 _OLD_OPTIONS = {"normalisation": "normalization"}
 
@@ -130,10 +131,15 @@ def _canonical(document: Mapping[str, Any]) -> str:
 
     def phase(item: Mapping[str, Any]) -> str:
         genome = item["genome"]
-        entries = ",\n      ".join(flat(entry) for entry in genome["policy"])
-        policy = f"[\n      {entries}\n    ]" if genome["policy"] else "[]"
-        rest = "".join(f', "{key}": {flat(value)}' for key, value in genome.items() if key != "policy")
-        return f'    {{"epochs": {item["epochs"]}, "genome": {{"policy": {policy}{rest}}}}}'
+        kind = "scaled" if "scaled" in genome else "policy"
+        entries = genome[kind]["entries"] if kind == "scaled" else genome[kind]
+        lines = ",\n      ".join(flat(entry) for entry in entries)
+        policy = f"[\n      {lines}\n    ]" if entries else "[]"
+        if kind == "scaled":
+            numbers = "".join(f'"{key}": {flat(value)}, ' for key, value in genome[kind].items() if key != "entries")
+            policy = f'{{{numbers}"entries": {policy}}}'
+        rest = "".join(f', "{key}": {flat(value)}' for key, value in genome.items() if key != kind)
+        return f'    {{"epochs": {item["epochs"]}, "genome": {{"{kind}": {policy}{rest}}}}}'
 
     lines = []
     for key, value in document.items():

@@ -1,6 +1,6 @@
 """Encoding of a genome's numbers as a vector in [0, 1], for models of continuous values.
 
-The vector has the probability and magnitude of each policy entry, then the ranges of `space.distill` in order. A range
+The vector has the numbers of the policy, then the ranges of `space.distill` in order. A range
 inside a choice is active only if its item is chosen. Inactive ranges keep their place, so that all vectors of a space
 have one length.
 """
@@ -16,8 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from spaces.core.errors import RequestError
-from spaces.operations import LEVELS
-from spaces.policy.policy import TENTHS, Entry, Policy
 from spaces.schedule.genome import Genome
 from spaces.search_space.domain import contains
 from spaces.search_space.space import Space
@@ -79,24 +77,20 @@ def decode(space: Space, genome: Genome, vector: npt.ArrayLike) -> Genome:
     """
     _check(space, genome)
     values = iter(np.clip(np.asarray(vector, dtype=float), 0, 1).tolist())
-    entries = [
-        Entry(entry.op, round(next(values) * TENTHS), round(next(values) * (LEVELS - 1))) for entry in genome.policy
-    ]
+    policy = space.genes.decode(values)
 
     def write(bounds: _Range, value: Any) -> Any:
         fraction = next(values)
         return value if value is _NOT_CHOSEN else bounds.at(fraction)
 
     distill = _over_ranges(space.distill, genome.distill, write)
-    return replace(genome, policy=Policy(tuple(entries)), distill=distill)
+    return replace(genome, policy=policy, distill=distill)
 
 
 def _read(space: Space, genome: Genome) -> list[tuple[float, bool]]:
     """Return each number with True if it is active."""
     _check(space, genome)
-    found = []
-    for entry in genome.policy:
-        found += [(entry.probability / TENTHS, True), (entry.magnitude / (LEVELS - 1), True)]
+    found = [(number, True) for number in space.genes.encode(genome.policy)]
 
     def collect(bounds: _Range, value: Any) -> Any:
         active = value is not _NOT_CHOSEN
@@ -108,9 +102,7 @@ def _read(space: Space, genome: Genome) -> list[tuple[float, bool]]:
 
 
 def _check(space: Space, genome: Genome) -> None:
-    ops = [entry.op for entry in genome.policy]
-    if ops != list(space.operations * space.copies):
-        raise RequestError("the operations of the genome must be those of the space, in its order", value=ops)
+    space.check(genome)
     if not contains(space.distill, genome.distill):
         raise RequestError("the distill of the genome must be allowed by space.distill", value=dict(genome.distill))
 

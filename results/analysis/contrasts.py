@@ -68,7 +68,7 @@ class Factor:
         for column in range(count - 1):
             helmert[: column + 1, column] = -1.0
             helmert[column + 1, column] = column + 1.0
-        scaled: Array = helmert / np.linalg.norm(helmert, axis=0) / np.sqrt(2)
+        scaled: Array = helmert / np.sqrt(2 * (helmert**2).sum(axis=0))
         return scaled
 
     def active(self, levels: Levels) -> bool:

@@ -98,7 +98,7 @@ class Design:
         if self.freedom <= len(self.trials) - 1:
             return ""
         return (
-            f"{len(self.trials)} trials cannot tell {self.freedom} effects apart: each estimate contains parts of others; "
+            f"{len(self.trials)} trials cannot tell {self.freedom} effects apart: each estimate has parts of others; "
             f"take at least {self.freedom + 1} trials, better {2 * self.freedom}"
         )
 
@@ -131,7 +131,7 @@ def _improve(factors: Sequence[Factor], levels: Array) -> float:
     norms = np.linalg.norm(matrix, axis=0)
     weight = np.where([factors[column].within is None for column in owner], 1.0, WITHIN_WEIGHT)
     matrix *= np.sqrt(weight) / np.where(norms > 0, norms, 1.0)
-    blocks = [_subtree(factors, column) for column in range(len(factors))]
+    blocks = [np.array(_subtree(factors, column)) for column in range(len(factors))]
     for _ in range(PASSES):
         improved = False
         for column, block in enumerate(blocks):
@@ -139,9 +139,9 @@ def _improve(factors: Sequence[Factor], levels: Array) -> float:
             rows = np.arange(trials) if parent is None else np.flatnonzero(levels[:, place[parent[0]]] == parent[1])
             while swap := _best_swap(matrix, np.isin(owner, block), levels[rows][:, block], rows):
                 one, two = swap
-                inside = np.flatnonzero(np.isin(owner, block))
-                matrix[np.ix_([one, two], inside)] = matrix[np.ix_([two, one], inside)]
-                levels[np.ix_([one, two], block)] = levels[np.ix_([two, one], block)]
+                inside, pair = np.flatnonzero(np.isin(owner, block)), np.array([one, two])
+                matrix[np.ix_(pair, inside)] = matrix[np.ix_(pair[::-1], inside)]
+                levels[np.ix_(pair, block)] = levels[np.ix_(pair[::-1], block)]
                 improved = True
         if not improved:
             break

@@ -101,9 +101,8 @@ class RoleEffects:
     notes: tuple[str, ...] = ()
 
     def kept(self, effect: Effect) -> bool:
-        """Return True if the policy has the operation, or the choice, that the effect is about."""
-        chosen = self.policy.get(effect.factor)
-        return chosen == effect.levels[-1] if effect.kind == "operation" else chosen in effect.levels
+        """Return True if the policy has the level that the effect is of: `on`, or the last of those compared."""
+        return bool(self.policy.get(effect.factor) == effect.levels[-1])
 
     def text_table(self) -> TextTable:
         """Return one row for each effect, the largest first."""
@@ -279,6 +278,15 @@ class EffectsReport:
         """Operations whose effects differ between the roles after Holm's correction."""
         return tuple(each for each in self.differences if each.significant)
 
+    def text_table(self) -> TextTable:
+        """Return the rows of all roles, with the role before each where there are two."""
+        tables = {role: each.text_table() for role, each in self.roles.items()}
+        if len(tables) == 1:
+            return next(iter(tables.values()))
+        headings = ["role", *next(iter(tables.values())).headings] if tables else ["role"]
+        rows = [[role, *row] for role, table in tables.items() for row in table.rows]
+        return TextTable(headings, rows, numbers=(2, 3, 4))
+
     def describe(self) -> list[str]:
         """Return sentences on the scale of the effects, what they were estimated from, and where the roles differ."""
         lines = [
@@ -364,6 +372,15 @@ class EffectsReport:
         except (ValueError, RecursionError) as error:
             raise RequestError(f"{path} is not JSON: {error}") from error
         return cls.from_json(data)
+
+
+def holds_effects(path: Path | str) -> bool:
+    """Return True if a file is JSON in the format of effects, of whatever version."""
+    try:
+        data = json.loads(read_text(path, "file of effects"))
+    except (ValueError, RecursionError):  # RequestError is a ValueError; the reader of policies says what is wrong
+        return False
+    return isinstance(data, Mapping) and data.get("format") == FORMAT
 
 
 def _role_effects(role: str, content: Mapping[str, Any]) -> RoleEffects:

@@ -79,11 +79,6 @@ class Design:
         return cls(tuple(factors), rows)
 
     @property
-    def freedom(self) -> int:
-        """Degrees of freedom of the factors that all trials have."""
-        return sum(factor.freedom for factor in self.factors if factor.within is None)
-
-    @property
     def largest_correlation(self) -> float:
         """Largest absolute correlation between contrasts of different factors that all trials have."""
         matrix = ContrastMatrix.of(self.factors, self.trials)
@@ -92,15 +87,21 @@ class Design:
         found = np.where(same, 0.0, np.abs(matrix.correlations()))[np.ix_(main, main)]
         return round(float(found.max(initial=0.0)), 9)
 
-    @property
-    def warning(self) -> str:
-        """A sentence if the trials cannot tell the factors apart; else empty."""
-        if self.freedom <= len(self.trials) - 1:
-            return ""
-        return (
-            f"{len(self.trials)} trials cannot tell {self.freedom} effects apart: each estimate has parts of others; "
-            f"take at least {self.freedom + 1} trials, better {2 * self.freedom}"
-        )
+
+def separation_warning(factors: Sequence[Factor], trials: int) -> str:
+    """Return a sentence if so many trials cannot tell the factors that all trials have apart; else nothing.
+
+    Example:
+        >>> separation_warning([Factor("loss", "choice", tuple("abcdefg"))], 6)
+        '6 trials cannot tell 6 effects apart: each estimate has parts of others; take at least 7, better 12'
+    """
+    freedom = sum(factor.freedom for factor in factors if factor.within is None)
+    if freedom <= trials - 1:
+        return ""
+    return (
+        f"{trials} trials cannot tell {freedom} effects apart: each estimate has parts of others; "
+        f"take at least {freedom + 1}, better {2 * freedom}"
+    )
 
 
 def _balanced(factors: Sequence[Factor], trials: int, generator: np.random.Generator) -> Array:

@@ -12,7 +12,7 @@ from results.analysis.contrasts import Levels
 from results.analysis.effects import MIDDLE, MIN_SCORES, Effect, RoleEffects, estimate_effects
 from results.runlog.events import GenomeSuggested
 from search.algorithms.base import SearchAlgorithm, SearchResult, member_seed
-from search.algorithms.design_matrix import MIN_TRIALS, Design
+from search.algorithms.design_matrix import MIN_TRIALS, Design, separation_warning
 from search.algorithms.factors import genome_of, space_factors, with_fixed, without_fixed
 from search.config.registry import SearchSettings
 from search.execution.members import Member, Outcome
@@ -64,9 +64,8 @@ class Factorial(SearchAlgorithm):
         self._factors = space_factors(self.space)
         self._first = self.search.trials - (self.search.trials // 2 if self.search.rounds == 2 else 0)
         design = Design.draw(self._factors, self._first, member_seed(self.seed, self.task.role, 4, 0))
-        self._notes = (design.warning,) if design.warning else ()
-        if design.warning:
-            _log.warning("%s: %s", self.name, design.warning)
+        if warning := separation_warning(self._factors, self.search.trials):
+            _log.warning("%s: %s", self.name, warning)
         self._second: Sequence[Levels] | None = None
         self._levels = list(design.trials)
         members = [self.member(index, genome_of(self.space, levels)) for index, levels in enumerate(self._levels)]
@@ -160,10 +159,11 @@ class Factorial(SearchAlgorithm):
 
     def _estimate(self, scores: Sequence[float]) -> RoleEffects | None:
         """Return the effects and the chosen policy from a score of each of the first members; None of too few."""
-        if sum(map(math.isfinite, scores)) < MIN_SCORES:
+        if (scored := sum(map(math.isfinite, scores))) < MIN_SCORES:
             return None
-        levels = self._levels[: len(scores)]
-        found = estimate_effects(self.task.role, self._factors, levels, scores, notes=self._notes)
+        levels, warning = self._levels[: len(scores)], separation_warning(self._factors, scored)
+        notes = (warning,) if warning else ()
+        found = estimate_effects(self.task.role, self._factors, levels, scores, notes=notes)
         chosen = self._chosen(found)
         policy = {
             factor.name: factor.levels[chosen[factor.name]] if factor.name in chosen else MIDDLE

@@ -1,6 +1,6 @@
 """Effects of a screening experiment: how much each factor changes the score, by role, and where the roles differ.
 
-The model and its intervals are those of `results.analysis.bayesian_ridge`.
+The model and its intervals are those of `results.analysis.bayesian_regression`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from results.analysis.bayesian_ridge import RidgePosterior
+from results.analysis.bayesian_regression import CoefficientPosterior
 from results.analysis.contrasts import Array, ContrastMatrix, Factor, Levels
 from results.analysis.statistics import holm
 from results.analysis.tables import TextTable
@@ -201,7 +201,7 @@ def estimate_effects(
         raise RequestError(f"effects must be estimated from at least {MIN_SCORES} scores", value=len(there))
     score, values = transform_scores(scores[index] for index in there)
     matrix = ContrastMatrix.of(factors, [trials[index] for index in there])
-    posterior = RidgePosterior.fit(matrix, values)
+    posterior = CoefficientPosterior.fit(matrix, values)
     effects: list[Effect] = []
     for factor in factors:
         rows = np.zeros((len(factor.levels), len(matrix.factors)))
@@ -398,7 +398,7 @@ def _with_numbers(content: Mapping[str, Any]) -> dict[str, Any]:
     return {**text, "levels": tuple(content["levels"]), **rest}
 
 
-def _effect(factor: Factor, levels: tuple[Any, ...], posterior: RidgePosterior, combination: Array) -> Effect:
+def _effect(factor: Factor, levels: tuple[Any, ...], posterior: CoefficientPosterior, combination: Array) -> Effect:
     from scipy import special
 
     estimate, low, high, probability = posterior.marginal(combination)

@@ -334,10 +334,8 @@ def test_wherever_it_dies_the_policy_is_that_of_an_undisturbed_search(task, mark
     alone = replace(task, role="teacher")
     whole = session(alone, tmp_path / "whole")
     folder = tmp_path / "cut"
-    assert session(alone, folder, 12) is None, "in the first round"
     assert session(alone, folder, 26) is None, "in the second"
     assert session(alone, folder) == whole
-    assert session(alone, folder) == whole, "and once more, when all is over"
 
 
 SWEEP = """
@@ -345,14 +343,16 @@ name: effects
 data: {name: digits, train: 60, validation: 60}
 space: {genome: scaled, operations: [Rotate, Invert], augment: [identity, cutmix]}
 baselines: []
-teacher: {model: mlp, recipe: {lr: 0.05, batch_size: 20}, search: {algorithm: factorial, trials: 6, epochs: 1}}
-student: {model: mlp, recipe: {lr: 0.05, batch_size: 20}, search: {algorithm: factorial, trials: 6, epochs: 1}}
+teacher: {model: mlp, recipe: {lr: 0.05, batch_size: 20}, search: {algorithm: factorial, trials: 4, epochs: 1}}
+student: {model: mlp, recipe: {lr: 0.05, batch_size: 20}, search: {algorithm: factorial, trials: 4, epochs: 1}}
 """
 
 
 @pytest.mark.slow
-def test_a_sweep_writes_the_effects_of_both_roles(_ray, scored_here, sweep_file):
-    result = run(SweepConfig.load(sweep_file(SWEEP)))
+def test_a_sweep_writes_the_effects_of_both_roles(_ray, scored_here, sweep_file, tmp_path_factory):
+    # One store for slow tests of this session, since a new one takes seconds.
+    store = f"tracking.uri=sqlite:///{tmp_path_factory.getbasetemp() / 'screening.db'}"
+    result = run(SweepConfig.load(sweep_file(SWEEP), [store]))
     folder = Path(result.folder)
     report = EffectsReport.load(folder / "effects.json")
     assert list(report.roles) == ["teacher", "student"] and result.failed == {}

@@ -15,6 +15,7 @@ from results.analysis.schedule_table import ScheduleTable
 from results.analysis.tables import TextTable
 from results.plots.choices import choices_figure
 from results.plots.curves import accuracy_picture, t_stddev_picture
+from results.plots.effects import effects_figure
 from results.plots.evaluation import evaluation_figure
 from results.plots.lineage import lineage_figure
 from results.plots.pareto import pareto_figure
@@ -112,6 +113,13 @@ def sections(sweep: SweepFolder) -> list[Section]:
             list(_by_role(sweep, t_stddev_picture)),
         ),
         Section(
+            "effects",
+            "Effects by role",
+            "Effect of each operation, choice and setting on the score of a trial, estimated from all trials at once, "
+            "with its 95 % interval. Filled: in the policy, which has what is more likely good than not.",
+            list(_effects(sweep)),
+        ),
+        Section(
             "choices",
             "Choices",
             "Members of a search by their choices of view, loss and bits.",
@@ -185,6 +193,19 @@ def _lineages(sweep: SweepFolder) -> Iterator[ReportFigure]:
                 lineage = stage.lineage()
                 drawn = draw_picture(partial(_lineage_figure, lineage), f"Lineage of a population. {lineage}.")
                 yield ReportFigure(role.capitalize(), drawn, [str(lineage)])
+
+
+def _effects(sweep: SweepFolder) -> Iterator[ReportFigure]:
+    if sweep.effects is None or not sweep.effects.roles:
+        return
+    largest = []
+    for role, effects in sweep.effects.roles.items():
+        ordered = sorted(effects.effects, key=lambda effect: -abs(effect.estimate))[:OPERATIONS_IN_ALT]
+        largest.append(f"{role}: {', '.join(f'{each.label} {each.estimate:+.3g}' for each in ordered)}")
+    alt = f"Largest effects with their sign; {'; '.join(largest)}."
+    heading = "Teacher and student" if len(sweep.effects.roles) > 1 else next(iter(sweep.effects.roles)).capitalize()
+    drawn = draw_picture(partial(effects_figure, sweep.effects), alt)
+    yield ReportFigure(heading, drawn, sweep.effects.describe(), sweep.effects.text_table(), wide=True)
 
 
 def _choices(sweep: SweepFolder) -> Iterator[ReportFigure]:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import yaml
 
 from results.analysis.choices import MemberChoices
+from results.analysis.effects import EFFECTS_FILE, EffectsReport
 from results.analysis.evaluation import Evaluation
 from results.analysis.pareto import Candidate
 from results.analysis.screening import ScreeningResult
@@ -44,6 +45,7 @@ class SweepFolder:
         choices: Members of a search with their choices, by role; empty if all members have the same.
         candidates: Members of a search for accuracy and size, by role; empty if size was not an objective.
         screening: Ranking of augmentations before the search; None without one.
+        effects: Effects of a factorial search; None without one.
     """
 
     path: Path
@@ -57,6 +59,7 @@ class SweepFolder:
     choices: Mapping[str, Sequence[MemberChoices]]
     candidates: Mapping[str, Sequence[Candidate]]
     screening: ScreeningResult | None
+    effects: EffectsReport | None
 
     @classmethod
     def read(cls, path: Path | str, own: Collection[str] = ()) -> SweepFolder:
@@ -90,6 +93,7 @@ class SweepFolder:
             choices=_members(path, "choices", MemberChoices.from_json),
             candidates=_members(path, "pareto", Candidate.from_json),
             screening=ScreeningResult.from_json(_json(screening, "screening")) if screening.is_file() else None,
+            effects=EffectsReport.load(path / EFFECTS_FILE) if (path / EFFECTS_FILE).is_file() else None,
         )
 
     @property

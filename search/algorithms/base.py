@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ray.tune.schedulers import TrialScheduler
     from ray.tune.search import Searcher
 
+    from results.analysis.effects import RoleEffects
     from search.execution.callbacks import SweepCallback
 
 
@@ -135,6 +136,10 @@ class SearchAlgorithm(Capabilities, ABC):
     def scores(self, outcomes: Sequence[Outcome]) -> dict[str, float]:
         """Return the mean validation accuracy by choice, where the search compares choices; else nothing."""
         return {}
+
+    def effects(self, outcomes: Sequence[Outcome]) -> RoleEffects | None:
+        """Return the effects of what was chosen, where the search estimates them; else None."""
+        return None
 
     # What a subclass may use ----------------------------------------------------------------------------------------
 

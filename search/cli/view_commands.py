@@ -67,11 +67,15 @@ def export(
     Console().print(escape(line), highlight=False, soft_wrap=True)
 
 
-@app.command(epilog="Example: roletune show policy.json --grid grid.png --images photos --epochs 0,10,50")
+@app.command(
+    epilog="Example: roletune show policy.json --grid grid.png --images photos --epochs 0,10,50\n\n"
+    "Example: roletune show runs/digits-001/effects.json --plot effects.png"
+)
 def show(
-    policy: Annotated[Path, typer.Argument(metavar="P.json", help="policy file")],
+    policy: Annotated[Path, typer.Argument(metavar="P.json", help="policy file, or effects.json of a sweep")],
     plot: Annotated[
-        Path | None, typer.Option("--plot", "-o", metavar="FILE.png", help="plot the strengths over the epochs")
+        Path | None,
+        typer.Option("--plot", "-o", metavar="FILE.png", help="plot the strengths over the epochs, or the effects"),
     ] = None,
     grid: Annotated[Path | None, typer.Option(metavar="FILE.png", help="draw augmented images of --images")] = None,
     images: Annotated[
@@ -86,10 +90,15 @@ def show(
     own: Own = None,
     as_json: Json = False,
 ) -> None:
-    """Show a policy as a table, a plot and a grid of augmented images."""
+    """Show a policy as a table, a plot and a grid of augmented images; or the effects of a factorial search."""
+    from results.analysis.effects import holds_effects
     from results.reporting.policy_view import describe_policy, parse_epochs
     from spaces import Schedule
 
+    if holds_effects(policy):
+        _refuse("must go with a policy file", {"--grid": grid, "--images": images, "--epochs": epochs})
+        _show_effects(policy, plot, as_json)
+        return
     chosen = None if epochs is None else parse_epochs(epochs)
     schedule = Schedule.load(policy, own or ())
     seen = describe_policy(
@@ -234,6 +243,29 @@ def list_(
         for each in chosen:
             console.print(each.table())
             console.print()
+
+
+def _show_effects(path: Path, plot: Path | None, as_json: bool) -> None:
+    """Print the tables of effects, and plot them if asked."""
+    from results.analysis.effects import EffectsReport
+
+    report = EffectsReport.load(path)
+    if plot is not None:
+        from results.plots.effects import plot_effects
+        from results.reporting.policy_view import check_png
+
+        check_png(plot)
+        plot_effects(report, plot)
+    if as_json:
+        typer.echo(json.dumps({**report.to_json(), **({} if plot is None else {"plot": str(plot)})}))
+        return
+    console = Console()
+    for role, effects in report.roles.items():
+        console.print(f"[bold]{role}[/bold]")
+        console.print(effects.text_table().for_terminal())
+        console.print()
+    for line in [*report.describe(), *([] if plot is None else [f"plot: {plot}"])]:
+        console.print(escape(line), highlight=False, soft_wrap=True)
 
 
 def _refuse(rule: str, options: dict[str, Any]) -> None:

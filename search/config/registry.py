@@ -20,11 +20,22 @@ ALGORITHMS: Mapping[str, str] = {
     "successive_halving": "search.algorithms.successive_halving:SuccessiveHalving",
     "tpe": "search.algorithms.tpe:TPE",
     "grid": "search.algorithms.grid:GridSearch",
+    "factorial": "search.algorithms.factorial:Factorial",
 }
 """Module and class by the name in a sweep file; a module is imported when its algorithm is first asked for."""
 
 SETTINGS = frozenset(
-    {"population", "trials", "synchronous", "tie_break", "quantile", "reduction", "replicates", "early_stopping"}
+    {
+        "population",
+        "trials",
+        "rounds",
+        "synchronous",
+        "tie_break",
+        "quantile",
+        "reduction",
+        "replicates",
+        "early_stopping",
+    }
 )
 """Settings of a search that only some algorithms take."""
 
@@ -51,6 +62,10 @@ class SearchSettings(Protocol):
     @property
     def trials(self) -> int:
         """Members that are drawn or suggested."""
+
+    @property
+    def rounds(self) -> int:
+        """Rounds of a screening experiment: 1 or 2."""
 
     @property
     def synchronous(self) -> bool:

@@ -62,10 +62,16 @@ class SearchConfig(Section):
 
     algorithm: str = Field(
         "pbt",
-        description="pbt, pba, pb2, random, successive_halving, tpe or grid, or the dotted name of your own class",
+        description="pbt, pba, pb2, random, successive_halving, tpe, grid or factorial, or the dotted name of your own "
+        "class",
     )
     population: int = Field(4, ge=2, description="members that are trained together (pbt, pb2; pba: 16)")
-    trials: int = Field(4, ge=2, description="members that are drawn or suggested (random, successive_halving, tpe)")
+    trials: int = Field(
+        4, ge=2, description="members that are drawn or suggested (random, successive_halving, tpe; factorial: 24)"
+    )
+    rounds: int = Field(
+        1, ge=1, le=2, description="experiments of a factorial search; the second is on what the first left open"
+    )
     epochs: Count = Field(24, description="epochs that each member is trained")
     interval: Count = Field(3, description="epochs between perturbations or scores; the first rung of early stopping")
     synchronous: bool = Field(True, description="compare all members together; false: each as it arrives")

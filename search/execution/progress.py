@@ -6,7 +6,7 @@ import math
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 
@@ -76,8 +76,8 @@ class ProgressReporter:
         self.say(f"  generation {number}/{count}  validation {spread}  {copied}")
         self._describe()
 
-    def say(self, text: str) -> None:
-        """Print a line that stays."""
+    def say(self, text: RenderableType) -> None:
+        """Print a line, or a table, that stays."""
         if self._console is not None:
             self._progress.console.print(text, highlight=False)
 

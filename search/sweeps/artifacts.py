@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from results.analysis.choices import MemberChoices, choices_markdown, describe_choices, varying_choices
+from results.analysis.effects import EFFECTS_FILE, EffectsReport
 from results.analysis.pareto import Candidate, pareto_front, pareto_markdown
 from results.analysis.summary import POLICY, RoleResult, SweepResult
 from results.runlog.events import TrialTested
@@ -161,6 +162,18 @@ class Records:
         self._rows(f"{stem}.json", rows)
         text = write_atomic(report / f"{stem}.md", f"# {search.name}\n\n{choices_markdown(rows)}")
         self.artifacts(text, plot_choices(rows, report / f"{stem}.png"))
+
+    def effects(self, search: SearchAlgorithm, outcomes: Sequence[Outcome]) -> EffectsReport | None:
+        """Write the effects of a search that estimates them, beside those of the other role, and return them all."""
+        if (found := search.effects(outcomes)) is None:
+            return None
+        from results.plots.effects import plot_effects
+
+        path, report = self.folder / EFFECTS_FILE, self.folder / "report"
+        effects = (EffectsReport.load(path) if path.is_file() else EffectsReport({})).with_role(found)
+        text = write_atomic(report / "effects.md", f"# {self.folder.name}\n\n{effects.markdown()}")
+        self.artifacts(effects.save(path), text, plot_effects(effects, report / "effects.png"))
+        return effects
 
     def front(self, search: SearchAlgorithm, outcomes: Sequence[Outcome], task: Task) -> tuple[Candidate, ...]:
         """Write the Pareto front of accuracy and size, and return it, the smallest member first.

@@ -175,6 +175,9 @@ class _Sweep:
         if any(choice.learns for choice in space.augmentations):
             self.records.games(outcomes)
         self.records.choices(search, outcomes)
+        if effects := self.records.effects(search, outcomes):
+            session.progress.say(effects.roles[task.role].text_table().for_terminal())
+            session.progress.say(escape("\n".join(f"  {line}" for line in effects.describe())))
         self.pareto[task.role] = self.records.front(search, outcomes, task)
         for name, value in search.scores(outcomes).items():
             session.tracker.log(self.records.parent, {f"choice/{name}/validation_accuracy": value})

@@ -141,7 +141,7 @@ def draw(domain: Any, sampler: Sampler, name: str = "") -> Any:
     if found := _range(domain):
         return found.draw(sampler, name)
     if isinstance(domain, Mapping):
-        return {key: draw(inner, sampler, _path(name, key)) for key, inner in domain.items()}
+        return {key: draw(inner, sampler, value_path(name, key)) for key, inner in domain.items()}
     return domain
 
 
@@ -307,7 +307,7 @@ def _check(domain: Any, name: str, depth: int) -> None:
             _check_range(domain, name)
         else:
             for key, inner in domain.items():
-                _check(inner, _path(name, key), depth - 1)
+                _check(inner, value_path(name, key), depth - 1)
     elif isinstance(domain, float) and not math.isfinite(domain):
         raise RequestError(f"{name} must be finite", value=domain)
     elif domain is not None and not isinstance(domain, str | int | float):
@@ -344,7 +344,14 @@ def _range(domain: Any) -> _Range | None:
     return _Range(low, high, log) if integers else _Range(float(low), float(high), log)
 
 
-def _path(name: str, key: str) -> str:
+def value_path(name: str, key: str) -> str:
+    """Return the path of a value of the mapping at path `name`.
+
+    Example:
+        >>> from spaces.search_space.domain import value_path
+        >>> value_path("distill", "loss"), value_path("distill", "my.losses:Own")
+        ('distill.loss', 'distill["my.losses:Own"]')
+    """
     if not key or set(key) & set('.[]"'):
         return f"{name}[{json.dumps(key)}]"
     return f"{name}.{key}" if name else key

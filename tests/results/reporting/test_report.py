@@ -10,6 +10,7 @@ from sweep_folder import ERROR, SETTINGS, STRONG, sweep_folder
 
 from results.analysis.choices import MemberChoices
 from results.analysis.cost import Cost, duration
+from results.analysis.effects import Effect, EffectsReport, RoleEffects
 from results.analysis.evaluation import Arm, Evaluation
 from results.analysis.pareto import Candidate
 from results.plots.image_grid import sample_bands
@@ -167,6 +168,21 @@ def test_choices_and_sizes_are_shown_with_their_tables(tmp_path):
         "Student: members by size and accuracy. First row of the table: size, kB 10.0, validation, % 80.00, "
         "member student-tpe-00." in words
     )
+
+
+def test_effects_are_shown_with_their_table_and_where_the_roles_differ(tmp_path):
+    folder = sweep_folder(tmp_path / "digits-001")
+    report = EffectsReport({})
+    for role, mean in (("teacher", -0.1), ("student", 9.0)):
+        effect = Effect("Rotate", "operation", ("off", "on"), mean, mean - 0.2, mean + 0.2, 0.9, 1.3)
+        report = report.with_role(RoleEffects(role, "accuracy", 24, 0.5, (effect,), {"Rotate": "on"}))
+    report.save(folder / "effects.json")
+    page = Page(write_report(folder).read_text())
+    assert "Effects by role Effect of each operation, choice and setting on the score" in page.text
+    assert "operations that suit the roles differently (Holm): Rotate (p = " in page.text
+    assert "student Rotate +9.000 +8.800 … +9.200 0.900 on" in page.text
+    words = [picture["alt"] for picture in page.all("img")]
+    assert "Largest effects with their sign; teacher: Rotate -0.1; student: Rotate +9." in words
 
 
 # What has not ended --------------------------------------------------------------------------------------------------

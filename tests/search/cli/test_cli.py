@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from sweep_folder import sweep_folder
 
+from results.analysis.effects import Effect, EffectsReport, RoleEffects
 from results.runlog.events import ArtifactWritten, RunStarted
 from results.tracking.cursor import Cursor
 from results.tracking.tracker import Tracker
@@ -244,6 +245,24 @@ def test_show_prints_a_table_or_the_same_as_json(roletune, tmp_path, monkeypatch
     facts = json.loads(out)
     assert status == 0 and (facts["policy"], facts["epochs"], facts["mean_strength"]) == ("p.json", 2, 1.5)
     assert facts["operations"][0]["op"] == "Rotate" and facts["operations"][0]["level"] == 3
+
+
+def test_show_prints_and_plots_effects(roletune, tmp_path):
+    effect = Effect("Rotate", "operation", ("off", "on"), 0.4, 0.1, 0.7, 0.99, 2.3)
+    report = EffectsReport({"teacher": RoleEffects("teacher", "accuracy", 24, 0.5, (effect,), {"Rotate": "on"})})
+    report.save(tmp_path / "effects.json")
+    status, out, err = roletune("show", "effects.json", "-o", "new/effects.png")
+    assert (status, err) == (0, "") and out.splitlines()[0] == "teacher"
+    assert out.splitlines()[3].replace("│", " ").split() == ["Rotate", "+0.400", "+0.100", "…", "+0.700", "0.990", "on"]
+    assert out.endswith("noise of one trial 0.5\nplot: new/effects.png\n")
+    assert (tmp_path / "new" / "effects.png").is_file()
+    status, out, _ = roletune("show", "effects.json", "--json")
+    assert status == 0 and json.loads(out) == report.to_json()
+    status, _, err = roletune("show", "effects.json", "--epochs", "0,1")
+    assert status == 2 and "--epochs must go with a policy file, got '0,1'" in err
+    (tmp_path / "new.json").write_text('{"format": "roletune.effects", "version": 9}')
+    status, _, err = roletune("show", "new.json")
+    assert status == 2 and "the version of effects must be 1, got 9; update roletune" in err
 
 
 def test_show_draws_a_plot_and_a_grid(roletune, tmp_path):

@@ -9,7 +9,8 @@ from statistics import fmean
 from typing import Any
 
 from results.analysis.tables import TextTable, format_percent
-from spaces import Genome
+from spaces import Genome, ScaledPolicy
+from spaces.policy.scaled import AnyPolicy
 
 MEMBERS_IN_TABLE = 10
 """Number of members in the table of the best."""
@@ -143,3 +144,19 @@ def format_value(value: Any) -> str:
 
 def _plain(value: Any) -> Any:
     return value if isinstance(value, str | int | float) else str(value)
+
+
+def describe_amount(policy: AnyPolicy) -> str:
+    """Return how many images a scaled policy changes, and by how many operations; empty for PBA's entries.
+
+    Example:
+        >>> from spaces import ScaledEntry, ScaledPolicy
+        >>> describe_amount(ScaledPolicy(0.8, 2, (ScaledEntry("Rotate", 1, 0.5),)))
+        '80 % of the images changed, by up to 2 operations'
+    """
+    if not isinstance(policy, ScaledPolicy):
+        return ""
+    if policy.is_identity:
+        return "no image changed"
+    operations = f"up to {policy.operations} operations" if policy.operations > 1 else "1 operation"
+    return f"{100 * policy.amount:.0f} % of the images changed, by {operations}"

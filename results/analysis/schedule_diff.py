@@ -16,7 +16,7 @@ from rich.jupyter import JupyterMixin
 from rich.table import Table
 from rich.text import Text
 
-from results.analysis.choices import describe_choices, format_value
+from results.analysis.choices import describe_amount, describe_choices, format_value
 from results.analysis.schedule_table import IDLE, MOST_CHOICES, PLAIN_IDLE, STRIP, printable, ruler
 from results.analysis.strength import Array, Strengths
 from results.runlog.lineage import count
@@ -318,7 +318,8 @@ def _different_choices(a: Schedule, b: Schedule) -> dict[str, tuple[str, str]]:
 
 
 def _choices(genome: Genome) -> dict[str, str]:
-    return {name: format_value(value) for name, value in describe_choices(genome).items()}
+    choices = {name: format_value(value) for name, value in describe_choices(genome).items()}
+    return choices | ({"amount": amount} if (amount := describe_amount(genome.policy)) else {})
 
 
 def _summary(values: Sequence[str | None], lengths: Sequence[int]) -> str:

@@ -13,7 +13,7 @@ from rich.jupyter import JupyterMixin
 from rich.table import Table
 from rich.text import Text
 
-from results.analysis.choices import describe_choices, format_value
+from results.analysis.choices import describe_amount, describe_choices, format_value
 from results.analysis.strength import STRONGEST, Strengths
 from results.analysis.tables import TextTable
 from results.runlog.lineage import count
@@ -61,6 +61,7 @@ class ScheduleTable(JupyterMixin):
         rows: Operations that are ever active, the strongest first.
         never: Operations that the schedule names and that are never active.
         views: Number of epochs by kind of second view; empty without second views.
+        amounts: Number of epochs by amount and operations of scaled policies; empty without such policies.
         distilled: Number of epochs by choice of the distillation; empty without one.
         bits: Number of epochs by choice of the student's bits; empty without one.
 
@@ -83,6 +84,11 @@ class ScheduleTable(JupyterMixin):
             if phase.genome.has_view:
                 views[phase.genome.augment.to_json()["kind"]] += phase.epochs
         self.views: Mapping[str, int] = dict(views)
+        amounts: Counter[str] = Counter()
+        for phase in schedule.phases:
+            if amount := describe_amount(phase.genome.policy):
+                amounts[amount] += phase.epochs
+        self.amounts: Mapping[str, int] = dict(amounts)
         distilled: Counter[str] = Counter()
         bits: Counter[str] = Counter()
         for phase in schedule.phases:
@@ -114,6 +120,7 @@ class ScheduleTable(JupyterMixin):
             ],
             "never": list(self.never),
             "views": dict(self.views),
+            "amounts": dict(self.amounts),
             "distilled": dict(self.distilled),
             "bits": dict(self.bits),
             "provenance": dict(self.schedule.provenance),
@@ -152,6 +159,8 @@ class ScheduleTable(JupyterMixin):
         if self.views:
             kinds = ", ".join(f"{kind} in {count(epochs, 'epoch')}" for kind, epochs in self.views.items())
             notes.append(f"second view: {printable(kinds)}")
+        for amount, epochs in list(self.amounts.items())[:MOST_CHOICES]:
+            notes.append(f"in {count(epochs, 'epoch')}: {amount}")
         for chosen, epochs in list(self.distilled.items())[:MOST_CHOICES]:
             notes.append(f"distillation in {count(epochs, 'epoch')}: {printable(chosen, 200)}")
         for chosen, epochs in list(self.bits.items())[:MOST_CHOICES]:

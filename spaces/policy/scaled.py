@@ -187,7 +187,7 @@ class ScaledPolicy:
                 part = epochs * policy.amount * entry.weight / whole
                 weights[entry.op] = weights.get(entry.op, 0.0) + part
                 strengths[entry.op] = strengths.get(entry.op, 0.0) + part * entry.strength
-        most = max(weights.values()) or 1.0
+        most = max(weights.values(), default=0.0) or 1.0
         entries = (
             ScaledEntry(op, _rounded(weights[op] / most), _rounded(strengths[op] / weights[op] if weights[op] else 0.0))
             for op in weights
@@ -250,15 +250,14 @@ def _mean_level(entry: ScaledEntry) -> float:
 
 def _inclusion(weights: Sequence[float], draws: int) -> list[float]:
     """Return the probability that each item is among `draws` items drawn by weight without replacement."""
-    total = sum(weights)
     places = [index for index, weight in enumerate(weights) if weight]
     found = [0.0] * len(weights)
     draws = min(draws, len(places))
     for order in itertools.permutations(places, draws):
-        left, probability = total, 1.0
+        left, probability = set(places), 1.0
         for place in order:
-            probability *= weights[place] / left
-            left -= weights[place]
+            probability *= weights[place] / sum(weights[other] for other in left)
+            left.remove(place)
         for place in order:
             found[place] += probability
     return found

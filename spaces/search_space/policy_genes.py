@@ -115,8 +115,7 @@ class PBAGenes(PolicyGenes):
 
     def explore(self, policy: AnyPolicy, generator: Generator) -> Policy:
         """Resample each integer with probability 0.2; else move it up or down by 0, 1, 2 or 3 (uniform), clipped."""
-        self.check(policy)
-        assert isinstance(policy, Policy)
+        policy = self._own(policy)
         entries = (
             Entry(e.op, _move(e.probability, TENTHS, generator), _move(e.magnitude, LEVELS - 1, generator))
             for e in policy
@@ -126,8 +125,7 @@ class PBAGenes(PolicyGenes):
     def encode(self, policy: AnyPolicy) -> list[float]:
         """Return probability and magnitude of each entry."""
         self.check(policy)
-        assert isinstance(policy, Policy)
-        return [number for e in policy for number in (e.probability / TENTHS, e.magnitude / (LEVELS - 1))]
+        return [number for e in self._own(policy) for number in (e.probability / TENTHS, e.magnitude / (LEVELS - 1))]
 
     def decode(self, numbers: Iterator[float]) -> Policy:
         """Return the policy of the next 2 numbers per entry."""
@@ -137,7 +135,13 @@ class PBAGenes(PolicyGenes):
 
     def check(self, policy: AnyPolicy) -> None:
         """Check kind and operations."""
-        _check(policy, Policy, "entries of probability and magnitude (genome: pba)", self._ops)
+        _check_operations(self._own(policy), self._ops)
+
+    @staticmethod
+    def _own(policy: AnyPolicy) -> Policy:
+        if not isinstance(policy, Policy):
+            raise RequestError("a policy of this space must have PBA's entries (genome: pba)", value="a scaled policy")
+        return policy
 
 
 class ScaledGenes(PolicyGenes):
@@ -202,8 +206,7 @@ class ScaledGenes(PolicyGenes):
 
     def explore(self, policy: AnyPolicy, generator: Generator) -> ScaledPolicy:
         """Resample each number with probability 0.2; else move it by up to 0.3, clipped; the operations by one."""
-        self.check(policy)
-        assert isinstance(policy, ScaledPolicy)
+        policy = self._own(policy)
         operations = policy.operations
         if generator.random() < RESAMPLE_PROBABILITY:
             operations = 1 + _integer(generator, MAX_SCALED_OPERATIONS - 1)
@@ -214,8 +217,8 @@ class ScaledGenes(PolicyGenes):
 
     def encode(self, policy: AnyPolicy) -> list[float]:
         """Return amount, operations, and weight and strength of each entry."""
+        policy = self._own(policy)
         self.check(policy)
-        assert isinstance(policy, ScaledPolicy)
         operations = (policy.operations - 1) / (MAX_SCALED_OPERATIONS - 1)
         return [policy.amount, operations, *(number for e in policy for number in (e.weight, e.strength))]
 
@@ -227,7 +230,13 @@ class ScaledGenes(PolicyGenes):
 
     def check(self, policy: AnyPolicy) -> None:
         """Check kind and operations."""
-        _check(policy, ScaledPolicy, "amount, operations, weights and strengths (genome: scaled)", self.operations)
+        _check_operations(self._own(policy), self.operations)
+
+    @staticmethod
+    def _own(policy: AnyPolicy) -> ScaledPolicy:
+        if not isinstance(policy, ScaledPolicy):
+            raise RequestError("a policy of this space must be scaled (genome: scaled)", value="PBA's entries")
+        return policy
 
     def _move(self, value: float, generator: Generator) -> float:
         if generator.random() < RESAMPLE_PROBABILITY:
@@ -235,9 +244,7 @@ class ScaledGenes(PolicyGenes):
         return _hundredths(value + generator.uniform(-self.SPREAD, self.SPREAD))
 
 
-def _check(policy: AnyPolicy, kind: type[AnyPolicy], numbers: str, ops: Sequence[str]) -> None:
-    if not isinstance(policy, kind):
-        raise RequestError(f"a policy of this space must have {numbers}", value=type(policy).__name__)
+def _check_operations(policy: AnyPolicy, ops: Sequence[str]) -> None:
     if (found := [entry.op for entry in policy]) != list(ops):
         raise RequestError("the operations of the genome must be those of the space, in its order", value=found)
 

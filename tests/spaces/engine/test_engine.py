@@ -274,7 +274,7 @@ WRONG_PARAMETERS = {
     "operation too high": ("operations", 15),
     "operation far too high": ("operations", 10**9),
     "operation too low": ("operations", -2),
-    "level too high": ("levels", 10),
+    "level too high": ("levels", 13),
     "level far too high": ("levels", 10**8),
     "level too low": ("levels", -1),
     "no sign": ("signs", 0),

@@ -510,7 +510,7 @@ ROTATE = {"op": "Rotate", "probability": 3, "magnitude": 4}
     [
         (
             None,
-            "a genome must be an object with the key policy, optional augment, distill .* no others, got None",
+            "a genome must be an object with policy or scaled, optional augment, distill .* no others, got None",
         ),
         ([], r"a genome must be an object .* got \[\]"),
         ("policy", "a genome must be an object .* got 'policy'"),

@@ -286,7 +286,7 @@ def test_the_schema_says_what_the_code_says():
     assert (entry["probability"]["minimum"], entry["probability"]["maximum"]) == (0, TENTHS)
     assert (entry["magnitude"]["minimum"], entry["magnitude"]["maximum"]) == (0, LEVELS - 1)
     assert properties["role"]["enum"] == list(ROLES)
-    assert (properties["format"]["const"], properties["version"]["const"]) == (FORMAT, VERSION)
+    assert (properties["format"]["const"], properties["version"]["enum"]) == (FORMAT, [1, VERSION])
     assert properties["image"]["properties"]["channels"]["enum"] == [1, 3]
 
 
@@ -300,8 +300,8 @@ def test_the_schema_names_every_key_that_is_written():
         (written["schedule"][0]["genome"], genome),
         (written["schedule"][0]["genome"]["policy"][0], entry),
     ):
-        assert sorted(part) == sorted(rule["required"])
-        optional = [{"augment", "distill", "bits"}] * (rule is genome) + [{"weights"}] * (rule is schema)
+        assert sorted(part) == sorted(rule["oneOf"][0]["required"] if rule is genome else rule["required"])
+        optional = [{"scaled", "augment", "distill", "bits"}] * (rule is genome) + [{"weights"}] * (rule is schema)
         assert set(rule["properties"]) == set(part).union(*optional)
         assert rule["additionalProperties"] is False
 
@@ -379,21 +379,21 @@ def test_an_unknown_key():
 # ---- versions and other files ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("version", [2, 3, 10**400])
+@pytest.mark.parametrize("version", [3, 4, 10**400])
 def test_a_newer_version(version):
     """Refused for its version, whatever else it says by then."""
     newer = {"format": FORMAT, "version": version, "phases": [], "role": "judge"}
     line = refusal(json.dumps(newer))
-    assert line.startswith("the text: the version of a policy file must be <= 1 for this roletune, got ")
+    assert line.startswith("the text: the version of a policy file must be <= 2 for this roletune, got ")
     assert line.endswith("; install a newer roletune")
-    with pytest.raises(RequestError, match="must be <= 1 for this roletune, got"):
+    with pytest.raises(RequestError, match="must be <= 2 for this roletune, got"):
         validate_policy(newer)
 
 
 @pytest.mark.parametrize("version", [0, -1, "1", "2", True, None, 1.5])
 def test_a_version_that_never_was(version):
     assert refusal(json.dumps({**document(), "version": version})) == (
-        "the text: policy file, at $.version: 1 was expected"
+        f"the text: policy file, at $.version: {version!r} is not one of [1, 2]"
     )
 
 

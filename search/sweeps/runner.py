@@ -176,7 +176,7 @@ class _Sweep:
             self.records.games(outcomes)
         self.records.choices(search, outcomes)
         if effects := self.records.effects(search, outcomes):
-            session.progress.say(effects.roles[task.role].text_table().for_terminal())
+            session.progress.say(effects.roles[task.role].text_table(strengths=False).for_terminal())
             session.progress.say(escape("\n".join(f"  {line}" for line in effects.describe())))
         self.pareto[task.role] = self.records.front(search, outcomes, task)
         for name, value in search.scores(outcomes).items():

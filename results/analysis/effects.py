@@ -104,11 +104,25 @@ class RoleEffects:
         """Return True if the policy has the level that the effect is of: `on`, or the last of those compared."""
         return bool(self.policy.get(effect.factor) == effect.levels[-1])
 
-    def text_table(self) -> TextTable:
-        """Return one row for each effect, the largest first."""
+    def strength_of(self, op: str) -> str:
+        """Return the chosen strength of an operation: `low`, `high` or `middle`; empty if it is off or has none."""
+        strengths = {effect.factor for effect in self.effects if effect.kind == "level"}
+        name = strength_name(op)
+        return str(self.policy.get(name, "")) if name in strengths else ""
+
+    def text_table(self, *, strengths: bool = True) -> TextTable:
+        """Return one row for each effect, the largest first.
+
+        Args:
+            strengths: True for rows of the strengths, too; else the chosen one is beside its operation.
+        """
         rows = []
         for effect in sorted(self.effects, key=lambda effect: -effect.estimate):
+            if effect.kind == "level" and not strengths:
+                continue
             chosen = str(self.policy.get(effect.factor, "–"))
+            if not strengths and (strength := self.strength_of(effect.factor)):
+                chosen += f", {strength}"
             interval = f"{effect.low:+.3f} … {effect.high:+.3f}".replace("-", "−")
             numbers = f"{effect.estimate:+.3f}".replace("-", "−"), interval, f"{effect.probability:.3f}"
             rows.append([effect.label, *numbers, chosen])
@@ -143,6 +157,11 @@ class RoleDifference:
     def significant(self) -> bool:
         """True if the roles differ after the correction."""
         return self.p_holm < SIGNIFICANT
+
+
+def strength_name(op: str) -> str:
+    """Return the name of the factor of an operation's strength."""
+    return f"{op} strength"
 
 
 def transform_scores(scores: Iterable[float]) -> tuple[Score, Array]:
@@ -213,7 +232,7 @@ def estimate_effects(
             else [((name,), row) for name, row in zip(factor.levels, rows, strict=True)]
         )
         effects += [_effect(factor, levels, posterior, combination) for levels, combination in compared]
-    return RoleEffects(role, score, len(there), posterior.sigma, tuple(effects), notes=tuple(notes))
+    return RoleEffects(role, score, len(there), float(f"{posterior.sigma:.6g}"), tuple(effects), notes=tuple(notes))
 
 
 def role_differences(teacher: RoleEffects, student: RoleEffects) -> tuple[RoleDifference, ...]:

@@ -234,7 +234,7 @@ def compare_schedules(a: Schedule, b: Schedule) -> ScheduleDiff:
     """Compare two schedules; the shorter one is stretched to the epochs of the other.
 
     Example:
-        >>> from spaces import Entry, ImageSpec
+        >>> from spaces import Entry, ImageSpec, Policy
         >>> rotate, invert = (Genome(Policy((Entry(op, 10, 6),))) for op in ("Rotate", "Invert"))
         >>> image = ImageSpec(8, 1, (0,))
         >>> a = Schedule((Phase(4, rotate),), "teacher", image)

@@ -135,7 +135,7 @@ def _draw_role(axis: Axes, effects: RoleEffects, places: dict[Row, float], style
 def _chosen(effects: RoleEffects, effect: Effect) -> str:
     """Return the chosen strength of an operation in the policy, or the chosen one of two levels; else nothing."""
     if effect.kind == "operation":
-        return STRENGTHS.get(str(effects.policy.get(f"{effect.factor} strength")), "")
+        return STRENGTHS.get(effects.strength_of(effect.factor), "")
     return str(effects.policy.get(effect.factor, "")) if len(effect.levels) == 2 else ""
 
 

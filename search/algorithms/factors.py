@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from results.analysis.contrasts import Factor, Levels
+from results.analysis.effects import strength_name
 from spaces import OPERATIONS, Entry, Genome, Policy, ScaledEntry, ScaledPolicy, Space
 from spaces.policy.policy import TENTHS
 from spaces.policy.scaled import AnyPolicy
@@ -30,11 +31,6 @@ COUNTS = (1, 2)
 """Operations per image of a `scaled` genome; the better one is taken."""
 
 
-def level_name(op: str) -> str:
-    """Return the name of the factor of an operation's strength."""
-    return f"{op} strength"
-
-
 def space_factors(space: Space) -> tuple[Factor, ...]:
     """Return all that a space leaves free as factors, each after the one that it is within.
 
@@ -53,7 +49,7 @@ def space_factors(space: Space) -> tuple[Factor, ...]:
     for op in space.operations:
         found.append(Factor(op, "operation", ("off", "on")))
         if scaled or OPERATIONS[op].uses_level:  # a scaled strength is a probability where there is no level
-            found.append(Factor(level_name(op), "level", ("low", "high"), (op, 1)))
+            found.append(Factor(strength_name(op), "level", ("low", "high"), (op, 1)))
     if scaled and space.operations:
         found.append(Factor(AMOUNT, "setting", AMOUNTS))
     if scaled and len(space.operations) > 1:
@@ -118,7 +114,7 @@ def with_fixed(factors: Sequence[Factor], fixed: Levels, drawn: Levels) -> Level
 def _policy(space: Space, levels: Levels) -> AnyPolicy:
     if space.genome == "scaled":
         amount = _between(AMOUNTS, MIDDLE_AMOUNT, levels.get(AMOUNT))
-        strengths = {op: _between(STRENGTHS, MIDDLE_STRENGTH, levels.get(level_name(op))) for op in space.operations}
+        strengths = {op: _between(STRENGTHS, MIDDLE_STRENGTH, levels.get(strength_name(op))) for op in space.operations}
         entries = (ScaledEntry(op, float(levels.get(op, 0)), strengths[op]) for op in space.operations)
         return ScaledPolicy(amount, COUNTS[levels.get(OPERATIONS_PER_IMAGE, 0)], tuple(entries))
     uniform = space.genes.uniform()
@@ -128,7 +124,7 @@ def _policy(space: Space, levels: Levels) -> AnyPolicy:
             Entry(
                 entry.op,
                 TENTHS * levels.get(entry.op, 0),
-                _between(PBA_LEVELS, entry.magnitude, levels.get(level_name(entry.op))),
+                _between(PBA_LEVELS, entry.magnitude, levels.get(strength_name(entry.op))),
             )
             for entry in uniform
         )

@@ -25,11 +25,12 @@ def search(
         bool, typer.Option("--dry-run", help="print the resolved sweep file, and start nothing")
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="continue the newest sweep of this name")] = False,
+    force: Annotated[bool, typer.Option("--force", help="search even where headroom finds nothing to gain")] = False,
     address: Address = None,
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
-    """Run a sweep: search, final training, test."""
+    """Run a sweep: search, confirmation, final training, test."""
     config = read_config(sweep, set_, storage)
     if dry_run:
         _print_plan(config, as_json)
@@ -40,7 +41,7 @@ def search(
         from search.sweeps.runner import run
 
         console = Console(stderr=as_json)
-        _show(run(config, resume=resume, address=address, console=console), as_json)
+        _show(run(config, resume=resume, force=force, address=address, console=console), as_json)
 
 
 @app.command(epilog="Example: roletune screen examples/digits.yaml --only identity,cutmix,cutmixpick")

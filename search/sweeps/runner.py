@@ -260,7 +260,7 @@ class _Sweep:
             records.games(outcomes)
         records.choices(search, outcomes)
         if effects := records.effects(search, outcomes):
-            session.progress.say(effects.roles[role].text_table().for_terminal())
+            session.progress.say(effects.roles[role].text_table(strengths=False).for_terminal())
             session.progress.say(escape("\n".join(f"  {line}" for line in effects.describe())))
         if front := records.front(search, outcomes, task):
             self.pareto[role] = front

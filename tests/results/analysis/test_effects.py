@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -201,6 +202,15 @@ def test_effects_on_other_scales_are_not_compared():
     report = EffectsReport({}).with_role(other).with_role(teacher)
     assert list(report.roles) == ["teacher", "student"] and report.differences == ()
     assert report.describe()[-1] == "the roles were scored differently, so their effects are not compared"
+
+
+def test_a_short_table_has_the_strength_beside_its_operation():
+    (effects, _) = roles(np.random.default_rng(0))
+    policy = {"op0": "on", "op0 strength": "high", "op1": "on", "op1 strength": "middle", "op2": "off"}
+    shown = replace(effects, policy=policy).text_table(strengths=False).rows
+    chosen = {row[0]: row[-1] for row in shown}
+    assert (chosen["op0"], chosen["op1"], chosen["op2"]) == ("on, high", "on, middle", "off")
+    assert not any("strength" in name for name in chosen)
 
 
 # ---- the file --------------------------------------------------------------------------------------

@@ -78,6 +78,10 @@ def test_its_example_finds_a_policy(name, store, tmp_path, scored_here, _ray, mo
     search = config.student.search
     assert any(trial.stopped for trial in trials) == capabilities(search.algorithm).variant(search).stops_early
 
+    estimates = search.algorithm == "factorial"
+    assert (folder / "effects.json").is_file() == (folder / "report" / "effects.png").is_file() == estimates
+    assert ('id="effects"' in (folder / "report" / "index.html").read_text()) == estimates
+
     client = MlflowClient(store)
     experiment = client.get_experiment_by_name(config.name)
     runs = client.search_runs([experiment.experiment_id], max_results=1000)

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import gc
-import json
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-from mlflow.tracking import MlflowClient
 from ray.tune.search import Searcher
 from support import start_search
 
-from results.analysis.effects import EffectsReport
 from results.runlog.members import METRIC
-from search import SweepConfig, run
+from search import SweepConfig
 from search.algorithms.factors import genome_of, space_factors, with_fixed, without_fixed
 from search.config.sections import ResourceConfig
 from search.execution.journal import Journal
@@ -336,38 +332,3 @@ def test_wherever_it_dies_the_policy_is_that_of_an_undisturbed_search(task, mark
     folder = tmp_path / "cut"
     assert session(alone, folder, 26) is None, "in the second"
     assert session(alone, folder) == whole
-
-
-SWEEP = """
-name: effects
-data: {name: digits, train: 60, validation: 60}
-space: {genome: scaled, operations: [Rotate, Invert], augment: [identity, cutmix]}
-baselines: []
-teacher: {model: mlp, recipe: {lr: 0.05, batch_size: 20}, search: {algorithm: factorial, trials: 4, epochs: 1}}
-student: {model: mlp, recipe: {lr: 0.05, batch_size: 20}, search: {algorithm: factorial, trials: 4, epochs: 1}}
-"""
-
-
-@pytest.mark.slow
-def test_a_sweep_writes_the_effects_of_both_roles(_ray, scored_here, sweep_file, tmp_path_factory):
-    # One store for slow tests of this session, since a new one takes seconds.
-    store = f"tracking.uri=sqlite:///{tmp_path_factory.getbasetemp() / 'screening.db'}"
-    result = run(SweepConfig.load(sweep_file(SWEEP), [store]))
-    folder = Path(result.folder)
-    report = EffectsReport.load(folder / "effects.json")
-    assert list(report.roles) == ["teacher", "student"] and result.failed == {}
-    names = {role: {effect.factor for effect in effects.effects} for role, effects in report.roles.items()}
-    assert names["student"] - names["teacher"] == {"augment"}
-    assert {each.factor for each in report.differences} == names["teacher"]
-    policy = json.loads((folder / "policy.student.json").read_text())
-    entries = policy["schedule"][0]["genome"]["scaled"]["entries"]
-    chosen = report.roles["student"].policy
-    assert {entry["op"]: entry["weight"] for entry in entries} == {
-        op: float(chosen[op] == "on") for op in ("Rotate", "Invert")
-    }
-    client = MlflowClient(result.tracking_uri)
-    experiment = client.get_experiment_by_name(result.experiment)
-    (parent,) = client.search_runs([experiment.experiment_id], "tags.stage = 'sweep'")
-    files = {item.path for item in client.list_artifacts(parent.info.run_id)}
-    assert {"effects.json", "effects.md", "effects.png"} <= files
-    assert 'id="effects"' in (folder / "report" / "index.html").read_text()

@@ -107,7 +107,10 @@ def test_with_weights_the_teacher_is_not_searched(tmp_path):
         ("teacher.search.population=1", "greater than or equal to 2"),
         ("teacher.search.epochs=2.5", "teacher.search.epochs"),
         ("teacher.search.quantile=0.7", "less than or equal to 0.5, got 0.7"),
-        ("student.search.algorithm=genetic", "unknown algorithm 'genetic'; known: grid, pb2, pba, pbt, random"),
+        (
+            "student.search.algorithm=genetic",
+            "unknown algorithm 'genetic'; known: factorial, grid, pb2, pba, pbt, random",
+        ),
         ("student.search.algorithm=tpee", "did you mean 'tpe'?"),
         ("student.search.algorithm=my.search-class", "a dotted name must have a module and an attribute"),
         ("student.search.tie_break=loss", "'none' or 't_stddev', got 'loss'"),

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from sweep_folder import result, sweep_folder
 
+from results.analysis.effects import Effect, EffectsReport, RoleEffects
 from search.config.schema import SweepConfig
 from search.sweeps.artifacts import Records
 from search.sweeps.plan import SweepPlan
@@ -66,6 +67,36 @@ def test_the_report_is_written_and_kept(closed, digits):
     assert "Student: worse than no augmentation" in page and "image 6 at epoch 2" in page
     assert tracker.files[-3:] == ["summary.md", "result.json", "index.html"]
     assert tracker.finished and list(tracker.tags) == ["mlflow.note.content"]
+
+
+class Estimated:
+    """A search that estimated this effect of Rotate, or none."""
+
+    def __init__(self, role, estimate=None):
+        self.role, self.estimate = role, estimate
+
+    def effects(self, outcomes):
+        if self.estimate is None:
+            return None
+        bounds = self.estimate - 0.2, self.estimate + 0.2
+        effect = Effect("Rotate", "operation", ("off", "on"), self.estimate, *bounds, 0.9, 1.3)
+        return RoleEffects(self.role, "accuracy", 24, 0.5, (effect,), {"Rotate": "on"})
+
+
+def test_effects_of_both_roles_are_in_one_file_and_kept(tmp_path):
+    tracker, folder = Kept(), sweep_folder(tmp_path / "digits-001")
+    plan = SweepPlan.resolve(SweepConfig.from_mapping({"data": {"name": "digits", "train": 40, "validation": 40}}))
+    records = Records(plan, folder, tracker)
+    assert records.effects(Estimated("teacher"), []) is None and not (folder / "effects.json").exists()
+    alone = records.effects(Estimated("teacher", 0.1), [])
+    assert list(alone.roles) == ["teacher"] and alone.differences == ()
+    both = records.effects(Estimated("student", 2.0), [])
+    assert EffectsReport.load(folder / "effects.json").to_json() == both.to_json()
+    assert [each.factor for each in both.different] == ["Rotate"]
+    assert tracker.files[-3:] == ["effects.json", "effects.md", "effects.png"]
+    written = (folder / "effects.json").read_bytes()
+    records.effects(Estimated("teacher", 0.1), [])
+    assert (folder / "effects.json").read_bytes() == written, "as after a sweep that was resumed"
 
 
 class Gone:

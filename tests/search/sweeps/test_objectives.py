@@ -79,7 +79,7 @@ def test_size_is_an_objective_only_where_it_differs(bits):
 @pytest.mark.parametrize("kind", COPYING)
 def test_members_that_copy_each_other_have_the_same_bits(kind):
     assert f"algorithm: {kind}, which copies weights between members" in refusal(kind, BITS)
-    assert "use random, successive_halving, tpe or grid for student.search" in refusal(
+    assert "use random, successive_halving, tpe, grid or factorial for student.search" in refusal(
         kind, {"weights": [32], "activations": [4, 2]}
     )
     assert sweep(kind, {"weights": 2, "activations": [4]}).space.zero().bits == {"weights": 2, "activations": 4}

@@ -16,7 +16,7 @@ from search.algorithms.design_matrix import MIN_TRIALS, Design, separation_warni
 from search.algorithms.factors import genome_of, space_factors, with_fixed, without_fixed
 from search.config.registry import SearchSettings
 from search.execution.members import Member, Outcome
-from spaces import Genome, Phase, Space
+from spaces import Genome, Phase, ScaledPolicy, Space
 
 if TYPE_CHECKING:
     from search.algorithms.optuna_searcher import Suggestions
@@ -26,6 +26,9 @@ GOOD = 0.5
 
 BETTER = 0.75
 """Probability from which on the better of two levels is taken, not the middle."""
+
+LEAST_WEIGHT = 0.05
+"""Smallest weight of an operation that is part of the policy; the largest effect has 1."""
 
 CLEAR = 0.95
 """Probability from which on a factor is fixed at its better level in the second round."""
@@ -38,7 +41,7 @@ class Factorial(SearchAlgorithm):
 
     Each factor has each of its levels in equally many trials, see `search.algorithms.design_matrix`. The policy is not
     that of a trial: it has the operations, strengths and choices that are more likely good than not, by the estimated
-    effects, see `results.analysis.effects`. With `rounds: 2`, half of the trials come first; then factors that are
+    effects, see `results.analysis.effects`; a scaled policy draws operations in proportion to them. With `rounds: 2`, half of the trials come first; then factors that are
     clearly good or bad are fixed at their better level, and the other half is a new experiment on the rest.
     """
 
@@ -132,7 +135,7 @@ class Factorial(SearchAlgorithm):
             WorkError: Too few trials were scored.
         """
         effects = self.effects(outcomes)
-        genome = genome_of(self.space, self._chosen(effects))
+        genome = weighted(genome_of(self.space, self._chosen(effects)), effects)
         names = {member.name: member for member in self.members}
         complete = [
             each
@@ -198,6 +201,29 @@ class Factorial(SearchAlgorithm):
         seed = member_seed(self.seed, self.task.role, 4, 1)
         design = Design.draw(left, self.search.trials - self._first, seed)
         return [with_fixed(self._factors, fixed, trial) for trial in design.trials]
+
+
+def weighted(genome: Genome, effects: RoleEffects) -> Genome:
+    """Return the genome whose operations are drawn in proportion to their effects; one of PBA's kind as it is.
+
+    An operation that is more likely good than not but has hardly an effect would otherwise be drawn as often as the
+    one that matters.
+
+    Args:
+        genome: Genome with the operations that passed.
+        effects: Their effects.
+    """
+    if not isinstance(genome.policy, ScaledPolicy):
+        return genome
+    sizes = {each.factor: each.estimate for each in effects.effects if each.kind == "operation"}
+    most = max((sizes[entry.op] for entry in genome.policy if entry.weight), default=0.0)
+    if most <= 0:
+        return genome
+    entries = (
+        replace(entry, weight=round(max(sizes[entry.op] / most, LEAST_WEIGHT), 2)) if entry.weight else entry
+        for entry in genome.policy
+    )
+    return replace(genome, policy=replace(genome.policy, entries=tuple(entries)))
 
 
 def _by_factor(effects: Sequence[Effect]) -> dict[str, list[Effect]]:

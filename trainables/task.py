@@ -218,7 +218,13 @@ class Task:
 
 
 def test_score(task: Task, weights: dict[str, Tensor], device: torch.device | str = "cpu") -> dict[str, float]:
-    """Return `accuracy` and `loss` of the task's network with `weights` on the test images."""
+    """Return `accuracy` and `loss` of the task's network with `weights` on the test images.
+
+    Where these are of a target domain, `in_domain_accuracy` is of the test images of the source.
+    """
     learner = task.learner(Genome(), seed=0, device=device)
     learner.model.load_state_dict(weights)
-    return learner.evaluate(task.data.test)
+    score = learner.evaluate(task.data.test)
+    if task.data.in_domain is not None:
+        score["in_domain_accuracy"] = learner.evaluate(task.data.in_domain)["accuracy"]
+    return score

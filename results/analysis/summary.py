@@ -82,6 +82,9 @@ class RoleResult:
         size_in_bits: Size of the exported network; 0 if unknown.
         pareto: Members that no other beats in both accuracy and size, the smallest first; empty if size was not an
             objective.
+        confirmation: Outcome of the confirmation in one sentence; empty without one.
+        in_domain: Test accuracy where the training images are from, by arm and seed, if `test` is of a target domain;
+            empty otherwise.
 
     Example:
         >>> test = {"policy": (0.90, 0.92, 0.94), "none": (0.86, 0.87, 0.90)}
@@ -97,6 +100,13 @@ class RoleResult:
     policy_file: str
     size_in_bits: int = 0
     pareto: tuple[Candidate, ...] = ()
+    confirmation: str = ""
+    in_domain: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
+
+    def in_domain_accuracy(self, arm: str) -> tuple[float, float | None] | None:
+        """Return mean and half width of an arm's in-domain accuracy; None where there is none."""
+        values = [value for value in self.in_domain.get(arm, ()) if value is not None]
+        return interval(values) if values else None
 
     def accuracy(self, arm: str) -> tuple[float, float | None] | None:
         """Return mean and half width of an arm's test accuracy; None if all its trainings failed."""
@@ -126,6 +136,8 @@ class RoleResult:
             policy_file=data["policy_file"],
             size_in_bits=data.get("size_in_bits", 0),
             pareto=tuple(Candidate.from_json(each) for each in data.get("pareto", ())),
+            confirmation=data.get("confirmation", ""),
+            in_domain={arm: tuple(values) for arm, values in data.get("in_domain", {}).items()},
         )
 
 
@@ -148,9 +160,9 @@ class SweepResult:
         >>> result = SweepResult("digits", "runs/digits-001", "runs/digits-001/report", "sqlite:///x", "digits", 75.0,
         ...                      roles=(role,))
         >>> print(result.text_table().markdown())
-        | role | best validation % | test %, with policy |
-        | --- | ---: | ---: |
-        | student | 93.00 | 92.00 |
+        | role | trained | test accuracy, % | policy − it, points |
+        | --- | --- | ---: | ---: |
+        | student | with policy | 92.00 | – |
     """
 
     name: str
@@ -169,7 +181,14 @@ class SweepResult:
             arms = {arm: _arm(role, arm) for arm in role.test}
             best = None if math.isnan(role.best_validation) else role.best_validation
             front = [candidate.to_json() for candidate in role.pareto]
-            roles[role.role] = {**asdict(role), "best_validation": best, "test": arms, "pareto": front}
+            own = {arm: list(values) for arm, values in role.in_domain.items()}
+            roles[role.role] = {
+                **asdict(role),
+                "best_validation": best,
+                "test": arms,
+                "pareto": front,
+                "in_domain": own,
+            }
             del roles[role.role]["role"]
         return {**asdict(self), "roles": roles}
 
@@ -189,18 +208,17 @@ class SweepResult:
             raise RequestError(rule, hint="give the whole result.json") from error
 
     def text_table(self) -> TextTable:
-        """Return one row for each role."""
-        arms = list(dict.fromkeys(arm for role in self.roles for arm in role.test))
-        sizes = any(role.size_in_bits for role in self.roles)
-        headings = ["role", *(["size, kB"] if sizes else []), "best validation %"]
-        headings += [f"test %, {arm_name(arm)}" for arm in arms]
+        """Return one row for each role and arm."""
+        in_domain = any(role.in_domain for role in self.roles)
+        target = ["target accuracy, %", "in domain, %"] if in_domain else ["test accuracy, %"]
         rows = []
         for role in self.roles:
-            size = f"{role.size_in_bits / BITS_PER_KILOBYTE:.1f}" if role.size_in_bits else "–"
-            best = "–" if math.isnan(role.best_validation) else format_percent(role.best_validation)
-            cells = [_cell(role.accuracy(arm)) if arm in role.test else "–" for arm in arms]
-            rows.append([role.role, *([size] if sizes else []), best, *cells])
-        return TextTable(headings, rows)
+            for arm in role.test:
+                own = [_cell(role.in_domain_accuracy(arm), "–")] if in_domain else []
+                gain = role.gain(arm) if arm != POLICY else None
+                minus = "–" if gain is None else Gain(role.role, arm, *gain).points.removesuffix(" points")
+                rows.append([role.role, arm_name(arm), _cell(role.accuracy(arm)), *own, minus])
+        return TextTable(["role", "trained", *target, "policy − it, points"], rows, numbers=range(2, 4 + in_domain))
 
     def table(self) -> Table:
         """Return the table for a terminal."""
@@ -211,8 +229,10 @@ class SweepResult:
         return "\n".join([self.text_table().markdown(), "", *(f"- {note}" for note in self.notes())]) + "\n"
 
     def notes(self) -> list[str]:
-        """Return the comparisons, the Pareto fronts and the failures, one sentence each."""
-        notes = [str(gain) for role in self.roles for gain in role.comparisons()]
+        """Return the confirmations, comparisons, sizes, Pareto fronts and failures, one sentence each."""
+        notes = [f"{role.role}: {role.confirmation}." for role in self.roles if role.confirmation]
+        notes += [str(gain) for role in self.roles for gain in role.comparisons()]
+        notes += [note for role in self.roles if (note := _network(role))]
         notes += front_notes(self.roles)
         return notes + [f"{name} failed: {why}" for name, why in self.failed.items()]
 
@@ -227,5 +247,12 @@ def _arm(role: RoleResult, arm: str) -> dict[str, Any]:
     return {"mean": mean, "half_width_95": half_width, "by_seed": list(role.test[arm])}
 
 
-def _cell(accuracy: tuple[float, float | None] | None) -> str:
-    return "failed" if accuracy is None else format_percent(*accuracy)
+def _network(role: RoleResult) -> str:
+    """Return the best validation accuracy and the size of the exported network in words."""
+    parts = [] if math.isnan(role.best_validation) else [f"best validation {format_percent(role.best_validation)} %"]
+    parts += [f"exported network {role.size_in_bits / BITS_PER_KILOBYTE:.1f} kB"] if role.size_in_bits else []
+    return f"{role.role}: {', '.join(parts)}." if parts else ""
+
+
+def _cell(accuracy: tuple[float, float | None] | None, missing: str = "failed") -> str:
+    return missing if accuracy is None else format_percent(*accuracy)

@@ -41,8 +41,9 @@ class Factorial(SearchAlgorithm):
 
     Each factor has each of its levels in equally many trials, see `search.algorithms.design_matrix`. The policy is not
     that of a trial: it has the operations, strengths and choices that are more likely good than not, by the estimated
-    effects, see `results.analysis.effects`; a scaled policy draws operations in proportion to them. With `rounds: 2`, half of the trials come first; then factors that are
-    clearly good or bad are fixed at their better level, and the other half is a new experiment on the rest.
+    effects, see `results.analysis.effects`; a scaled policy draws operations in proportion to them. With `rounds: 2`,
+    half of the trials come first; then factors that are clearly good or bad are fixed at their better level, and the
+    other half is a new experiment on the rest.
     """
 
     settings: ClassVar[frozenset[str]] = frozenset({"trials", "rounds"})

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 class PBT(SearchAlgorithm):
     """Population-based training (Jaderberg et al. 2017, https://arxiv.org/abs/1711.09846).
 
-    All members start with the genome that `start` names, by default without augmentation. At each perturbation the worst
-    `quantile` of them copy the weights and the genome of a random one of the best `quantile`, and explore by the space's
-    own rule.
+    All members start with the genome that `start` names, by default without augmentation. At each perturbation the
+    worst `quantile` of them copy the weights and the genome of a random one of the best `quantile`, and explore by the
+    space's own rule.
     """
 
     copies_weights: ClassVar[bool] = True

@@ -51,6 +51,10 @@ class DataConfig(Section):
     size: Count | None = Field(None, description="side of the images in px, for image folders")
     download: bool = Field(False, description="download a missing data set")
     workers: int = Field(0, ge=0, description="processes that decode images, for image folders")
+    validation_from: str | None = Field(
+        None, description="target domain to validate on: a data set, dotted name, or folder of class folders"
+    )
+    test_from: str | None = Field(None, description="target domain to test on, likewise")
 
 
 class SearchConfig(Section):

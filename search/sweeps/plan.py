@@ -90,6 +90,8 @@ class RolePlan:
         headroom_report: True to search even where there is nothing to gain.
         confirm_seeds: Seeds of the last round of the confirmation; 0 for none.
         own_policies: The user's own policies in the confirmation, by name.
+        judged: True for a teacher whose final training has the validation images that students are scored on while
+            they are searched: one more is trained without them, which teaches these students.
         schedule: Schedule to replay in place of a search.
     """
 
@@ -109,6 +111,7 @@ class RolePlan:
     headroom_report: bool = False
     confirm_seeds: int = 0
     own_policies: Mapping[str, Schedule] = field(default_factory=dict)
+    judged: bool = False
     schedule: Schedule | None = None
 
     @property
@@ -129,7 +132,7 @@ class RolePlan:
     @property
     def total_epochs(self) -> int:
         """Epochs of training over all trials of this role, at most."""
-        trained = self.seeds * (1 + (self.control is not None) + (self.blind is not None))
+        trained = self.seeds * (1 + (self.control is not None) + (self.blind is not None)) + self.judged
         if self.stages:
             confirmed = trainings(len(BASELINES) + 2 + len(self.own_policies), self.confirm_seeds)
             free = {*self.baselines, *(["the strongest"] if self.confirm_seeds else [])}
@@ -335,13 +338,14 @@ def _role(
     # Else students would begin with weights that have seen what they are scored on while they are searched.
     starts = role == "teacher" and config.student is not None and config.student.distill.init == "teacher"
     section = config.teacher.data if role == "teacher" and config.teacher and config.teacher.data else config.data
+    final_images: Literal["train", "full"] = "train" if starts or section.validation_from is not None else "full"
     return RolePlan(
         task=task,
         space=space,
         stages=stages,
         control=control,
         blind=blind,
-        final_images="train" if starts else "full",
+        final_images=final_images,
         final_epochs=settings.final_epochs,
         seeds=settings.final.seeds,
         provenance=_provenance(config, section.name, own),
@@ -352,7 +356,14 @@ def _role(
         headroom_report=config.headroom.report,
         confirm_seeds=config.confirm.seeds,
         own_policies=_own_policies(config, role, own) if stages else {},
+        judged=role == "teacher" and final_images == "full" and _judges(config),
     )
+
+
+def _judges(config: SweepConfig) -> bool:
+    """Return True if students are scored, while they are searched, on images that the teacher could be trained on."""
+    searched = config.student is not None and config.student.searches
+    return bool(searched) and config.teacher is not None and config.teacher.data is None
 
 
 def _stages(

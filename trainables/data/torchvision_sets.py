@@ -6,6 +6,8 @@ otherwise; this check is never bypassed here.
 
 from __future__ import annotations
 
+import gzip
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +18,9 @@ import torch
 from spaces.core.errors import RequestError, RoletuneError, WorkError
 from trainables.data.images import TensorImages
 from trainables.data.source import Pool, ReadOptions
+
+DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
+"""Folder of Debian's package `dataset-fashion-mnist`."""
 
 DOWNLOAD_HINT = "download it with `data.download: true` (or `--set data.download=true`)"
 
@@ -31,6 +36,7 @@ class TorchvisionSet:
         classes: Number of classes.
         size: Side of the images, px.
         layout: Layout of the class's `data`: (N, H, W), (N, H, W, C) or (N, C, H, W).
+        packaged: Folder of a system package with the set's compressed IDX files, read where the root has none.
     """
 
     name: str
@@ -39,6 +45,7 @@ class TorchvisionSet:
     classes: int
     size: int
     layout: Literal["NHW", "NHWC", "NCHW"]
+    packaged: Path | None = None
 
     def read(self, options: ReadOptions) -> Pool:
         """Read both parts, and download them first if they are missing and `options.download` is set.
@@ -47,7 +54,11 @@ class TorchvisionSet:
             RequestError: The files are missing or damaged.
             WorkError: The download failed.
         """
-        train, test = (self._part(options, train) for train in (True, False))
+        missing = not (options.root.expanduser() / self.folder).is_dir() and not options.download
+        if missing and self.packaged is not None and self.packaged.is_dir():
+            train, test = (self._packaged(self.packaged, part) for part in ("train", "t10k"))
+        else:
+            train, test = (self._part(options, train) for train in (True, False))
         return Pool(train, test, classes=self.classes, size=self.size)
 
     def _part(self, options: ReadOptions, train: bool) -> TensorImages:
@@ -59,6 +70,20 @@ class TorchvisionSet:
             return self._tensors(getattr(datasets, self.kind)(root, download=options.download, **part))
         except Exception as error:  # a damaged file raises anything
             raise self._failure(error, root / self.folder, options.download) from error
+
+    def _packaged(self, folder: Path, part: str) -> TensorImages:
+        """Read a part from compressed IDX files (http://yann.lecun.com/exdb/mnist/): big-endian sizes, then bytes."""
+        try:
+            images = _idx(folder / f"{part}-images-idx3-ubyte.gz", dimensions=3)
+            labels = _idx(folder / f"{part}-labels-idx1-ubyte.gz", dimensions=1)
+            if images.shape[1:] != (self.size, self.size):
+                raise ValueError(f"{len(images)} images of {images.shape[1:]} px")
+            return TensorImages(torch.from_numpy(images[:, None].copy()), torch.from_numpy(labels.astype(np.int64)))
+        except (OSError, EOFError, ValueError, zlib.error) as error:
+            rule = (
+                f"the files of data set {self.name!r} in {folder} must be undamaged ({type(error).__name__}: {error})"
+            )
+            raise RequestError(rule, hint="install the package again, or set data.root") from error
 
     def _tensors(self, opened: Any) -> TensorImages:
         data = np.asarray(opened.data)
@@ -80,3 +105,11 @@ class TorchvisionSet:
             )
         rule = f"the files of data set {self.name!r} in {folder} must be undamaged ({type(error).__name__}: {error})"
         return RequestError(rule, hint=f"remove its files and {DOWNLOAD_HINT}")
+
+
+def _idx(file: Path, dimensions: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    content = gzip.decompress(file.read_bytes())
+    if content[:4] != bytes([0, 0, 8, dimensions]):
+        raise ValueError(f"{file.name} is no IDX file of {dimensions} dimensions of bytes")
+    shape = np.frombuffer(content, ">i4", count=dimensions, offset=4)
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape)

@@ -143,6 +143,11 @@ def numbers() -> Any:
     return codec(_encode_numbers, _decode_numbers)
 
 
+def number() -> Any:
+    """Return a field of a number, which may be NaN or infinite."""
+    return codec(_number, _float)
+
+
 def _encoder(each: Field[Any]) -> Callable[[Any], Any]:
     found: Callable[[Any], Any] = each.metadata.get("encode", _same)
     return found

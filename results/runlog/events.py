@@ -12,6 +12,7 @@ from results.runlog.event_base import (
     codec,
     decode_standings,
     encode_standings,
+    number,
     numbers,
     parse_event,
     read_events,
@@ -203,6 +204,54 @@ class AugmentationsScreened(Event):
     kind: ClassVar[str] = "augmentations_screened"
     durable: ClassVar[bool] = True
     dropped: tuple[str, ...] = codec(list, tuple)
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class HeadroomMeasured(Event):
+    """The uniform policy was compared with no augmentation before a search.
+
+    Args:
+        role: `teacher` or `student`.
+        seeds: Number of seeds.
+        difference: Mean gain in validation accuracy, -1 to 1.
+        half_width: Half width of its 95 % confidence interval; NaN for one seed.
+    """
+
+    kind: ClassVar[str] = "headroom_measured"
+    durable: ClassVar[bool] = True
+    role: str
+    seeds: int
+    difference: float = number()
+    half_width: float = number()
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class PolicyConfirmed(Event):
+    """A policy was compared with the free baselines from fresh seeds.
+
+    Args:
+        role: `teacher` or `student`.
+        winner: Candidate that is exported.
+        against: The other candidate of the last round.
+        free: True if the winner is a free baseline.
+        seeds: Seeds of the last round.
+        difference: Validation accuracy of the challenger minus that of the free baseline in the last round, -1 to 1.
+        half_width: Half width of its 95 % confidence interval; NaN for one seed.
+        accuracies: Mean validation accuracy of each candidate over all its seeds.
+    """
+
+    kind: ClassVar[str] = "policy_confirmed"
+    durable: ClassVar[bool] = True
+    role: str
+    winner: str
+    against: str
+    free: bool
+    seeds: int
+    difference: float = number()
+    half_width: float = number()
+    accuracies: Mapping[str, float] = numbers()
 
 
 @register

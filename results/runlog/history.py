@@ -13,7 +13,7 @@ from typing import Any
 from results.runlog import events
 from results.runlog.events import JOURNAL_FILE, Event, read_events
 from results.runlog.lineage import Exploit, Slice
-from results.runlog.members import FULL, Perturbation, Report, Rung, StageHistory
+from results.runlog.members import CONFIRM, FULL, HEADROOM, Perturbation, Report, Rung, StageHistory
 from results.runlog.progress import Progress
 from spaces.core.errors import RequestError, unknown
 
@@ -60,6 +60,8 @@ class History:
         sessions: One for each process that worked on the sweep.
         tests: Test of each final training, by name.
         screened: Labels of the augmentations that screening dropped; None before it has run.
+        headroom: What augmentation gains before a search, by role.
+        confirmations: Outcome of the confirmation of each role's policy.
         uuid: Identifier of the sweep; empty before its first session.
 
     Example:
@@ -81,6 +83,8 @@ class History:
         self.sessions: list[Session] = []
         self.tests: dict[str, events.TrialTested] = {}
         self.screened: tuple[str, ...] | None = None
+        self.headroom: dict[str, events.HeadroomMeasured] = {}
+        self.confirmations: dict[str, events.PolicyConfirmed] = {}
         self.uuid = ""
         self._keep_reports = keep_reports
         self._stages: dict[str, _Stage] = {}
@@ -164,7 +168,7 @@ class History:
     @property
     def searches(self) -> tuple[StageHistory, ...]:
         """The stages that are searches."""
-        return tuple(stage for stage in self.stages.values() if stage.kind != FULL)
+        return tuple(stage for stage in self.stages.values() if stage.kind not in (FULL, CONFIRM, HEADROOM))
 
     @property
     def trainings(self) -> tuple[StageHistory, ...]:
@@ -255,6 +259,12 @@ class History:
     def _genome_suggested(self, event: events.GenomeSuggested) -> None:
         self._stage(event.stage).suggestions.append(event)
 
+    def _headroom_measured(self, event: events.HeadroomMeasured) -> None:
+        self.headroom[event.role] = event
+
+    def _policy_confirmed(self, event: events.PolicyConfirmed) -> None:
+        self.confirmations[event.role] = event
+
     def _augmentations_screened(self, event: events.AugmentationsScreened) -> None:
         self.screened = event.dropped
 
@@ -306,6 +316,8 @@ _FOLDS: dict[type[Event], Callable[[History, Any], None]] = {
     events.RungDecided: History._rung_decided,
     events.GenomeSuggested: History._genome_suggested,
     events.AugmentationsScreened: History._augmentations_screened,
+    events.HeadroomMeasured: History._headroom_measured,
+    events.PolicyConfirmed: History._policy_confirmed,
     events.TrialEnded: History._trial_ended,
     events.TrialRetried: History._trial_retried,
     events.TrialTested: History._trial_tested,

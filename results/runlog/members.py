@@ -15,6 +15,9 @@ METRIC = "validation_accuracy"
 FULL = "full"
 """Kind of the stages that are final trainings, not searches."""
 
+CONFIRM, HEADROOM = "confirm", "headroom"
+"""Kinds of the stages that compare a policy, or augmentation at all, with baselines."""
+
 _SECONDS = "seconds/"
 
 

@@ -60,6 +60,7 @@ class SearchAlgorithm(Capabilities, ABC):
         journal: Journal of the sweep, which holds what was done before the sweep was resumed.
         seed: Seed of all draws.
         callback: Callback that is called with every copy and every perturbation.
+        start: Genome to start from, where `search.start` names a result or a file; None where it names a rule.
 
     Example:
         A user's own algorithm, which tries a few fixed genomes; `algorithm: mypackage.search:Halton` runs it.
@@ -81,9 +82,11 @@ class SearchAlgorithm(Capabilities, ABC):
         *,
         seed: int = 0,
         callback: SweepCallback | None = None,
+        start: Genome | None = None,
     ) -> None:
         """Draw the members and read from the journal how far their search is."""
         self.name, self.task, self.search, self.space, self.seed = name, task, search, space, seed
+        self.start = start
         self._journal, self._callback = journal, callback
         self.exploits = journal.history.exploits(name)
         self.members = self.draw()
@@ -172,6 +175,14 @@ class SearchAlgorithm(Capabilities, ABC):
             evolves=not self.constant_genomes,
             cohort=cohort,
         )
+
+    def first_genome(self, index: int) -> Genome:
+        """Return the genome that member `index` starts with, as `search.start` says; by default the zero genome."""
+        if self.start is not None:
+            return self.start
+        if self.search.start == "random":
+            return self.space.random(self.generator(index))
+        return self.space.uniform() if self.search.start == "uniform" else self.space.zero()
 
     def generator(self, index: int) -> np.random.Generator:
         """Return the random generator that the genome of member `index` is drawn with."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from search.algorithms.pbt import PBT
 from spaces import Genome
@@ -17,6 +17,8 @@ class PB2(PBT):
     Choices, such as that of a loss, explore as in PBT; probabilities, magnitudes and other numbers are chosen by a
     time-varying bandit that learns from all members. See `search.algorithms.gaussian_process`.
     """
+
+    settings: ClassVar[frozenset[str]] = PBT.settings - {"growth"}
 
     def _rewards(self) -> RewardHistory:
         from search.algorithms.gaussian_process import (  # SciPy, which no other search needs

@@ -30,6 +30,7 @@ from ray.tune.schedulers import PopulationBasedTraining, TrialScheduler
 
 from results.runlog.lineage import Exploit
 from results.runlog.members import METRIC
+from search.algorithms.intervals import interval_after
 from search.execution.members import EPOCH, is_moved, keep_actors_warm, member_index, member_name, rank
 from spaces import Genome, Space
 
@@ -53,7 +54,9 @@ class PBTScheduler(PopulationBasedTraining):
         space: Space of genomes.
         size: Number of moved members that are still to be trained.
         interval: Epochs between perturbations.
+        growth: Factor by which the interval grows at each perturbation, >= 1; intervals are multiples of the first.
         quantile: Share of members that copy, and that are copied, in (0, 0.5].
+        blind: True to rank members at random instead of by their scores, a control for selection.
         seed: Seed of every draw.
         synchronous: True to perturb when all live members wait; False for each when it arrives.
         tie_break: Name of a metric, lower is better, that orders members of equal score; empty for the index.
@@ -73,6 +76,8 @@ class PBTScheduler(PopulationBasedTraining):
         seed: int,
         synchronous: bool = True,
         tie_break: str = "",
+        growth: float = 1.0,
+        blind: bool = False,
         on_generation: Callable[[int, dict[str, float], list[Exploit]], None] = lambda epoch, scores, copies: None,
         gains: RewardHistory | None = None,
     ) -> None:
@@ -90,6 +95,7 @@ class PBTScheduler(PopulationBasedTraining):
         )
         self._together, self._tie_break = synchronous, tie_break
         self._space, self._size, self._seed = space, size, seed
+        self._interval, self._growth, self._blind = interval, growth, blind
         self._on_generation, self._gains = on_generation, gains
         self._scored: dict[str, float] = {}
         self._waiting: dict[str, Trial] = {}
@@ -132,7 +138,7 @@ class PBTScheduler(PopulationBasedTraining):
         state.last_result = {EPOCH: before["epoch"], **before["metrics"]}
         if METRIC in before["metrics"]:
             state.last_score = before["metrics"][METRIC]
-        if before["epoch"] - before["boundary"] >= self._perturbation_interval:
+        if before["epoch"] - before["boundary"] >= self._interval_after(before["boundary"]):
             self._waiting[trial.trial_id] = trial
             trial.set_status(Trial.PAUSED)  # else Ray would start it: it starts whatever is pending
 
@@ -144,7 +150,7 @@ class PBTScheduler(PopulationBasedTraining):
         state.last_train_time = epoch
         if not math.isnan(score := float(result.get(METRIC, math.nan))):
             self._scored[trial.trial_id] = score
-        if epoch - state.last_perturbation_time < self._perturbation_interval:
+        if epoch - state.last_perturbation_time < self._interval_after(state.last_perturbation_time):
             return TrialScheduler.CONTINUE
         state.last_result = {**result, METRIC: self._scored.pop(trial.trial_id, math.nan)}
         self._waiting[trial.trial_id] = trial
@@ -172,6 +178,10 @@ class PBTScheduler(PopulationBasedTraining):
                 return self._trials[name]
             heapq.heappop(self._idle)
         return None
+
+    def _interval_after(self, epoch: int) -> int:
+        """Return the number of epochs from a perturbation to the next one."""
+        return interval_after(epoch, self._interval, self._growth)
 
     def _push(self, trial: Trial) -> None:
         """Add a member to those that may be started."""
@@ -202,9 +212,10 @@ class PBTScheduler(PopulationBasedTraining):
             state.last_score = result.get(METRIC, math.nan)
             state.last_checkpoint = trial.checkpoint or state.last_checkpoint
             state.last_perturbation_time = state.last_train_time
-        lower, upper = self._quantile_members(alive)
         scores = {member_name(trial): self._score(trial) for trial in ready}
         epoch = max(self._trial_state[trial].last_train_time for trial in ready)
+        self._place = (epoch, 0)
+        lower, upper = self._quantile_members(alive)
         if self._gains is not None:
             self._gains.scored(epoch, scores)
         # Asynchronously, a donor may be running on; its last checkpoint is that of its last boundary.
@@ -261,9 +272,15 @@ class PBTScheduler(PopulationBasedTraining):
         """Return the worst, worst first, and the best, best first; no score and NaN rank last, ties go by index."""
         scored = [trial for trial in alive if self._trial_state[trial].last_score is not None]
         count = min(math.ceil(len(scored) * self._quantile_fraction), len(scored) // 2)
-        ranked = sorted(scored, key=lambda trial: rank(self._score(trial), self._tie(trial), member_index(trial)))
+        ranked = sorted(scored, key=self._rank)
         best = [trial for trial in ranked[:count] if not math.isnan(self._score(trial))]
         return ranked[len(ranked) - count :][::-1], best
+
+    def _rank(self, trial: Trial) -> tuple[float, float, int]:
+        score, index = self._score(trial), member_index(trial)
+        if self._blind and not math.isnan(score):
+            score = float(np.random.default_rng([self._seed, self._place[0], index, 2]).random())
+        return rank(score, self._tie(trial), index)
 
     def _tie(self, trial: Trial) -> float:
         result: dict[str, Any] = self._trial_state[trial].last_result or {}

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 ALGORITHMS: Mapping[str, str] = {
     "pbt": "search.algorithms.pbt:PBT",
     "pba": "search.algorithms.pbt:PBA",
+    "blind": "search.algorithms.pbt:Blind",
     "pb2": "search.algorithms.pb2:PB2",
     "random": "search.algorithms.random:RandomSearch",
     "successive_halving": "search.algorithms.successive_halving:SuccessiveHalving",
@@ -26,6 +27,9 @@ ALGORITHMS: Mapping[str, str] = {
 
 SETTINGS = frozenset(
     {
+        "start",
+        "growth",
+        "candidates",
         "population",
         "trials",
         "rounds",
@@ -62,6 +66,18 @@ class SearchSettings(Protocol):
     @property
     def trials(self) -> int:
         """Members that are drawn or suggested."""
+
+    @property
+    def start(self) -> str | None:
+        """Genome that members start with: `zero`, `random`, `uniform`, `factorial`, a policy file, or None."""
+
+    @property
+    def growth(self) -> float:
+        """Factor by which the interval grows at each perturbation, >= 1."""
+
+    @property
+    def candidates(self) -> tuple[str, ...]:
+        """Free baselines and policy files that race."""
 
     @property
     def rounds(self) -> int:

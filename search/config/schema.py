@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,9 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from search.config import registry
 from search.config.sections import (
+    ConfirmConfig,
     DataConfig,
+    HeadroomConfig,
     ResourceConfig,
     RoleConfig,
     ScreenConfig,
@@ -52,9 +54,13 @@ class SweepConfig(Section):
     teacher: TeacherConfig | None = Field(default_factory=TeacherConfig, description="null: a student alone")
     student: StudentConfig | None = Field(default_factory=StudentConfig, description="null: a teacher alone")
     space: Space = Field(default_factory=Space, description="what the searches may choose")
-    baselines: tuple[Literal["none", "random"], ...] = Field(
-        ("none", "random"), description="final trainings to compare with: no policy, and the best random genome"
+    baselines: tuple[Literal["none", "uniform", "trivialaugment", "randaugment", "random", "blind"], ...] = Field(
+        ("none", "random"),
+        description="final trainings to compare with: free baselines, the best random genome of the same budget, and a "
+        "population without selection (blind); the strongest free baseline of the confirmation is always one",
     )
+    headroom: HeadroomConfig = Field(default_factory=HeadroomConfig)
+    confirm: ConfirmConfig = Field(default_factory=ConfirmConfig)
     screen: ScreenConfig = Field(default_factory=ScreenConfig)
     validate_: ValidateConfig = Field(default_factory=ValidateConfig, alias="validate")
     resources: ResourceConfig = Field(default_factory=ResourceConfig)
@@ -83,16 +89,34 @@ class SweepConfig(Section):
             self._views_fit(self.student)
             self._bits_fit(self.student)
         for role, settings in self.roles.items():
-            if settings.search is not None and not registry.is_custom(settings.search.algorithm):
-                self.check_search(role, settings.search, registry.capabilities(settings.search.algorithm))
+            self._starts_exist(role, settings.searches)
+            for number, search in enumerate(settings.searches):
+                if not registry.is_custom(search.algorithm):
+                    self.check_search(role, search, registry.capabilities(search.algorithm), first=number == 0)
         return self
 
-    def check_search(self, role: str, search: SearchConfig, algorithm: type[registry.Capabilities]) -> None:
+    def _starts_exist(self, role: str, searches: Sequence[SearchConfig]) -> None:
+        """Check that a search that starts from a factorial one comes after it.
+
+        Raises:
+            ValueError: It does not.
+        """
+        before: list[str] = []
+        for search in searches:
+            if search.start == "factorial" and "factorial" not in before:
+                rule = f"{role}.search: start: factorial must come after algorithm: factorial in the list of searches"
+                raise ValueError(f"{rule}; found {', '.join(before) or 'none'} before {search.algorithm}")
+            before.append(search.algorithm)
+
+    def check_search(
+        self, role: str, search: SearchConfig, algorithm: type[registry.Capabilities], *, first: bool = True
+    ) -> None:
         """Check a role's search against what its algorithm declares.
 
         Args:
             role: `teacher` or `student`.
             search: Settings of the search.
+            first: False for a later search of a list, whose bits are those that the one before chose.
             algorithm: Class of the algorithm; one of the user's own is imported when the sweep starts.
 
         Raises:
@@ -107,7 +131,7 @@ class SweepConfig(Section):
         if role == "teacher" and search.tie_break != "none":
             raise ValueError(f"{place}.tie_break must be none; t_stddev orders students by what their teacher says")
         space, free = self.space, self.space.bits
-        if role == "student" and algorithm.copies_weights and not is_constant(free):
+        if role == "student" and algorithm.copies_weights and not is_constant(free) and first:
             names = registry.names_with(copies_weights=False)
             raise ValueError(
                 f"space.bits must not be free with algorithm: {name}, which copies weights between members; "
@@ -138,7 +162,7 @@ class SweepConfig(Section):
             ValueError: It is not.
         """
         distinct, teacher = student.distill.teacher_view == "distinct", self.teacher
-        tie_break = student.search is not None and student.search.tie_break != "none"
+        tie_break = any(search.tie_break != "none" for search in student.searches)
         if teacher is None:
             if distinct or student.distill.init == "teacher" or self.screen.drop or tie_break:
                 without = "teacher_view: distinct, init: teacher, screen.drop and tie_break"

@@ -8,8 +8,10 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
     SerializerFunctionWrapHandler,
+    Tag,
     field_serializer,
     field_validator,
     model_serializer,
@@ -22,6 +24,9 @@ from trainables.distillation.objective import Distill
 from trainables.quantization import Bits
 from trainables.screening.ranking import Precision
 from trainables.training.recipe import Recipe
+
+STARTS = ("zero", "random", "uniform")
+"""Rules for what the members of a search start with."""
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -80,6 +85,17 @@ class SearchConfig(Section):
     reduction: int = Field(3, ge=2, description="one member in so many goes on at each rung")
     replicates: Count = Field(3, description="students for each combination of a grid; the best mean wins")
     early_stopping: Literal["none", "asha"] = Field("none", description="stop the worse members early (tpe)")
+    start: str | None = Field(
+        None,
+        description="what members start with: zero, random, uniform, factorial, or a policy file; null: the result of "
+        "the search before in the list, else as the algorithm says (population-based searches and tpe)",
+    )
+    growth: float = Field(1.0, ge=1, le=10, description="factor by which the interval grows at each perturbation (pbt)")
+    candidates: tuple[str, ...] = Field(
+        ("none", "uniform", "trivialaugment", "randaugment"),
+        min_length=2,
+        description="free baselines and policy files that race",
+    )
     objective: tuple[Literal["accuracy", "size"], ...] = Field(
         ("accuracy",), description="what is optimized; size is the number of bits of the exported student"
     )
@@ -133,6 +149,15 @@ class SearchConfig(Section):
         return {name: value for name, value in content.items() if name not in unused}
 
 
+ONE, SEVERAL = "one search", "a list of searches"
+"""Tags of the two forms of a role's `search`; messages leave them out."""
+
+Searches = Annotated[
+    Annotated[SearchConfig, Tag(ONE)] | Annotated[tuple[SearchConfig, ...], Tag(SEVERAL), Field(min_length=1)],
+    Discriminator(lambda value: SEVERAL if isinstance(value, list | tuple) else ONE),
+]
+
+
 class FinalConfig(Section):
     """Final training of a role with the policy that was found, on training and validation images together."""
 
@@ -145,15 +170,24 @@ class RoleConfig(Section):
 
     model: str = Field("resnet8", description="built-in model, or dotted name of your own: package.module:function")
     recipe: Recipe = Field(default_factory=Recipe, description="optimizer and schedule of the training")
-    search: SearchConfig | None = Field(
-        default_factory=SearchConfig, description="search of its augmentation; null: trained without one"
+    search: Searches | None = Field(
+        default_factory=SearchConfig,
+        description="search of its augmentation, or a list of searches, each from the result of the one before; null: "
+        "trained without one",
     )
     final: FinalConfig = Field(default_factory=FinalConfig, description="final training with the policy that was found")
 
     @property
     def final_epochs(self) -> int:
         """Epochs of the final training."""
-        return self.final.epochs or (self.search.epochs if self.search else FINAL_EPOCHS)
+        return self.final.epochs or (self.searches[-1].epochs if self.searches else FINAL_EPOCHS)
+
+    @property
+    def searches(self) -> tuple[SearchConfig, ...]:
+        """Searches of the role, in order."""
+        if self.search is None:
+            return ()
+        return (self.search,) if isinstance(self.search, SearchConfig) else self.search
 
 
 class TeacherConfig(RoleConfig):
@@ -233,6 +267,20 @@ class ResourceConfig(Section):
     epoch_limit: float | None = Field(
         None, gt=0, description="longest epoch in s; null: 20 times the slowest so far, at least 600"
     )
+
+
+class HeadroomConfig(Section):
+    """Headroom: no augmentation against the uniform policy, before anything is searched."""
+
+    seeds: int = Field(0, ge=0, description="trainings of each; 0: not measured")
+    report: bool = Field(False, description="search even where there is nothing to gain")
+
+
+class ConfirmConfig(Section):
+    """Confirmation: the policy found against the free baselines, from fresh seeds, before it is exported."""
+
+    seeds: int = Field(3, ge=0, description="seeds of the last round, half as many in earlier ones; 0: not confirmed")
+    policies: tuple[str, ...] = Field((), description="policy files of your own that take part")
 
 
 class TrackingConfig(Section):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
+from search.config.sections import ONE, SEVERAL
 from spaces.core.errors import RequestError, unknown
 
 RENAMED_ROLE_KEYS = {"stage": "search", "full": "final"}
@@ -80,20 +81,37 @@ def apply_override(content: dict[str, Any], override: str) -> None:
         >>> apply_override(content, "teacher.search.epochs=6")
         >>> content
         {'teacher': {'model': 'resnet8', 'search': {'epochs': 6}}}
+        >>> content = {"student": {"search": [{"algorithm": "factorial"}, {"algorithm": "pbt"}]}}
+        >>> apply_override(content, "student.search.1.epochs=6")
+        >>> content["student"]["search"][1]
+        {'algorithm': 'pbt', 'epochs': 6}
     """
     key, equals, value = override.partition("=")
     if not equals or not key:
         hint = "for example --set student.search.epochs=6"
         raise RequestError("--set must be given as KEY=VALUE", value=override, hint=hint)
     *parents, last = key.split(".")
+    place: Any = content
     for parent in parents:
-        child = content.setdefault(parent, {})
-        if child is None:
-            child = content[parent] = {}
-        if not isinstance(child, dict):
-            raise RequestError(f"--set {override}: {parent} must be a section", value=child)
-        content = child
-    content[last] = parse_yaml(value, f"--set {override}")
+        if isinstance(place, list):
+            place = _item(place, parent, override)
+            continue
+        if place.get(parent) is None:
+            place[parent] = {}
+        place = place[parent]
+        if not isinstance(place, dict | list):
+            raise RequestError(f"--set {override}: {parent} must be a section", value=place)
+    if isinstance(place, list):
+        _item(place, last, override)
+        place[int(last)] = parse_yaml(value, f"--set {override}")
+    else:
+        place[last] = parse_yaml(value, f"--set {override}")
+
+
+def _item(items: list[Any], index: str, override: str) -> Any:
+    if not index.isdecimal() or int(index) >= len(items):
+        raise RequestError(f"--set {override}: the place in a list must be 0 to {len(items) - 1}", value=index)
+    return items[int(index)]
 
 
 def check_renamed(content: Mapping[str, Any], source: str) -> None:
@@ -126,8 +144,10 @@ def _renamed(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         for old, new in RENAMED_ROLE_KEYS.items():
             if old in section:
                 yield f"{role}.{old}", f"{role}.{new}"
-        if isinstance(search := section.get("search"), Mapping):
-            yield from _renamed_search(f"{role}.search", search)
+        searches = section.get("search")
+        for search in searches if isinstance(searches, list | tuple) else [searches]:
+            if isinstance(search, Mapping):
+                yield from _renamed_search(f"{role}.search", search)
         if isinstance(distill := section.get("distill"), Mapping):
             for old, new in RENAMED_DISTILL_KEYS.items():
                 if old in distill:
@@ -170,10 +190,11 @@ def refusal(error: ValidationError, source: str, schema: Mapping[str, Any]) -> R
     """
     faults = sorted(error.errors(), key=lambda fault: fault["type"] not in _UNKNOWN_KEY)
     fault = faults[0]
-    where = ".".join(str(part) for part in fault["loc"])
+    place = [part for part in fault["loc"] if part not in (ONE, SEVERAL)]
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).removeprefix(".")
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
     if fault["type"] in _UNKNOWN_KEY:
-        text = str(unknown("key", where.rpartition(".")[2], _keys(fault["loc"][:-1], schema)))
+        text = str(unknown("key", where.rpartition(".")[2], _keys(place[:-1], schema)))
         return RequestError(f"{source}: {text.replace('unknown key', f'unknown key at {where}:', 1)}{more}")
     rule = fault["msg"].removeprefix("Value error, ")
     line = f"{source}: {where}: {rule}" if where else f"{source}: {rule}"
@@ -184,17 +205,21 @@ def refusal(error: ValidationError, source: str, schema: Mapping[str, Any]) -> R
     return RequestError(line + more, value=fault["input"])
 
 
-def _keys(place: tuple[int | str, ...], schema: Mapping[str, Any]) -> list[str]:
+def _keys(place: Sequence[int | str], schema: Mapping[str, Any]) -> list[str]:
     """Return the keys of the section at `place`."""
     node: Mapping[str, Any] = schema
     for part in place:
-        node = _resolve(node.get("properties", {}).get(str(part), {}), schema)
+        if not isinstance(part, int):  # the items of a list of sections have the keys that its first item has
+            node = _resolve(node.get("properties", {}).get(part, {}), schema)
     return list(node.get("properties", {}))
 
 
 def _resolve(node: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any]:
-    for choice in (node, *node.get("anyOf", ()), *node.get("allOf", ())):
-        if "$ref" in choice:
-            found: Mapping[str, Any] = schema["$defs"][choice["$ref"].rpartition("/")[2]]
-            return found
+    """Return the first section that a schema refers to, or the schema itself."""
+    if "$ref" in node:
+        found: Mapping[str, Any] = schema["$defs"][node["$ref"].rpartition("/")[2]]
+        return found
+    for choice in (each for key in ("anyOf", "oneOf", "allOf") for each in node.get(key, ())):
+        if (inner := _resolve(choice, schema)) is not choice:
+            return inner
     return node

@@ -122,7 +122,7 @@ def custom_imports(config: SweepConfig) -> tuple[str, ...]:
         named += [config.teacher.model, *([config.teacher.data.name] if config.teacher.data else [])]
     if config.student is not None:
         named += [config.student.model, *(term.factory for term in config.student.distill.terms)]
-    named += [role.search.algorithm for role in config.roles.values() if role.search is not None]
+    named += [search.algorithm for role in config.roles.values() for search in role.searches]
     own = (name for name in named if {".", ":"} & set(name) and not name.startswith("torchvision:"))
     return tuple(dict.fromkeys(own))
 

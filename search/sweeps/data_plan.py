@@ -138,7 +138,7 @@ def scored_images(config: SweepConfig, data: DataSet) -> Images:
     """
     most, held_out = config.validate_.images, data.validation
     if most == "auto":
-        searches = [role.search for role in config.roles.values() if role.search is not None]
+        searches = [search for role in config.roles.values() for search in role.searches]
         interval = min((search.interval for search in searches), default=SearchConfig().interval)
         most = max(MIN_SCORED, interval * len(data.train) // TRAINED_PER_SCORED)
     if most is None or most >= len(held_out):

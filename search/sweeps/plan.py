@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from search.algorithms.base import SearchAlgorithm
+from search.algorithms.rejects import trainings
 from search.config import registry
 from search.config.schema import SweepConfig
-from search.config.sections import ResourceConfig, RoleConfig, SearchConfig, StudentConfig
+from search.config.sections import STARTS, ResourceConfig, RoleConfig, SearchConfig, StudentConfig
 from search.execution.callbacks import SweepCallback
 from search.execution.journal import Journal
 from search.execution.preflight import Requirements
 from search.sweeps.data_plan import SweepData, check_networks, scored_images
 from search.sweeps.screen_plan import ScreenPlan, rankable
-from spaces import RequestError, Schedule, Space
+from spaces import BASELINES, Genome, RequestError, Schedule, Space
 from spaces.augmentations import Identity
 from trainables.data import DataSet
 from trainables.screening.ranking import check_request
@@ -36,6 +37,8 @@ class SearchPlan:
         members: Number of members, before screening.
         epochs: Epochs of training over all members, where none fails.
         seed: Seed of all draws.
+        first: Genome of a policy file to start from; None where it starts from a rule or from another search.
+        continues: Index of the search whose result it starts from; None where it starts from a rule or a file.
     """
 
     name: str
@@ -44,12 +47,26 @@ class SearchPlan:
     members: int
     epochs: int
     seed: int
+    first: Genome | None = None
+    continues: int | None = None
+
+    def task(self, task: Task) -> Task:
+        """Return the task of the search's members: `task` for its epochs, scored as often."""
+        every = 1 if task.validate_every == 1 else self.settings.interval
+        return replace(task, epochs=self.settings.epochs, validate_every=every)
 
     def start(
-        self, task: Task, space: Space, journal: Journal, callback: SweepCallback | None = None
+        self,
+        task: Task,
+        space: Space,
+        journal: Journal,
+        callback: SweepCallback | None = None,
+        first: Genome | None = None,
     ) -> SearchAlgorithm:
-        """Draw the members of the search."""
-        return self.algorithm(self.name, task, self.settings, space, journal, seed=self.seed, callback=callback)
+        """Draw the members of the search; `first` is the genome that they start from."""
+        return self.algorithm(
+            self.name, task, self.settings, space, journal, seed=self.seed, callback=callback, start=first
+        )
 
 
 @dataclass(frozen=True)
@@ -59,41 +76,65 @@ class RolePlan:
     Args:
         task: Task of the search; a student's teacher is in it where it is given.
         space: Space of genomes of this role.
-        search: Search of its policy; None where nothing is searched.
+        stages: Searches of its policy, in order; empty where nothing is searched.
         control: Random control of the same budget; None where there is none.
+        blind: Control without selection, of the same settings as the last search that copies; None where there is none.
         final_images: Images of the final training: `train`, or `full` for training and validation images together.
         final_epochs: Epochs of the final training.
         seeds: Number of final trainings of each arm.
         provenance: Origin that policy files carry.
         data_settings: `data` section of this role, without paths.
+        seed: Seed of genomes, weights and batches.
+        baselines: Free baselines of the final trainings.
+        headroom_seeds: Seeds of the measurement before the search; 0 for none.
+        headroom_report: True to search even where there is nothing to gain.
+        confirm_seeds: Seeds of the last round of the confirmation; 0 for none.
+        own_policies: The user's own policies in the confirmation, by name.
         schedule: Schedule to replay in place of a search.
     """
 
     task: Task
     space: Space
-    search: SearchPlan | None
+    stages: tuple[SearchPlan, ...]
     control: SearchPlan | None
+    blind: SearchPlan | None
     final_images: Literal["train", "full"]
     final_epochs: int
     seeds: int
     provenance: Mapping[str, Any]
     data_settings: Mapping[str, Any]
+    seed: int
+    baselines: tuple[str, ...] = ()
+    headroom_seeds: int = 0
+    headroom_report: bool = False
+    confirm_seeds: int = 0
+    own_policies: Mapping[str, Schedule] = field(default_factory=dict)
     schedule: Schedule | None = None
 
     @property
+    def search(self) -> SearchPlan | None:
+        """Last search; None where nothing is searched."""
+        return self.stages[-1] if self.stages else None
+
+    @property
     def searches(self) -> tuple[SearchPlan, ...]:
-        """The search and its control, where there are any."""
-        return tuple(plan for plan in (self.search, self.control) if plan is not None)
+        """The searches and their controls, where there are any."""
+        return (*self.stages, *(plan for plan in (self.control, self.blind) if plan is not None))
 
     def final_task(self, teacher: TrainedTeacher | None) -> Task:
         """Return the task of the final training."""
         data = replace(self.task.data, train=getattr(self.task.data, self.final_images))
         return replace(self.task, data=data, validation=None, epochs=self.final_epochs, teacher=teacher)
 
-    def total_epochs(self, baselines: tuple[str, ...]) -> int:
-        """Return the epochs of training over all trials of this role."""
-        arms = 1 + (self.control is not None) + (self.search is not None and "none" in baselines)
-        return sum(plan.epochs for plan in self.searches) + arms * self.seeds * self.final_epochs
+    @property
+    def total_epochs(self) -> int:
+        """Epochs of training over all trials of this role, at most."""
+        trained = self.seeds * (1 + (self.control is not None) + (self.blind is not None))
+        if self.stages:
+            confirmed = trainings(len(BASELINES) + 2 + len(self.own_policies), self.confirm_seeds)
+            free = {*self.baselines, *(["the strongest"] if self.confirm_seeds else [])}
+            trained += self.seeds * len(free) + 2 * self.headroom_seeds + confirmed * (self.confirm_seeds > 0)
+        return sum(plan.epochs for plan in self.searches) + trained * self.final_epochs
 
 
 @dataclass(frozen=True)
@@ -111,7 +152,6 @@ class SweepPlan:
         teacher: Given teacher, from a file or random; None where it is trained, or there is none.
         teacher_task: Task of the teacher, given or trained; None where there is none.
         roles: Plans of the roles that are trained, in order.
-        baselines: Baselines of the final trainings.
         screen: Settings of a screening.
         resources: Resources of one trial.
         requirements: What the cluster must offer.
@@ -141,7 +181,6 @@ class SweepPlan:
     teacher: TrainedTeacher | None
     teacher_task: Task | None
     roles: Mapping[str, RolePlan]
-    baselines: tuple[str, ...]
     screen: ScreenPlan
     resources: ResourceConfig
     requirements: Requirements
@@ -159,7 +198,10 @@ class SweepPlan:
             RequestError: An algorithm cannot be imported; the data are unknown, missing, or too small for the splits; a
                 model does not fit them; weights do not fit their model; a loss does not fit the networks.
         """
-        algorithms = {role: _algorithm(config, role, settings) for role, settings in config.roles.items()}
+        algorithms = {
+            role: [_algorithm(config, role, search) for search in settings.searches]
+            for role, settings in config.roles.items()
+        }
         data = SweepData.load(config)
         teacher = check_networks(config, data)
         return cls(
@@ -173,7 +215,6 @@ class SweepPlan:
                 role: _role(config, role, settings, data, teacher, algorithms[role])
                 for role, settings in config.roles.items()
             },
-            baselines=config.baselines,
             screen=ScreenPlan.resolve(config),
             resources=config.resources,
             requirements=Requirements.resolve(config),
@@ -189,13 +230,14 @@ class SweepPlan:
         """Purpose of the sweep in a few words."""
         if any(role.schedule for role in self.roles.values()):
             return "Replay"
-        found = dict.fromkeys(registry.label(r.search.settings.algorithm) for r in self.roles.values() if r.search)
+        stages = (stage for role in self.roles.values() for stage in role.stages)
+        found = dict.fromkeys(registry.label(stage.settings.algorithm) for stage in stages)
         return f"Search {' and '.join(found)}" if found else "Training"
 
     @property
     def total_epochs(self) -> int:
         """Epochs of training over all trials."""
-        return sum(role.total_epochs(self.baselines) for role in self.roles.values())
+        return sum(role.total_epochs for role in self.roles.values())
 
     def check_screening(self) -> None:
         """Check that the augmentations to screen can be ranked.
@@ -221,7 +263,7 @@ class SweepPlan:
         for role, schedule in schedules.items():
             check_channels(f"the {role}'s policy", schedule, self.data)
         roles = {
-            role: replace(plan, search=None, control=None, schedule=schedules[role])
+            role: replace(plan, stages=(), control=None, blind=None, schedule=schedules[role])
             for role, plan in self.roles.items()
             if role in schedules
         }
@@ -244,10 +286,8 @@ def role_space(space: Space, role: str) -> Space:
     return space if role == "student" else replace(space, augment=(Identity.kind,), distill={}, bits={})
 
 
-def _algorithm(config: SweepConfig, role: str, settings: RoleConfig) -> type[SearchAlgorithm] | None:
-    """Import the algorithm of a role's search; the settings of a user's own are checked now that it is known."""
-    if (search := settings.search) is None:
-        return None
+def _algorithm(config: SweepConfig, role: str, search: SearchConfig) -> type[SearchAlgorithm]:
+    """Import the algorithm of a search; the settings of a user's own are checked now that it is known."""
     algorithm = registry.capabilities(search.algorithm)
     if not issubclass(algorithm, SearchAlgorithm):
         hint = "derive it from search.algorithms.base.SearchAlgorithm"
@@ -274,66 +314,138 @@ def _role(
     settings: RoleConfig,
     data: SweepData,
     teacher: TrainedTeacher | None,
-    algorithm: type[SearchAlgorithm] | None,
+    algorithms: Sequence[type[SearchAlgorithm]],
 ) -> RolePlan:
-    own, space, search = data.of(role), role_space(config.space, role), settings.search
-    interval = search.interval if search else SearchConfig().interval
+    own, space, searches = data.of(role), role_space(config.space, role), settings.searches
+    interval = searches[0].interval if searches else SearchConfig().interval
     task = Task(
         role="teacher" if role == "teacher" else "student",
         model=settings.model,
         data=own,
         recipe=settings.recipe,
-        epochs=search.epochs if search else settings.final_epochs,
+        epochs=searches[0].epochs if searches else settings.final_epochs,
         validation=scored_images(config, own),
         validate_every=interval if config.validate_.every == "slice" else 1,
         teacher=teacher if role == "student" else None,
     )
     if isinstance(settings, StudentConfig):
         task = replace(task, distill=settings.distill, bits=settings.bits)
-    plan, control = _searches(config, role, search, space, algorithm)
+    stages = _stages(config, role, searches, space, algorithms)
+    control, blind = _controls(config, role, stages, space)
     # Else students would begin with weights that have seen what they are scored on while they are searched.
     starts = role == "teacher" and config.student is not None and config.student.distill.init == "teacher"
     section = config.teacher.data if role == "teacher" and config.teacher and config.teacher.data else config.data
     return RolePlan(
         task=task,
         space=space,
-        search=plan,
+        stages=stages,
         control=control,
+        blind=blind,
         final_images="train" if starts else "full",
         final_epochs=settings.final_epochs,
         seeds=settings.final.seeds,
         provenance=_provenance(config, section.name, own),
         data_settings=section.model_dump(exclude={"root", "download", "workers"}),
+        seed=config.seed,
+        baselines=tuple(name for name in config.baselines if name in BASELINES),
+        headroom_seeds=config.headroom.seeds,
+        headroom_report=config.headroom.report,
+        confirm_seeds=config.confirm.seeds,
+        own_policies=_own_policies(config, role, own) if stages else {},
     )
 
 
-def _searches(
+def _stages(
     config: SweepConfig,
     role: str,
-    search: SearchConfig | None,
+    searches: Sequence[SearchConfig],
     space: Space,
-    algorithm: type[SearchAlgorithm] | None,
+    algorithms: Sequence[type[SearchAlgorithm]],
+) -> tuple[SearchPlan, ...]:
+    """Return a role's searches, each with where it starts."""
+    stages: list[SearchPlan] = []
+    for search, algorithm in zip(searches, algorithms, strict=True):
+        if space.is_constant and algorithm.random_control:
+            continue
+        name = f"{role}-{registry.label(search.algorithm)}"
+        if same := sum(stage.name.removesuffix(f"_{number}") == name for number, stage in enumerate(stages, start=1)):
+            name += f"_{same + 1}"
+        first, continues = None, len(stages) - 1 if stages else None
+        if search.start in STARTS:
+            continues = None
+        elif search.start == "factorial":
+            continues = max(number for number, stage in enumerate(stages) if stage.settings.algorithm == "factorial")
+        elif search.start is not None:
+            first, continues = _start_file(search.start, role, space), None
+        members, epochs = algorithm.member_count(search, space), algorithm.budget(search, space)
+        stages.append(SearchPlan(name, algorithm, search, members, epochs, config.seed, first, continues))
+    return tuple(stages)
+
+
+def _start_file(path: str, role: str, space: Space) -> Genome:
+    """Return the last genome of a policy file to start from.
+
+    Raises:
+        RequestError: It is of another role, another kind, or other operations than those of the space.
+    """
+    schedule = Schedule.load(path, custom=space.custom_names)
+    if schedule.role != role:
+        raise RequestError(f"{role}.search.start must be a policy for the {role}", value=f"{path}: {schedule.role}")
+    genome = schedule.phases[-1].genome
+    try:
+        space.check(genome)
+    except RequestError as error:
+        raise RequestError(f"{role}.search.start ({path}): {error}") from error
+    return genome
+
+
+def _controls(
+    config: SweepConfig, role: str, stages: Sequence[SearchPlan], space: Space
 ) -> tuple[SearchPlan | None, SearchPlan | None]:
-    """Return a role's search, and the random control of the same budget."""
-    if search is None or algorithm is None or (space.is_constant and algorithm.random_control):
-        return None, None
-    members, epochs = algorithm.member_count(search, space), algorithm.budget(search, space)
-    name = f"{role}-{registry.label(search.algorithm)}"
-    plan = SearchPlan(name, algorithm, search, members, epochs, config.seed)
-    if "random" not in config.baselines or not algorithm.random_control:
-        return plan, None
-    # The control of a search that stops members early has as many members as that search has epochs for.
-    trials = max(2, round(epochs / search.epochs)) if algorithm.stops_early else members
+    """Return the random control of the same budget as all searches, and the control without selection."""
+    control = blind = None
+    if stages and "random" in config.baselines and all(stage.algorithm.random_control for stage in stages):
+        last, epochs = stages[-1], sum(stage.epochs for stage in stages)
+        # The control of a search that stops members early has as many members as that search has epochs for.
+        exact = len(stages) == 1 and not last.algorithm.stops_early
+        trials = last.members if exact else max(2, round(epochs / last.settings.epochs))
+        control = _control(config, role, "random", last.settings, {"trials": trials}, space)
+    if (copying := [stage for stage in stages if stage.algorithm.copies_weights]) and "blind" in config.baselines:
+        last = copying[-1]
+        kept = ("population", "start", "growth", "synchronous", "quantile")
+        settings = {name: getattr(last.settings, name) for name in kept}
+        blind = _control(config, role, "blind", last.settings, settings, space)
+        blind = replace(blind, first=last.first, continues=last.continues)
+    return control, blind
+
+
+def _control(
+    config: SweepConfig, role: str, algorithm: str, like: SearchConfig, own: Mapping[str, Any], space: Space
+) -> SearchPlan:
     settings = SearchConfig(
-        algorithm="random",
-        trials=trials,
-        epochs=search.epochs,
-        interval=search.interval,
-        objective=search.objective,
+        algorithm=algorithm, epochs=like.epochs, interval=like.interval, objective=like.objective, **own
     )
-    random = registry.capabilities("random")
-    assert issubclass(random, SearchAlgorithm)
-    return plan, SearchPlan(f"{role}-random", random, settings, trials, trials * search.epochs, config.seed)
+    kind = registry.capabilities(algorithm)
+    assert issubclass(kind, SearchAlgorithm)
+    members, epochs = kind.member_count(settings, space), kind.budget(settings, space)
+    return SearchPlan(f"{role}-{algorithm}", kind, settings, members, epochs, config.seed)
+
+
+def _own_policies(config: SweepConfig, role: str, data: DataSet) -> dict[str, Schedule]:
+    """Return the user's own policies of a role that take part in the confirmation.
+
+    Raises:
+        RequestError: A file is no policy, two have the same name, or one is for images of other channels.
+    """
+    found: dict[str, Schedule] = {}
+    for path in config.confirm.policies:
+        schedule, name = Schedule.load(path, custom=config.space.custom_names), Path(path).stem
+        check_channels(f"confirm.policies ({path})", schedule, data)
+        if schedule.role == role and name in (*found, *BASELINES, "policy", "policy mean"):
+            raise RequestError("confirm.policies must have different names", value=name, hint="rename the file")
+        if schedule.role == role:
+            found[name] = schedule
+    return found
 
 
 def _provenance(config: SweepConfig, data: str, own: DataSet) -> dict[str, Any]:

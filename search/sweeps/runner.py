@@ -16,13 +16,15 @@ from results.analysis.pareto import Candidate
 from results.analysis.summary import POLICY, RoleResult, SweepResult
 from results.runlog.events import AugmentationsScreened
 from search.algorithms.base import SearchAlgorithm, SearchResult, member_seed
+from search.config import registry
 from search.config.schema import SweepConfig
 from search.execution.members import Member, Outcome
 from search.execution.vae_preparation import with_vaes
 from search.sweeps.artifacts import Records
+from search.sweeps.confirmation import FREE, baseline_schedule, confirm, measure_headroom
 from search.sweeps.final_training import FinalTraining, final_name
 from search.sweeps.folders import open_folder
-from search.sweeps.plan import RolePlan, SweepPlan
+from search.sweeps.plan import RolePlan, SearchPlan, SweepPlan
 from search.sweeps.resume import check_unchanged, newest
 from search.sweeps.screening import metrics, screen_choices, write_files
 from search.sweeps.session import SweepSession, open_session
@@ -32,14 +34,20 @@ from trainables.task import Task, TrainedTeacher
 
 
 def run(
-    config: SweepConfig, *, resume: bool = False, address: str | None = None, console: Console | None = None
+    config: SweepConfig,
+    *,
+    resume: bool = False,
+    force: bool = False,
+    address: str | None = None,
+    console: Console | None = None,
 ) -> SweepResult:
-    """Run a sweep: search each role's policy, train it in full, and test it.
+    """Run a sweep: search each role's policy, confirm it, train it in full, and test it.
 
     Args:
         config: Sweep to run.
         resume: Continue the newest sweep of this name in its storage. What is finished is not done again; with
             `synchronous: true` the policies are those of an undisturbed sweep.
+        force: Search even where `headroom` finds nothing to gain.
         address: Address of a Ray cluster, HOST:PORT; None for RAY_ADDRESS, or this machine.
         console: Console that shows progress; None for none.
 
@@ -49,7 +57,8 @@ def run(
     Raises:
         RequestError: The data, a model, the cluster or the tracking server is not as the sweep needs it; there is no
             sweep to resume, another process runs it, or its settings have changed.
-        WorkError: Every member of a search failed, or every training of the teacher that the student needs.
+        WorkError: Every member of a search failed, or every training of the teacher that the student needs; or
+            augmentation has nothing to gain, by `headroom`.
 
     Example:
         >>> result = run(SweepConfig.load("examples/digits.yaml"))  # doctest: +SKIP
@@ -58,7 +67,7 @@ def run(
     resumed = newest(config) if resume else None
     if resumed is not None:
         check_unchanged(config, resumed)
-    return _run(SweepPlan.resolve(config), config.name, resumed, address, console)
+    return _run(SweepPlan.resolve(config), config.name, resumed, address, console, force=force)
 
 
 def replay(
@@ -105,20 +114,29 @@ def replay(
     return _run(plan, f"{config.name}-train", None, address, console)
 
 
-def _run(plan: SweepPlan, name: str, resumed: Path | None, address: str | None, console: Console | None) -> SweepResult:
+def _run(
+    plan: SweepPlan,
+    name: str,
+    resumed: Path | None,
+    address: str | None,
+    console: Console | None,
+    *,
+    force: bool = False,
+) -> SweepResult:
     plan.check_screening()
     open_place = partial(open_folder, plan.storage, name, plan.text, plan.name, plan.tracking_uri, resumed)
     checked = resumed or plan.storage
     with open_session(
         plan, open_place, checked=checked, total=plan.total_epochs, address=address, console=console
     ) as session:
-        return _Sweep(plan, session).run()
+        return _Sweep(plan, session, force).run()
 
 
 @dataclass
 class _Sweep:
     plan: SweepPlan
     session: SweepSession
+    force: bool
     pareto: dict[str, tuple[Candidate, ...]] = field(default_factory=dict)
 
     def run(self) -> SweepResult:
@@ -152,55 +170,104 @@ class _Sweep:
         return trained
 
     def _search(self, plan: RolePlan, task: Task) -> tuple[SearchResult | None, dict[str, Schedule]]:
-        """Run the search, and the random control in the gaps that it leaves.
+        """Run the searches, and the controls in the gaps that the last one leaves, and confirm the result.
 
         Returns:
-            The result of the search, and the schedule of each arm of the final training.
+            The result of the last search, and the schedule of each arm of the final training.
         """
-        if plan.search is None:  # nothing is chosen for this role: it is trained as it is
+        if not plan.stages:  # nothing is chosen for this role: it is trained as it is
             genome = replace(self._screened(plan, task).zero(), policy=Policy())
             plain = Schedule((Phase(task.epochs, genome),), task.role, task.image, dict(plan.provenance))
             self.records.schedule(plain)
             return None, {POLICY: plain}
         task, space = self._with_vaes(task, self._screened(plan, task))
-        session, journal = self.session, self.session.journal
-        callback = session.callback()
-        search, *controls = (each.start(task, space, journal, callback) for each in plan.searches)
-        session.progress.stage(f"{task.role} search" + (" and random control" if controls else ""))
-        interval = plan.search.settings.interval
-        outcomes = session.run_stage(callback, f"{task.role}-search", task, (), interval, searches=[search, *controls])
-        found = search.result(outcomes, plan.provenance)
+        if plan.headroom_seeds:
+            measure_headroom(self.session, plan, task, force=self.force or plan.headroom_report)
+        controls: dict[str, Schedule] = {}
+        results: list[SearchResult] = []
+        for number, stage in enumerate(plan.stages):
+            alongside = plan.control if number == len(plan.stages) - 1 else None
+            results.append(self._stage(plan, stage, task, space, results, alongside, controls))
+        if plan.blind is not None:
+            start = _start(plan.blind, space, results)
+            if start is not None:
+                controls["blind"] = self._run_stage(plan, plan.blind, task, *start)[0].schedule
+        found = results[-1]
+        arms = {POLICY: found.schedule, **{name: baseline_schedule(name, found.schedule) for name in plan.baselines}}
+        if plan.confirm_seeds:
+            schedule, decision = confirm(self.session, plan, task, found.schedule)
+            found, arms[POLICY] = replace(found, schedule=schedule), schedule
+            for name in (decision.winner, decision.against):
+                if name in FREE:
+                    arms[name] = baseline_schedule(name, schedule)
+            arms.pop(decision.winner if decision.winner in FREE else "", None)  # it is the policy
         self.records.schedule(found.schedule)
-        self.records.lineage(search)
-        if any(choice.learns for choice in space.augmentations):
-            self.records.games(outcomes)
-        self.records.choices(search, outcomes)
-        if effects := self.records.effects(search, outcomes):
-            session.progress.say(effects.roles[task.role].text_table(strengths=False).for_terminal())
-            session.progress.say(escape("\n".join(f"  {line}" for line in effects.describe())))
-        self.pareto[task.role] = self.records.front(search, outcomes, task)
-        for name, value in search.scores(outcomes).items():
-            session.tracker.log(self.records.parent, {f"choice/{name}/validation_accuracy": value})
-            session.progress.say(escape(f"  {name:<20} validation {value:.3f}"))
-        return found, self._arms(plan, found, controls, outcomes)
+        return found, {**arms, **controls}
 
-    def _arms(
+    def _stage(
         self,
         plan: RolePlan,
-        found: SearchResult,
-        controls: Sequence[SearchAlgorithm],
-        outcomes: Sequence[Outcome],
-    ) -> dict[str, Schedule]:
-        """Return the schedules that are trained in full, by the names of the arms."""
-        arms = {POLICY: found.schedule}
-        if "none" in self.plan.baselines:
-            arms["none"] = replace(found.schedule, phases=(Phase(1, Genome()),), provenance={})
-        for control in controls:
+        stage: SearchPlan,
+        task: Task,
+        space: Space,
+        results: Sequence[SearchResult],
+        control: SearchPlan | None,
+        controls: dict[str, Schedule],
+    ) -> SearchResult:
+        """Run one search, and a control beside it, whose schedule is added to `controls`."""
+        session = self.session
+        start = _start(stage, space, results)
+        if start is None:
+            session.progress.say(f"  no operation passed: {escape(stage.name)} has nothing to move and is skipped")
+            if control is not None:
+                controls["random"] = self._run_stage(plan, control, task, space, None)[0].schedule
+            return results[-1]
+        result, outcomes, others = self._run_stage(plan, stage, task, *start, control)
+        if control is not None:
             try:
-                arms["random"] = control.result(outcomes, plan.provenance).schedule
+                controls["random"] = others[0].result(outcomes, plan.provenance).schedule
             except WorkError as error:  # its members are in `failed`, and nothing else needs it
-                self.session.progress.say(f"  [red]no random control[/red]: {escape(str(error))}")
-        return arms
+                session.progress.say(f"  [red]no random control[/red]: {escape(str(error))}")
+        return result
+
+    def _run_stage(
+        self,
+        plan: RolePlan,
+        stage: SearchPlan,
+        task: Task,
+        space: Space,
+        first: Genome | None,
+        control: SearchPlan | None = None,
+    ) -> tuple[SearchResult, Sequence[Outcome], Sequence[SearchAlgorithm]]:
+        """Run one search to its end, and record what it found.
+
+        Returns:
+            Its result, the outcomes of all members, and the control.
+        """
+        session, records, role = self.session, self.records, task.role
+        task, callback = stage.task(task), session.callback()
+        search = stage.start(task, space, session.journal, callback, first)
+        others = [] if control is None else [control.start(task, plan.space, session.journal, callback)]
+        what = f"{role} search" if len(plan.stages) == 1 else f"{role} {registry.label(stage.settings.algorithm)} search"
+        session.progress.stage(what + (" and random control" if others else ""))
+        outcomes = session.run_stage(
+            callback, stage.name, task, (), stage.settings.interval, searches=[search, *others]
+        )
+        found = search.result(outcomes, plan.provenance)
+        records.schedule(found.schedule)
+        records.lineage(search)
+        if any(choice.learns for choice in space.augmentations):
+            records.games(outcomes)
+        records.choices(search, outcomes)
+        if effects := records.effects(search, outcomes):
+            session.progress.say(effects.roles[role].text_table(strengths=False).for_terminal())
+            session.progress.say(escape("\n".join(f"  {line}" for line in effects.describe())))
+        if front := records.front(search, outcomes, task):
+            self.pareto[role] = front
+        for name, value in search.scores(outcomes).items():
+            session.tracker.log(records.parent, {f"choice/{name}/validation_accuracy": value})
+            session.progress.say(escape(f"  {name:<20} validation {value:.3f}"))
+        return found, outcomes, others
 
     def _screened(self, plan: RolePlan, task: Task) -> Space:
         """Return the role's space, without what screening drops of a student's second views."""
@@ -297,3 +364,18 @@ class _Sweep:
         """Register the exported model, with its test score."""
         if (first := trained.first) is not None:
             self.records.model(trained.task, first.name, self.session.journal.history.tests.get(first.name))
+
+
+def _start(stage: SearchPlan, space: Space, results: Sequence[SearchResult]) -> tuple[Space, Genome | None] | None:
+    """Return the space of a search and the genome that it starts from; None where nothing is left to move.
+
+    A search that continues another one moves only the operations that passed, and keeps the bits that were chosen.
+    """
+    if stage.continues is None:
+        return space, stage.first
+    genome = results[stage.continues].schedule.phases[-1].genome
+    active = set(genome.policy.by_operation())
+    narrow = replace(space, operations=tuple(op for op in space.operations if op in active), bits=dict(genome.bits))
+    if not active and narrow.is_constant:
+        return None
+    return narrow, replace(genome, policy=narrow.genes.restrict(genome.policy))

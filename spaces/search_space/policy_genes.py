@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -62,6 +62,10 @@ class PolicyGenes(ABC):
     @abstractmethod
     def decode(self, numbers: Iterator[float]) -> AnyPolicy:
         """Take the numbers of a policy from an iterator, the inverse of `encode`; they are rounded to valid values."""
+
+    def restrict(self, policy: AnyPolicy) -> AnyPolicy:
+        """Return the policy with the entries of these operations alone."""
+        return replace(policy, entries=tuple(entry for entry in policy if entry.op in self.operations))  # type: ignore[arg-type]
 
     @abstractmethod
     def check(self, policy: AnyPolicy) -> None:

@@ -1,0 +1,248 @@
+"""Confirmation before a policy is exported, and headroom before one is searched: trainings from fresh seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from rich.markup import escape
+
+from results.analysis.statistics import paired_difference
+from results.analysis.summary import POLICY, arm_name
+from results.runlog.events import HeadroomMeasured, PolicyConfirmed
+from results.runlog.members import CONFIRM, HEADROOM
+from search.algorithms.base import member_seed
+from search.algorithms.rejects import Decision, Measured, decide
+from search.execution.members import Member
+from search.sweeps.plan import RolePlan
+from search.sweeps.session import SweepSession
+from spaces import BASELINES, Genome, Phase, Schedule, WorkError
+from trainables.task import Task
+
+MEAN = "policy mean"
+"""Candidate with the time average of a schedule's policies, constant over the training."""
+
+FREE = tuple(BASELINES)
+"""Candidates that cost no search."""
+
+LEAST_GAIN = 0.001
+"""Headroom in accuracy below which there is nothing to search for: a tenth of a point."""
+
+
+def baseline_schedule(name: str, like: Schedule) -> Schedule:
+    """Return the schedule of a free baseline for the role and the images of another schedule.
+
+    Args:
+        name: Name in `spaces.BASELINES`.
+        like: Schedule whose role, images and chosen bits it has.
+    """
+    genome = Genome(BASELINES[name], bits=like.phases[0].genome.bits)
+    return replace(like, phases=(Phase(like.epochs, genome),), provenance={"baseline": name})
+
+
+def candidates(found: Schedule, own: Mapping[str, Schedule]) -> dict[str, Schedule]:
+    """Return the schedules that a policy is confirmed against, by name, and the policy itself.
+
+    Args:
+        found: Policy that was found.
+        own: The user's own policies by name.
+    """
+    every = {name: baseline_schedule(name, found) for name in FREE}
+    if all(phase.genome.is_identity for phase in found.phases):
+        return {**every, **own}
+    every[POLICY] = found
+    if len(found.phases) > 1:
+        every[MEAN] = found.mean()
+    return {**every, **own}
+
+
+def confirm(session: SweepSession, plan: RolePlan, task: Task, found: Schedule) -> tuple[Schedule, Decision]:
+    """Train the policy, its time average and the free baselines from fresh seeds, and return the best.
+
+    They are trained for as many epochs as the final training, on the training images, and scored on the validation
+    images; see `search.algorithms.rejects.decide` for who is rejected when. What the journal holds is not done again.
+
+    Args:
+        session: Session of the sweep.
+        plan: Plan of the role.
+        task: Task of the search, with the teacher that judges.
+        found: Policy that was found.
+
+    Returns:
+        The schedule to export, with the outcome in its provenance, and the outcome.
+
+    Raises:
+        WorkError: Every training failed.
+    """
+    role = task.role
+    every = candidates(found, plan.own_policies)
+    learned = {key: part for schedule in every.values() for key, part in schedule.weights.items()}
+    task = replace(task.with_bits_of(found), weights={**task.weights, **learned})
+
+    def measure(number: int, names: Sequence[str], seeds: Sequence[int]) -> dict[str, list[Measured]]:
+        chosen = {name: every[name] for name in names}
+        return _train(session, plan, task, chosen, seeds, CONFIRM, number)
+
+    session.progress.stage(f"{role} confirmation")
+    decision = decide(list(every), FREE, plan.confirm_seeds, measure)
+    if all(map(math.isnan, decision.scores.values())):
+        raise WorkError(f"every training of the confirmation of the {role}'s policy failed; see the journal")
+    if role not in session.journal.history.confirmations:
+        session.journal.write(_confirmed(role, decision))
+    for name in sorted(decision.accuracies, key=lambda name: -decision.scores[name]):
+        accuracy = decision.accuracies[name]
+        session.progress.say(escape(f"  {arm_name(name):<20} validation {accuracy:.3f}"))
+    session.progress.say(escape(f"  {describe(decision)}"))
+    origin = {**(every[decision.winner].provenance or {}), "confirmed": provenance(decision)}
+    if decision.winner in FREE:
+        origin = {**found.provenance, "baseline": decision.winner, **origin}
+    elif decision.winner == MEAN:
+        origin = {**found.provenance, **origin}
+    return replace(every[decision.winner], provenance=origin), decision
+
+
+def measure_headroom(session: SweepSession, plan: RolePlan, task: Task, *, force: bool) -> None:
+    """Train without augmentation and with the uniform policy, and end the sweep if the latter gains nothing.
+
+    Args:
+        session: Session of the sweep.
+        plan: Plan of the role.
+        task: Task of the search.
+        force: True to report alone.
+
+    Raises:
+        WorkError: There is nothing to gain.
+    """
+    role = task.role
+    like = Schedule((Phase(1, Genome()),), role, task.image)
+    arms = {name: baseline_schedule(name, like) for name in ("none", "uniform")}
+    session.progress.stage(f"{role} headroom")
+    found = _train(session, plan, task, arms, range(plan.headroom_seeds), HEADROOM, 0)
+    pairs = [
+        (ours, theirs)
+        for ours, theirs in zip(found["uniform"], found["none"], strict=True)
+        if math.isfinite(ours.score) and math.isfinite(theirs.score)
+    ]
+    if not pairs:
+        return
+    accuracy = paired_difference(*zip(*((ours.accuracy, theirs.accuracy) for ours, theirs in pairs), strict=True))
+    score = paired_difference(*zip(*((ours.score, theirs.score) for ours, theirs in pairs), strict=True))
+    if role not in session.journal.history.headroom:
+        session.journal.write(
+            HeadroomMeasured(role=role, seeds=len(pairs), difference=accuracy[0], half_width=_or_nan(accuracy[1]))
+        )
+    line = f"headroom: uniform − no augmentation = {_points(accuracy)} over {len(pairs)} seeds"
+    session.progress.say(escape(f"  {line}"))
+    if _upper(accuracy) > LEAST_GAIN or _upper(score) > 0:
+        return
+    hint = "more epochs, fewer training images, a better teacher or second views may leave something to gain"
+    if not force:
+        raise WorkError(f"augmentation has nothing to gain for the {role}: {line}; {hint}; --force searches anyway")
+    session.progress.say(escape(f"  nothing to gain; {hint}"))
+
+
+def describe(decision: Decision) -> str:
+    """Return the outcome as one sentence.
+
+    Example:
+        >>> from search.algorithms.rejects import Decision
+        >>> describe(Decision("policy", "uniform", (0.1, 0.05), (0.012, 0.004), 3))
+        'confirmed: with policy − uniform = +1.20 ± 0.40 points on validation images (3 seeds)'
+    """
+    if not decision.against:
+        return f"{arm_name(decision.winner)} is the only candidate"
+    free_won = decision.winner in FREE
+    ours, theirs = (decision.against, decision.winner) if free_won else (decision.winner, decision.against)
+    seeds = f"{decision.seeds} seed{'s' if decision.seeds != 1 else ''}"
+    line = f"{arm_name(ours)} − {arm_name(theirs)} = {_points(decision.accuracy_difference)}"
+    verdict = f"not confirmed, {arm_name(decision.winner)} is exported" if free_won else "confirmed"
+    return f"{verdict}: {line} on validation images ({seeds})"
+
+
+def provenance(decision: Decision) -> dict[str, Any]:
+    """Return the outcome as plain data for a policy file."""
+    mean, half_width = decision.accuracy_difference
+    score, score_half_width = decision.difference
+    return {
+        "winner": decision.winner,
+        "against": decision.against,
+        "seeds": decision.seeds,
+        "accuracy_difference": _plain(mean),
+        "half_width_95": _plain(half_width),
+        "score_difference": _plain(score),
+        "score_half_width_95": _plain(score_half_width),
+        "validation_accuracy": {name: _plain(value) for name, value in decision.accuracies.items()},
+    }
+
+
+def _confirmed(role: str, decision: Decision) -> PolicyConfirmed:
+    mean, half_width = decision.accuracy_difference
+    return PolicyConfirmed(
+        role=role,
+        winner=decision.winner,
+        against=decision.against,
+        free=decision.winner in FREE,
+        seeds=decision.seeds,
+        difference=mean,
+        half_width=_or_nan(half_width),
+        accuracies=dict(decision.accuracies),
+    )
+
+
+def _train(
+    session: SweepSession,
+    plan: RolePlan,
+    task: Task,
+    schedules: Mapping[str, Schedule],
+    seeds: Sequence[int],
+    kind: str,
+    number: int,
+) -> dict[str, list[Measured]]:
+    """Train each schedule from each seed, for the epochs of the final training, and score it."""
+    role, epochs = task.role, plan.final_epochs
+    task = replace(task, epochs=epochs, validate_every=epochs)
+    places = [(name, seed) for seed in seeds for name in schedules]
+    members = [
+        Member(
+            name=_name(role, kind, name, seed),
+            index=index,
+            seed=member_seed(plan.seed, role, 5 if kind == CONFIRM else 6, seed),
+            source=schedules[name].stretch(epochs),
+            stage="confirmation" if kind == CONFIRM else kind,
+            arm=name,
+        )
+        for index, (name, seed) in enumerate(places)
+    ]
+    outcomes = session.run_stage(
+        session.callback(), f"{role}-{kind}-{number}", task, members, max(1, epochs // 10), retry_each=True
+    )
+    found: dict[str, list[Measured]] = {name: [] for name in schedules}
+    for (name, _), outcome in zip(places, outcomes, strict=True):
+        last = session.journal.progress(outcome.name).last
+        accuracy = last.metrics.get("validation_accuracy", math.nan) if last is not None else math.nan
+        failed = bool(outcome.error)
+        found[name].append(Measured(math.nan if failed else outcome.score, math.nan if failed else accuracy))
+    return found
+
+
+def _name(role: str, kind: str, candidate: str, seed: int) -> str:
+    return f"{role}-{kind}-{candidate.replace(' ', '_')}-{seed}"
+
+
+def _points(difference: tuple[float, float | None]) -> str:
+    mean, half_width = difference
+    return f"{100 * mean:+.2f} points" if half_width is None else f"{100 * mean:+.2f} ± {100 * half_width:.2f} points"
+
+
+def _upper(difference: tuple[float, float | None]) -> float:
+    return difference[0] + (difference[1] or 0.0)
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _plain(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else value

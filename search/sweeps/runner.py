@@ -248,7 +248,9 @@ class _Sweep:
         task, callback = stage.task(task), session.callback()
         search = stage.start(task, space, session.journal, callback, first)
         others = [] if control is None else [control.start(task, plan.space, session.journal, callback)]
-        what = f"{role} search" if len(plan.stages) == 1 else f"{role} {registry.label(stage.settings.algorithm)} search"
+        what = (
+            f"{role} search" if len(plan.stages) == 1 else f"{role} {registry.label(stage.settings.algorithm)} search"
+        )
         session.progress.stage(what + (" and random control" if others else ""))
         outcomes = session.run_stage(
             callback, stage.name, task, (), stage.settings.interval, searches=[search, *others]

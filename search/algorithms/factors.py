@@ -16,7 +16,7 @@ from spaces.policy.policy import TENTHS
 from spaces.policy.scaled import AnyPolicy
 from spaces.search_space.domain import draw, value_path
 
-AMOUNT, OPERATIONS_PER_IMAGE, AUGMENT = "amount", "operations per image", "augment"
+AMOUNT, OPERATIONS_PER_IMAGE, AUGMENT = "amount", "operations", "augment"
 
 PBA_LEVELS = (3, 8)
 """Low and high level of an operation of a `pba` genome; the middle has the entries of the uniform policy."""

@@ -84,7 +84,7 @@ def test_everything_that_a_space_leaves_free_is_a_factor():
         **{op: ("operation", ("off", "on"), None) for op in SCALED.operations},
         **{f"{op} strength": ("level", ("low", "high"), (op, 1)) for op in SCALED.operations},
         "amount": ("setting", (0.5, 1.0), None),
-        "operations per image": ("choice", (1, 2), None),
+        "operations": ("choice", (1, 2), None),
         "augment": ("choice", ("identity", "cutmix"), None),
         "distill.loss": ("choice", ("kd", "dkd"), None),
         "distill.loss[1].dkd.beta": ("setting", (1.0, 8.0), ("distill.loss", 1)),
@@ -110,7 +110,7 @@ def test_levels_name_a_genome():
         "temperature": {"low": 1, "high": 4},
     }
     space = replace(SCALED, distill=distill)
-    levels = {"Rotate": 1, "Rotate strength": 0, "Invert": 1, "Cutout": 0, "amount": 1, "operations per image": 1}
+    levels = {"Rotate": 1, "Rotate strength": 0, "Invert": 1, "Cutout": 0, "amount": 1, "operations": 1}
     genome = genome_of(space, {**levels, "augment": 1, "distill.loss": 1, "distill.temperature": 1})
     policy = genome.policy
     assert (policy.amount, policy.operations) == (1.0, 2)

@@ -87,6 +87,7 @@ class Task:
         distill: Distillation settings of a student.
         weights: Learned weights that a student's genomes refer to, by their hash.
         bits: Bits of a student's weights and activations, unless its genome chooses others.
+        score: Measure that members are selected by: `accuracy`, or `cross_entropy`, lower is better.
 
     Example:
         >>> from spaces import Genome
@@ -110,6 +111,7 @@ class Task:
     distill: Distill = field(default_factory=Distill)
     weights: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
     bits: Bits = field(default_factory=Bits)
+    score: Literal["accuracy", "cross_entropy"] = "accuracy"
     _sizes: dict[Bits, int] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
@@ -200,7 +202,8 @@ class Task:
 
         Returns:
             The metrics of `Learner.step`; `policy/<Op>/strength`, each operation's expected magnitude in this epoch;
-            and, after a validation, `validation_accuracy`, `validation_loss` and `seconds/validate`.
+            and, after a validation, `validation_accuracy`, `validation_loss` and `seconds/validate`, and `score`, the
+            negative loss, where that is what members are selected by.
         """
         strength = learner.agent.genome.policy.strength()
         metrics = learner.step() | {f"policy/{op}/strength": value for op, value in strength.items()}
@@ -210,6 +213,7 @@ class Task:
         started = time.perf_counter()
         score = learner.evaluate(self.validation)
         metrics |= {f"validation_{name}": value for name, value in score.items()}
+        metrics |= {"score": -score["loss"]} if self.score == "cross_entropy" else {}
         return metrics | {"seconds/validate": time.perf_counter() - started}
 
     def _full_precision_model(self, seed: int) -> nn.Module:

@@ -11,7 +11,7 @@ from pathlib import Path
 from results.runlog.events import JOURNAL_FILE
 from results.runlog.history import History
 from results.runlog.lineage import ancestry
-from results.runlog.members import StageHistory
+from results.runlog.members import StageHistory, is_loss
 from results.tracking.store import find_artifact
 from spaces import ImageSpec, Phase, RequestError, Schedule
 from spaces.augmentations.hard_weights import without_pretraining
@@ -93,8 +93,8 @@ def _unfinished(stage: StageHistory, own: Collection[str]) -> Schedule:
     image = started.image
     provenance = {
         "run": best,
-        "metric": "validation_accuracy",
-        "value": score,
+        "metric": "validation_loss" if is_loss(score) else "validation_accuracy",
+        "value": abs(score),
         "parents": list(line.members[:-1]),
         "unfinished": True,
     }

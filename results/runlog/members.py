@@ -12,6 +12,25 @@ from spaces import Genome
 
 METRIC = "validation_accuracy"
 
+SCORE = "score"
+"""Metric that members are selected by, higher is better, where it is not the validation accuracy."""
+
+
+def score_of(metrics: Mapping[str, float]) -> float:
+    """Return what a member is selected by, higher is better; NaN if it was not scored.
+
+    Example:
+        >>> score_of({"validation_accuracy": 0.5, "score": -1.25}), score_of({"validation_accuracy": 0.5})
+        (-1.25, 0.5)
+    """
+    return float(metrics.get(SCORE, metrics.get(METRIC, math.nan)))
+
+
+def is_loss(score: float) -> bool:
+    """Return True for a score that is a negative cross-entropy: an accuracy is never below 0."""
+    return score < 0
+
+
 FULL = "full"
 """Kind of the stages that are final trainings, not searches."""
 

@@ -35,7 +35,7 @@ class SearchResult:
         schedule: Schedule of the best member's ancestors, with its provenance.
         best: Member with the highest final score; ties go to the first.
         exploits: All copies, in the order in which they happened.
-        value: Validation accuracy that the schedule was selected by, in [0, 1].
+        value: Validation accuracy of the best member, in [0, 1].
     """
 
     schedule: Schedule
@@ -131,10 +131,9 @@ class SearchAlgorithm(Capabilities, ABC):
             raise WorkError(
                 f"the lineage of {best.name} must match the history in its checkpoint, but does not; please report this"
             )
-        origin = {"run": best.name, "value": best.score, "parents": list(line.members[:-1])}
-        return SearchResult(
-            self.schedule(line.phases, best, provenance, origin), best, tuple(self.exploits), best.score
-        )
+        origin = {"run": best.name, "value": best.value, "parents": list(line.members[:-1])}
+        schedule = self.schedule(line.phases, best, provenance, origin)
+        return SearchResult(schedule, best, tuple(self.exploits), best.accuracy)
 
     def scores(self, outcomes: Sequence[Outcome]) -> dict[str, float]:
         """Return the mean validation accuracy by choice, where the search compares choices; else nothing."""

@@ -149,7 +149,7 @@ class Factorial(SearchAlgorithm):
         learner = max(taught, key=lambda outcome: outcome.score, default=best)
         origin = {
             "run": best.name,
-            "value": best.score,
+            "value": best.value,
             "parents": [],
             "effects": {
                 effect.label: [effect.estimate, effect.low, effect.high, effect.probability]
@@ -159,7 +159,7 @@ class Factorial(SearchAlgorithm):
             "trials": effects.trials,
         }
         schedule = self.schedule((Phase(self.search.epochs, genome),), learner, provenance, origin)
-        return SearchResult(schedule, best, (), best.score)
+        return SearchResult(schedule, best, (), best.accuracy)
 
     def _estimate(self, scores: Sequence[float]) -> RoleEffects | None:
         """Return the effects and the chosen policy from a score of each of the first members; None of too few."""

@@ -60,7 +60,10 @@ class GridSearch(SearchAlgorithm):
 
     def scores(self, outcomes: Sequence[Outcome]) -> dict[str, float]:
         """Return the mean validation accuracy by combination, without those that failed in every replicate."""
-        return {self._label(genome): _mean(group) for genome, group in self._groups(outcomes)}
+        return {
+            self._label(genome): fmean(outcome.accuracy for outcome in group)
+            for genome, group in self._groups(outcomes)
+        }
 
     def result(self, outcomes: Sequence[Outcome], provenance: Mapping[str, Any]) -> SearchResult:
         """Select the combination with the best mean over its replicates; ties go to the first.
@@ -73,9 +76,9 @@ class GridSearch(SearchAlgorithm):
             raise self._failed(outcomes)
         genome, group = max(groups, key=lambda item: _mean(item[1]))
         best = max(group, key=lambda outcome: outcome.score)
-        origin = {"run": best.name, "value": _mean(group), "replicates": len(group), "parents": []}
+        origin = {"run": best.name, "value": abs(_mean(group)), "replicates": len(group), "parents": []}
         schedule = self.schedule((Phase(self.search.epochs, genome),), best, provenance, origin)
-        return SearchResult(schedule, best, (), _mean(group))
+        return SearchResult(schedule, best, (), fmean(outcome.accuracy for outcome in group))
 
     def _groups(self, outcomes: Sequence[Outcome]) -> list[tuple[Genome, list[Outcome]]]:
         """Return the outcomes with a score by combination, in the combinations' order."""

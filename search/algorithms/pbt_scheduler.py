@@ -29,7 +29,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import PopulationBasedTraining, TrialScheduler
 
 from results.runlog.lineage import Exploit
-from results.runlog.members import METRIC
+from results.runlog.members import METRIC, SCORE, score_of
 from search.algorithms.intervals import interval_after
 from search.execution.members import EPOCH, is_moved, keep_actors_warm, member_index, member_name, rank
 from spaces import Genome, Space
@@ -136,8 +136,8 @@ class PBTScheduler(PopulationBasedTraining):
         state.last_train_time, state.last_perturbation_time = before["epoch"], before["boundary"]
         state.last_checkpoint = Checkpoint(before["checkpoint"])
         state.last_result = {EPOCH: before["epoch"], **before["metrics"]}
-        if METRIC in before["metrics"]:
-            state.last_score = before["metrics"][METRIC]
+        if not math.isnan(score := score_of(before["metrics"])):
+            state.last_score = score
         if before["epoch"] - before["boundary"] >= self._interval_after(before["boundary"]):
             self._waiting[trial.trial_id] = trial
             trial.set_status(Trial.PAUSED)  # else Ray would start it: it starts whatever is pending
@@ -148,18 +148,18 @@ class PBTScheduler(PopulationBasedTraining):
             return TrialScheduler.CONTINUE
         state, epoch = self._trial_state[trial], result[EPOCH]
         state.last_train_time = epoch
-        if not math.isnan(score := float(result.get(METRIC, math.nan))):
+        if not math.isnan(score := score_of(result)):
             self._scored[trial.trial_id] = score
         if epoch - state.last_perturbation_time < self._interval_after(state.last_perturbation_time):
             return TrialScheduler.CONTINUE
-        state.last_result = {**result, METRIC: self._scored.pop(trial.trial_id, math.nan)}
+        state.last_result = {**result, SCORE: self._scored.pop(trial.trial_id, math.nan)}
         self._waiting[trial.trial_id] = trial
         self._turns[trial.trial_id] += 1
         return TrialScheduler.PAUSE
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
         """Keep the final score."""
-        self._trial_state[trial].last_score = result.get(METRIC, math.nan)
+        self._trial_state[trial].last_score = score_of(result)
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         """Perturb if it is time, then return the member that had the fewest turns."""
@@ -209,7 +209,7 @@ class PBTScheduler(PopulationBasedTraining):
         for trial in ready:  # a score counts from when its checkpoint is there, so the two always belong together
             state = self._trial_state[trial]
             result: dict[str, Any] = state.last_result or {}
-            state.last_score = result.get(METRIC, math.nan)
+            state.last_score = score_of(result)
             state.last_checkpoint = trial.checkpoint or state.last_checkpoint
             state.last_perturbation_time = state.last_train_time
         scores = {member_name(trial): self._score(trial) for trial in ready}

@@ -20,7 +20,7 @@ from typing import Any
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from results.runlog.members import METRIC
+from results.runlog.members import score_of
 from search.algorithms.rungs import RungResult, rungs
 from search.execution.members import EPOCH, is_moved, keep_actors_warm, member_index, member_name, rank
 
@@ -116,7 +116,7 @@ class SuccessiveHalvingScheduler(FIFOScheduler):
                 insort(self._cohorts.setdefault(_cohort(trial), []), trial, key=member_index)
             self._losers += [trial] if name in self._lost else []
             if before and before["epoch"] >= self._next(name):
-                self._arrive(trial, before["metrics"].get(METRIC, math.nan), before["metrics"])
+                self._arrive(trial, score_of(before["metrics"]), before["metrics"])
                 trial.set_status(Trial.PAUSED)  # else Ray would start it: it starts whatever is pending
         self._trials[name] = trial
         self._seen.clear()
@@ -134,7 +134,7 @@ class SuccessiveHalvingScheduler(FIFOScheduler):
             return TrialScheduler.CONTINUE
         name, epoch = member_name(trial), result[EPOCH]
         recent = self._recent.setdefault(name, [])
-        recent.append((epoch, float(result.get(METRIC, math.nan))))
+        recent.append((epoch, score_of(result)))
         if epoch < self._next(name):
             return TrialScheduler.CONTINUE
         scored = (score for at, score in reversed(recent) if at > epoch - self._window and not math.isnan(score))

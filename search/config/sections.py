@@ -250,6 +250,11 @@ class ValidateConfig(Section):
         description="number of validation images, the same for all members; null: all; auto: 2,000, or one for every "
         "6 images trained on between two perturbations, if that is more",
     )
+    score: Literal["auto", "accuracy", "cross_entropy"] = Field(
+        "auto",
+        description="what members are selected by; auto: cross-entropy where fewer than 2,000 images are scored, or "
+        "where members are compared while they train; else accuracy",
+    )
     every: Literal["slice", "epoch"] = Field(
         "slice", description="score at each perturbation, or at each epoch for curves; the last score counts"
     )

@@ -62,10 +62,11 @@ class Outcome:
     Args:
         name: Name of the member.
         epochs: Epochs that it was trained.
-        score: Last validation accuracy within its last interval; NaN where there is none.
+        score: Last score within its last interval, higher is better; NaN where there is none.
         checkpoint: Folder of its last state, or None.
         error: Why it failed, in one line; empty where it did not.
         stopped: True where a scheduler ended it early.
+        accuracy: Last validation accuracy within its last interval, 0 to 1; NaN where there is none.
     """
 
     name: str
@@ -74,6 +75,12 @@ class Outcome:
     checkpoint: Path | None
     error: str
     stopped: bool = False
+    accuracy: float = math.nan
+
+    @property
+    def value(self) -> float:
+        """Score as people read it: the accuracy, or the cross-entropy where that is the score."""
+        return abs(self.score)
 
     def state(self) -> dict[str, Any]:
         """Read the learner's last state.

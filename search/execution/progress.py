@@ -9,6 +9,8 @@ from typing import Self
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from results.runlog.members import is_loss
+
 
 class ProgressReporter:
     """Progress bar on a terminal, elsewhere one line per event.
@@ -70,10 +72,14 @@ class ProgressReporter:
     def generation(self, number: int, count: int, scores: dict[str, float], copies: int) -> None:
         """Show that the population was perturbed."""
         known = [score for score in scores.values() if not math.isnan(score)]
-        spread = f"{min(known):.3f} … {max(known):.3f}" if known else "no score"
+        ends = (
+            (-max(known), -min(known)) if known and is_loss(min(known)) else (min(known), max(known)) if known else ()
+        )
+        spread = " … ".join(f"{end:.3f}" for end in ends) or "no score"
+        what = "validation loss" if known and is_loss(min(known)) else "validation"
         self._generation = f"generation {number}/{count}"
         copied = f"{copies} {'copy' if copies == 1 else 'copies'}"
-        self.say(f"  generation {number}/{count}  validation {spread}  {copied}")
+        self.say(f"  generation {number}/{count}  {what} {spread}  {copied}")
         self._describe()
 
     def say(self, text: RenderableType) -> None:

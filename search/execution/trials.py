@@ -20,7 +20,7 @@ from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from results.analysis.choices import describe_choices
 from results.runlog.events import TrialStarted
-from results.runlog.members import METRIC, Report
+from results.runlog.members import METRIC, SCORE, Report
 from search.config.sections import ResourceConfig
 from search.execution.journal import Journal, Progress
 from search.execution.members import EPOCH, Member, Outcome, member_name
@@ -36,6 +36,7 @@ OURS = (
     "t_stddev_ratio",
     "train_accuracy",
     "validation_accuracy",
+    SCORE,
     "learning_rate",
     "images_per_s",
 )
@@ -244,10 +245,12 @@ def trial_config(member: Member, journal: Journal, save_every: int) -> dict[str,
         config["genome"] = progress.genome
     if progress.checkpoint is not None:
         metrics = {
-            key: value for key, value in (progress.last.metrics if progress.last else {}).items() if key != METRIC
+            key: value
+            for key, value in (progress.last.metrics if progress.last else {}).items()
+            if key not in (METRIC, SCORE)
         }
         if not math.isnan(score := progress.score(save_every)):
-            metrics[METRIC] = score
+            metrics[SCORE] = score
         place = {"epoch": progress.epoch, "boundary": progress.boundary}
         config["before"] = {**place, "checkpoint": str(progress.checkpoint), "metrics": metrics}
     return config
@@ -259,6 +262,7 @@ def outcome(progress: Progress, window: int) -> Outcome:
         name=progress.name,
         epochs=progress.epoch,
         score=progress.score(window),
+        accuracy=progress.accuracy(window),
         checkpoint=progress.checkpoint,
         error=progress.error or ("" if progress.checkpoint else "it left no checkpoint"),
         stopped=progress.stopped,

@@ -202,7 +202,7 @@ def _train(
 ) -> dict[str, list[Measured]]:
     """Train each schedule from each seed, for the epochs of the final training, and score it."""
     role, epochs = task.role, plan.final_epochs
-    task = replace(task, epochs=epochs, validate_every=epochs)
+    task = replace(task, epochs=epochs, validate_every=epochs, score=plan.final_score)
     places = [(name, seed) for seed in seeds for name in schedules]
     members = [
         Member(
@@ -220,10 +220,7 @@ def _train(
     )
     found: dict[str, list[Measured]] = {name: [] for name in schedules}
     for (name, _), outcome in zip(places, outcomes, strict=True):
-        last = session.journal.progress(outcome.name).last
-        accuracy = last.metrics.get("validation_accuracy", math.nan) if last is not None else math.nan
-        failed = bool(outcome.error)
-        found[name].append(Measured(math.nan if failed else outcome.score, math.nan if failed else accuracy))
+        found[name].append(Measured(math.nan) if outcome.error else Measured(outcome.score, outcome.accuracy))
     return found
 
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from search.algorithms.base import SearchAlgorithm
 from search.algorithms.rejects import trainings
@@ -17,13 +17,15 @@ from search.config.sections import STARTS, ResourceConfig, RoleConfig, SearchCon
 from search.execution.callbacks import SweepCallback
 from search.execution.journal import Journal
 from search.execution.preflight import Requirements
-from search.sweeps.data_plan import SweepData, check_networks, scored_images
+from search.sweeps.data_plan import MIN_SCORED, SweepData, check_networks, scored_images
 from search.sweeps.screen_plan import ScreenPlan, rankable
 from spaces import BASELINES, Genome, RequestError, Schedule, Space
 from spaces.augmentations import Identity
 from trainables.data import DataSet
 from trainables.screening.ranking import check_request
 from trainables.task import Task, TrainedTeacher
+
+Score: TypeAlias = Literal["accuracy", "cross_entropy"]
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ class RolePlan:
         headroom_report: True to search even where there is nothing to gain.
         confirm_seeds: Seeds of the last round of the confirmation; 0 for none.
         own_policies: The user's own policies in the confirmation, by name.
+        final_score: Score of finished trainings, in headroom and confirmation.
         judged: True for a teacher whose final training has the validation images that students are scored on while
             they are searched: one more is trained without them, which teaches these students.
         schedule: Schedule to replay in place of a search.
@@ -111,6 +114,7 @@ class RolePlan:
     headroom_report: bool = False
     confirm_seeds: int = 0
     own_policies: Mapping[str, Schedule] = field(default_factory=dict)
+    final_score: Score = "accuracy"
     judged: bool = False
     schedule: Schedule | None = None
 
@@ -331,6 +335,8 @@ def _role(
         validate_every=interval if config.validate_.every == "slice" else 1,
         teacher=teacher if role == "student" else None,
     )
+    score, final_score = _scores(config, len(task.validation or ()), algorithms)
+    task = replace(task, score=score)
     if isinstance(settings, StudentConfig):
         task = replace(task, distill=settings.distill, bits=settings.bits)
     stages = _stages(config, role, searches, space, algorithms)
@@ -348,7 +354,8 @@ def _role(
         final_images=final_images,
         final_epochs=settings.final_epochs,
         seeds=settings.final.seeds,
-        provenance=_provenance(config, section.name, own),
+        provenance=_provenance(config, section.name, own)
+        | ({} if score == "accuracy" else {"metric": "validation_loss"}),
         data_settings=section.model_dump(exclude={"root", "download", "workers"}),
         seed=config.seed,
         baselines=tuple(name for name in config.baselines if name in BASELINES),
@@ -356,8 +363,21 @@ def _role(
         headroom_report=config.headroom.report,
         confirm_seeds=config.confirm.seeds,
         own_policies=_own_policies(config, role, own) if stages else {},
+        final_score=final_score,
         judged=role == "teacher" and final_images == "full" and _judges(config),
     )
+
+
+def _scores(config: SweepConfig, images: int, algorithms: Sequence[type[SearchAlgorithm]]) -> tuple[Score, Score]:
+    """Return what members are selected by, and what finished trainings are compared by.
+
+    Cross-entropy is less noisy than accuracy on few images and in the middle of a training.
+    """
+    if config.validate_.score != "auto":
+        return config.validate_.score, config.validate_.score
+    final: Score = "accuracy" if images >= MIN_SCORED else "cross_entropy"
+    early = any(each.copies_weights or each.stops_early for each in algorithms)
+    return "cross_entropy" if early else final, final
 
 
 def _judges(config: SweepConfig) -> bool:

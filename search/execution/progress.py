@@ -72,11 +72,10 @@ class ProgressReporter:
     def generation(self, number: int, count: int, scores: dict[str, float], copies: int) -> None:
         """Show that the population was perturbed."""
         known = [score for score in scores.values() if not math.isnan(score)]
-        ends = (
-            (-max(known), -min(known)) if known and is_loss(min(known)) else (min(known), max(known)) if known else ()
-        )
-        spread = " … ".join(f"{end:.3f}" for end in ends) or "no score"
-        what = "validation loss" if known and is_loss(min(known)) else "validation"
+        what = "validation"
+        if known and is_loss(min(known)):
+            known, what = [-score for score in known], "validation loss"
+        spread = f"{min(known):.3f} … {max(known):.3f}" if known else "no score"
         self._generation = f"generation {number}/{count}"
         copied = f"{copies} {'copy' if copies == 1 else 'copies'}"
         self.say(f"  generation {number}/{count}  {what} {spread}  {copied}")

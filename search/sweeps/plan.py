@@ -354,8 +354,7 @@ def _role(
         final_images=final_images,
         final_epochs=settings.final_epochs,
         seeds=settings.final.seeds,
-        provenance=_provenance(config, section.name, own)
-        | ({} if score == "accuracy" else {"metric": "validation_loss"}),
+        provenance=_provenance(config, section.name, own, score),
         data_settings=section.model_dump(exclude={"root", "download", "workers"}),
         seed=config.seed,
         baselines=tuple(name for name in config.baselines if name in BASELINES),
@@ -479,12 +478,12 @@ def _own_policies(config: SweepConfig, role: str, data: DataSet) -> dict[str, Sc
     return found
 
 
-def _provenance(config: SweepConfig, data: str, own: DataSet) -> dict[str, Any]:
+def _provenance(config: SweepConfig, data: str, own: DataSet, score: Score) -> dict[str, Any]:
     """Return the origin of a policy: the same for the same sweep, so without dates, paths or run ids."""
     parts = {"train": len(own.train), "validation": len(own.validation)}
     return {
         "sweep": config.name,
-        "metric": "validation_accuracy",
+        "metric": "validation_accuracy" if score == "accuracy" else "validation_loss",
         "seed": config.seed,
         "data": {"name": data, **parts},
         "versions": {name: importlib.metadata.version(name) for name in ("roletune", "torch", "ray")},

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from results.analysis.contrasts import Levels
+from results.analysis.contrasts import Factor, Levels
 from results.analysis.effects import MIDDLE, MIN_SCORES, Effect, RoleEffects, estimate_effects
 from results.runlog.events import GenomeSuggested
 from search.algorithms.base import SearchAlgorithm, SearchResult, member_seed
@@ -136,7 +136,7 @@ class Factorial(SearchAlgorithm):
             WorkError: Too few trials were scored.
         """
         effects = self.effects(outcomes)
-        genome = weighted(genome_of(self.space, self._chosen(effects)), effects)
+        genome = weighted(genome_of(self.space, choose(self._factors, effects)), effects)
         names = {member.name: member for member in self.members}
         complete = [
             each
@@ -168,24 +168,13 @@ class Factorial(SearchAlgorithm):
         levels, warning = self._levels[: len(scores)], separation_warning(self._factors, scored)
         notes = (warning,) if warning else ()
         found = estimate_effects(self.task.role, self._factors, levels, scores, notes=notes)
-        chosen = self._chosen(found)
+        chosen = choose(self._factors, found)
         policy = {
             factor.name: factor.levels[chosen[factor.name]] if factor.name in chosen else MIDDLE
             for factor in self._factors
             if factor.active(chosen)
         }
         return replace(found, policy=policy)
-
-    def _chosen(self, effects: RoleEffects) -> Levels:
-        """Return the level of each factor that is more likely the better one; none for the middle."""
-        best = {name: _best(group) for name, group in _by_factor(effects.effects).items()}
-        needed = {"operation": GOOD, "choice": GOOD, "level": BETTER, "setting": BETTER}
-        chosen: dict[str, int] = {}
-        for factor in self._factors:
-            level, probability = best[factor.name]
-            if factor.active(chosen) and (len(factor.levels) > 2 or probability >= needed[factor.kind]):
-                chosen[factor.name] = level
-        return chosen
 
     def _second_round(self) -> Sequence[Levels]:
         """Return the levels of the second round, in which factors that are clear have their better level."""
@@ -202,6 +191,23 @@ class Factorial(SearchAlgorithm):
         seed = member_seed(self.seed, self.task.role, 4, 1)
         design = Design.draw(left, self.search.trials - self._first, seed)
         return [with_fixed(self._factors, fixed, trial) for trial in design.trials]
+
+
+def choose(factors: Sequence[Factor], effects: RoleEffects) -> Levels:
+    """Return the level of each factor that is more likely the better one; none for the middle.
+
+    Args:
+        factors: All factors, each after the one that it is within.
+        effects: Their effects.
+    """
+    best = {name: _best(group) for name, group in _by_factor(effects.effects).items()}
+    needed = {"operation": GOOD, "choice": GOOD, "level": BETTER, "setting": BETTER}
+    chosen: dict[str, int] = {}
+    for factor in factors:
+        level, probability = best[factor.name]
+        if factor.active(chosen) and (len(factor.levels) > 2 or probability >= needed[factor.kind]):
+            chosen[factor.name] = level
+    return chosen
 
 
 def weighted(genome: Genome, effects: RoleEffects) -> Genome:

@@ -1,14 +1,14 @@
 """Does the default pipeline pay where the validation images come from a target domain?
 
 The training images are those of mnist5k; validation and test images are moved to a domain that was fixed before any
-search was run: `shift` (translation by up to 4 px of 28), `rotation` (up to 30 degrees), `dark` (darkness with low contrast).
-500 training images, 500 validation images, 2,000 test images, a perceptron, 60 epochs.
+search was run: `shift` (translation by up to 4 px of 28), `rotation` (up to 30 degrees), `dark` (darkness with low
+contrast). 500 training images, 500 validation images, 2,000 test images, a perceptron, 60 epochs.
 
 Every search has 20 trainings of 60 epochs, or as many epochs in other trainings; each is confirmed against the free
 baselines by the same rule, as a sweep does. `best_free` is the confirmation among the free baselines alone. `default`
 is 24 factorial trials of 40 epochs, then a population of 4 for 60 epochs from their policy. `unconfirmed_accuracy` is
-that of what the search found. A repetition has its own split and seeds; its accuracy is the mean of 3 trainings. Differences
-are in points, paired by repetition; p is that of a paired t test, Holm-corrected over the three opponents.
+that of what the search found. A repetition has its own split and seeds; its accuracy is the mean of 3 trainings.
+Differences are in points, paired by repetition; p is that of a paired t test, Holm-corrected over the three opponents.
 """
 
 from __future__ import annotations

@@ -7,6 +7,8 @@ import pytest
 import servers
 
 import results.tracking.store
+from search.config.schema import SweepConfig
+from search.config.sections import ConfirmConfig
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -33,3 +35,14 @@ def _new_stores_are_copies(tmp_path_factory):
         patch.setattr(results.tracking.store, "_probe", probed)
         patch.setattr(servers, "empty_store", copy)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_confirmation():
+    """Leave the confirmation out of sweeps that do not ask for it: it costs about 20 trainings a role."""
+    for section in (ConfirmConfig, SweepConfig):
+        if section is ConfirmConfig:
+            usual, section.model_fields["seeds"].default = section.model_fields["seeds"].default, 0
+        section.model_rebuild(force=True)
+    yield
+    ConfirmConfig.model_fields["seeds"].default = usual

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from benchmarks.common.direct_search import Trainer, confirmed, factorial, pipeline, population, random_search, tpe
-from benchmarks.common.results_file import RESULTS, Benchmark, Row, current_commit, usable_cores
+from benchmarks.common.results_file import RESULTS, Benchmark, Row, current_commit, print_table, usable_cores
 from benchmarks.common.training import train_epochs
 from results.analysis.statistics import holm, interval, paired_p
 from search.algorithms.base import member_seed
@@ -257,3 +257,20 @@ def summarize(rows: Sequence[Row], names: Mapping[str, str]) -> dict[str, Any]:
             summary |= {key: mean, f"half_width_{key}": half, f"p_{key}": corrected}
         summary[f"repetitions_{prefix}"] = len(by_arm[DEFAULT])
     return summary
+
+
+def finish_study(
+    benchmark: Benchmark, rows: Sequence[Row], names: Mapping[str, str], places: int | None = None
+) -> None:
+    """Write the result file where every place was run; else print the table of what there is.
+
+    Args:
+        benchmark: Run of the benchmark.
+        rows: Rows of `aggregate`.
+        names: What a place is called in the keys of the summary.
+        places: Number of places of the whole study; None for that of `names`.
+    """
+    if len({row["place"] for row in rows}) < (len(names) if places is None else places):
+        print_table(f"{benchmark.name}, so far", rows)
+    else:
+        benchmark.finish(rows, summarize(rows, names), peers=("optuna",))

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from benchmarks.common.domains import DOMAINS, in_domain, target_domain
 from benchmarks.common.results_file import argument_parser, start
-from benchmarks.common.search_study import QUICK, Setting, aggregate, run_study, summarize
+from benchmarks.common.search_study import QUICK, Setting, aggregate, finish_study, run_study
 from trainables.data import DataSet
 
 FULL = Setting(500, 500, 2000, epochs=60, members=20, trials=24, seeds=3, tests=3, repetitions=8)
@@ -34,7 +34,7 @@ def main() -> None:
     benchmark = start(__file__, parser)
     setting = QUICK if benchmark.quick else FULL
     rows = aggregate(run_study(benchmark, setting, benchmark.options.domains.split(","), load_domain))
-    benchmark.finish(rows, summarize(rows, {name: name for name in DOMAINS}))
+    finish_study(benchmark, rows, {name: name for name in DOMAINS})
 
 
 if __name__ == "__main__":

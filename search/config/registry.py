@@ -29,7 +29,6 @@ SETTINGS = frozenset(
     {
         "start",
         "growth",
-        "candidates",
         "population",
         "trials",
         "rounds",
@@ -74,10 +73,6 @@ class SearchSettings(Protocol):
     @property
     def growth(self) -> float:
         """Factor by which the interval grows at each perturbation, >= 1."""
-
-    @property
-    def candidates(self) -> tuple[str, ...]:
-        """Free baselines and policy files that race."""
 
     @property
     def rounds(self) -> int:

@@ -95,11 +95,6 @@ class SearchConfig(Section):
         "the search before in the list, else as the algorithm says (population-based searches and tpe)",
     )
     growth: float = Field(1.0, ge=1, le=10, description="factor by which the interval grows at each perturbation (pbt)")
-    candidates: tuple[str, ...] = Field(
-        ("none", "uniform", "trivialaugment", "randaugment"),
-        min_length=2,
-        description="free baselines and policy files that race",
-    )
     objective: tuple[Literal["accuracy", "size"], ...] = Field(
         ("accuracy",), description="what is optimized; size is the number of bits of the exported student"
     )

@@ -66,7 +66,7 @@ class Outcome:
         checkpoint: Folder of its last state, or None.
         error: Why it failed, in one line; empty where it did not.
         stopped: True where a scheduler ended it early.
-        accuracy: Last validation accuracy within its last interval, 0 to 1; NaN where there is none.
+        accuracy: Last validation accuracy within its last interval, 0 to 1; by default the score, if that can be one.
     """
 
     name: str
@@ -76,6 +76,11 @@ class Outcome:
     error: str
     stopped: bool = False
     accuracy: float = math.nan
+
+    def __post_init__(self) -> None:
+        """Take the score for the accuracy where none is given."""
+        if math.isnan(self.accuracy) and self.score >= 0:
+            object.__setattr__(self, "accuracy", self.score)
 
     @property
     def value(self) -> float:

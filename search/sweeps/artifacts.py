@@ -245,7 +245,7 @@ class Records:
 
 def _scored(search: SearchAlgorithm, outcomes: Sequence[Outcome]) -> Iterator[tuple[str, Genome, float]]:
     """Yield the name, the genome and the validation accuracy of every member that was scored."""
-    scores = {outcome.name: outcome.accuracy for outcome in outcomes if not outcome.error}
+    scores = {each.name: each.accuracy for each in outcomes if not each.error and math.isfinite(each.score)}
     for member in search.members:
         score = scores.get(member.name, math.nan)
         if isinstance(member.source, Genome) and math.isfinite(score):

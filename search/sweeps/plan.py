@@ -93,8 +93,8 @@ class RolePlan:
         confirm_seeds: Seeds of the last round of the confirmation; 0 for none.
         own_policies: The user's own policies in the confirmation, by name.
         final_score: Score of finished trainings, in headroom and confirmation.
-        judged: True for a teacher whose final training has the validation images that students are scored on while
-            they are searched: one more is trained without them, which teaches these students.
+        trains_search_teacher: True for a teacher whose final training has the validation images that students are
+            scored on while they are searched: one more is trained without them, which teaches these students.
         schedule: Schedule to replay in place of a search.
     """
 
@@ -115,7 +115,7 @@ class RolePlan:
     confirm_seeds: int = 0
     own_policies: Mapping[str, Schedule] = field(default_factory=dict)
     final_score: Score = "accuracy"
-    judged: bool = False
+    trains_search_teacher: bool = False
     schedule: Schedule | None = None
 
     @property
@@ -136,7 +136,7 @@ class RolePlan:
     @property
     def total_epochs(self) -> int:
         """Epochs of training over all trials of this role, at most."""
-        trained = self.seeds * (1 + (self.control is not None) + (self.blind is not None)) + self.judged
+        trained = self.seeds * (1 + (self.control is not None) + (self.blind is not None)) + self.trains_search_teacher
         if self.stages:
             confirmed = trainings(len(BASELINES) + 2 + len(self.own_policies), self.confirm_seeds)
             free = {*self.baselines, *(["the strongest"] if self.confirm_seeds else [])}
@@ -270,7 +270,9 @@ class SweepPlan:
         for role, schedule in schedules.items():
             check_channels(f"the {role}'s policy", schedule, self.data)
         roles = {
-            role: replace(plan, stages=(), control=None, blind=None, schedule=schedules[role])
+            role: replace(
+                plan, stages=(), control=None, blind=None, trains_search_teacher=False, schedule=schedules[role]
+            )
             for role, plan in self.roles.items()
             if role in schedules
         }
@@ -363,7 +365,7 @@ def _role(
         confirm_seeds=config.confirm.seeds,
         own_policies=_own_policies(config, role, own) if stages else {},
         final_score=final_score,
-        judged=role == "teacher" and final_images == "full" and _judges(config),
+        trains_search_teacher=role == "teacher" and final_images == "full" and _scores_on_validation(config),
     )
 
 
@@ -379,7 +381,7 @@ def _scores(config: SweepConfig, images: int, algorithms: Sequence[type[SearchAl
     return "cross_entropy" if early else final, final
 
 
-def _judges(config: SweepConfig) -> bool:
+def _scores_on_validation(config: SweepConfig) -> bool:
     """Return True if students are scored, while they are searched, on images that the teacher could be trained on."""
     searched = config.student is not None and config.student.searches
     return bool(searched) and config.teacher is not None and config.teacher.data is None

@@ -140,7 +140,7 @@ class _Sweep:
     force: bool
     pareto: dict[str, tuple[Candidate, ...]] = field(default_factory=dict)
     confirmations: dict[str, str] = field(default_factory=dict)
-    judge: TrainedTeacher | None = None
+    search_teacher: TrainedTeacher | None = None
 
     def run(self) -> SweepResult:
         started, session = time.perf_counter(), self.session
@@ -149,8 +149,8 @@ class _Sweep:
         for role, plan in self.plan.roles.items():
             teacher = self._teacher(trained) if role == "student" else None
             trained[role] = self._role(plan, teacher)
-            if plan.judged:
-                self.judge = self._judge(plan, trained[role].schedule)
+            if plan.trains_search_teacher:
+                self.search_teacher = self._train_search_teacher(plan, trained[role].schedule)
             if weights := trained[role].policy_weights():
                 self.records.network(trained[role].task, weights)
         session.progress.stage("test")
@@ -168,7 +168,7 @@ class _Sweep:
             arms = {POLICY: plan.schedule}
             self.records.schedule(plan.schedule)
         else:
-            found, arms = self._search(plan, replace(plan.task, teacher=self.judge or teacher))
+            found, arms = self._search(plan, replace(plan.task, teacher=self.search_teacher or teacher))
         trained = self._final(plan, plan.final_task(teacher), arms, found)
         role = plan.task.role
         self.records.arms(role, arms, {arm: final_name(role, arm, 0) for arm in arms})
@@ -328,15 +328,15 @@ class _Sweep:
         by_arm = {arm: [by_name[final_name(role, arm, seed)] for seed in range(plan.seeds)] for arm in arms}
         return FinalTraining(task, found, arms[POLICY], by_arm, bits)
 
-    def _judge(self, plan: RolePlan, schedule: Schedule) -> TrainedTeacher:
+    def _train_search_teacher(self, plan: RolePlan, schedule: Schedule) -> TrainedTeacher:
         """Train the teacher without the validation images, for students that are scored on them."""
         task = replace(plan.task, epochs=plan.final_epochs, validate_every=plan.final_epochs)
         seed = member_seed(self.plan.seed, "teacher", 1, 0)
         source = schedule.stretch(task.epochs)
-        member = Member(final_name("teacher", "judge", 0), 0, seed, source, "final training", arm="judge")
+        member = Member(final_name("teacher", "train_only", 0), 0, seed, source, "final training", arm="train_only")
         self.session.progress.stage("teacher of the student search")
         session, every = self.session, max(1, task.epochs // 10)
-        (outcome,) = session.run_stage(session.callback(), "teacher-judge", task, [member], every)
+        (outcome,) = session.run_stage(session.callback(), "teacher-train-only", task, [member], every)
         if outcome.error:
             raise WorkError(f"the training of the teacher without validation images failed: {outcome.error}")
         return _trained_teacher(task, outcome.state()["model"], schedule)

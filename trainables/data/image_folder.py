@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 import torch
@@ -22,9 +21,6 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".
 """File name endings of images, in any case; other files and hidden ones are ignored."""
 
 DEFAULT_SIZE = 224
-
-if TYPE_CHECKING:
-    from trainables.data.dataset import DataSet
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,12 +148,14 @@ def read_folder(options: ReadOptions) -> Pool:
     return Pool(parts["train"], parts["test"], classes=len(classes), size=size, validation=validation)
 
 
-def read_classes(folder: Path, source: DataSet, workers: int) -> FolderImages:
+def read_classes(folder: Path, classes: int, known: Sequence[str] | None, size: int, workers: int) -> FolderImages:
     """Read a folder of class folders whose classes must be those of another data set.
 
     Args:
         folder: Folder with one folder per class.
-        source: Data set whose classes and size the images must have; classes are matched by name where it is a folder.
+        classes: Number of classes.
+        known: Names of the classes; None where they have none.
+        size: Side of the images, px.
         workers: Decoding processes.
 
     Raises:
@@ -165,17 +163,16 @@ def read_classes(folder: Path, source: DataSet, workers: int) -> FolderImages:
     """
     folder = folder.expanduser().absolute()
     found = _classes(folder)
-    known = sorted({Path(file).parent.name for file in source.train.files}) if _is_flat(source) else None
-    if len(found) != source.classes or (known is not None and found != known):
-        expected = ", ".join(known or [f"{source.classes} classes"])
-        raise RequestError(f"{folder} must have the classes of {source.name}: {expected}", value=", ".join(found))
-    return _scan(folder, found, source.size, workers)
+    if len(found) != classes or (known is not None and found != list(known)):
+        expected = ", ".join(known or [f"{classes} folders"])
+        raise RequestError(f"{folder} must have the classes that are trained on: {expected}", value=", ".join(found))
+    return _scan(folder, found, size, workers)
 
 
-def _is_flat(source: DataSet) -> TypeGuard[Any]:
-    """Return True for a folder whose images lie in their class folders, so that these name the classes."""
-    train = source.train
-    return isinstance(train, FolderImages) and len({Path(file).parent for file in train.files}) == source.classes
+def class_names(images: FolderImages, classes: int) -> list[str] | None:
+    """Return the names of the classes where each image lies in its class's folder; None elsewhere."""
+    folders = {Path(file).parent for file in images.files}
+    return sorted(folder.name for folder in folders) if len(folders) == classes else None
 
 
 def _held_out(root: Path) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 from spaces.core.errors import RequestError, RoletuneError, unknown
 from spaces.core.importing import accepted_options, import_dotted
 from trainables.data.dataset import DataSet
-from trainables.data.image_folder import read_classes
+from trainables.data.image_folder import FolderImages, class_names, read_classes
 from trainables.data.images import Images
 from trainables.data.registry import DATA
 from trainables.data.source import DataSource, Pool, ReadOptions
@@ -121,7 +121,8 @@ def folder_images(
         )
     names = {"validation": ("validation", "val"), "test": ("test",)}[part]
     inner = next((folder / name for name in names if (folder / name).is_dir()), folder)
-    images = read_classes(inner, source, workers)
+    known = class_names(source.train, source.classes) if isinstance(source.train, FolderImages) else None
+    images = read_classes(inner, source.classes, known, source.size, workers)
     rows = stratified_subset(images.labels, classes=source.classes, size=count, seed=seed, part=f"{part}_from")
     return images.subset(rows)
 

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from trainables.data import digits, mnist5k
 from trainables.data.image_folder import read_folder
 from trainables.data.source import DataSource
-from trainables.data.torchvision_sets import DEBIAN_FASHION, TorchvisionSet
+from trainables.data.torchvision_sets import TorchvisionSet
 
 DIGITS = DataSource(
     name="digits",
@@ -75,7 +75,7 @@ FASHION = DataSource(
     crop=2,
     flip=True,
     read=TorchvisionSet(
-        "fashionmnist", "FashionMNIST", "FashionMNIST/raw", classes=10, size=28, layout="NHW", packaged=DEBIAN_FASHION
+        "fashionmnist", "FashionMNIST", "FashionMNIST/raw", classes=10, size=28, layout="NHW", packaged=True
     ).read,
 )
 SVHN = DataSource(

@@ -36,7 +36,7 @@ class TorchvisionSet:
         classes: Number of classes.
         size: Side of the images, px.
         layout: Layout of the class's `data`: (N, H, W), (N, H, W, C) or (N, C, H, W).
-        packaged: Folder of a system package with the set's compressed IDX files, read where the root has none.
+        packaged: True for Fashion-MNIST, whose IDX files in `DEBIAN_FASHION` are read where the root has none.
     """
 
     name: str
@@ -45,7 +45,7 @@ class TorchvisionSet:
     classes: int
     size: int
     layout: Literal["NHW", "NHWC", "NCHW"]
-    packaged: Path | None = None
+    packaged: bool = False
 
     def read(self, options: ReadOptions) -> Pool:
         """Read both parts, and download them first if they are missing and `options.download` is set.
@@ -55,8 +55,8 @@ class TorchvisionSet:
             WorkError: The download failed.
         """
         missing = not (options.root.expanduser() / self.folder).is_dir() and not options.download
-        if missing and self.packaged is not None and self.packaged.is_dir():
-            train, test = (self._packaged(self.packaged, part) for part in ("train", "t10k"))
+        if missing and self.packaged and DEBIAN_FASHION.is_dir():
+            train, test = (self._packaged(DEBIAN_FASHION, part) for part in ("train", "t10k"))
         else:
             train, test = (self._part(options, train) for train in (True, False))
         return Pool(train, test, classes=self.classes, size=self.size)

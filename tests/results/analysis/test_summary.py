@@ -112,6 +112,8 @@ def test_json_holds_the_figures_and_nothing_that_is_no_json():
             "policy_file": "policy.student.json",
             "size_in_bits": 0,
             "pareto": [],
+            "confirmation": "",
+            "in_domain": {},
         }
     }
     assert (data["name"], data["seconds"], data["failed"]) == ("digits", 12.5, {"trial": "why"})
@@ -128,39 +130,65 @@ def test_markdown_of_several_seeds():
     worse = {"policy": (0.5, 0.5, 0.5), "none": (0.7, 0.7, 0.7), "random": (0.5, 0.5, 0.5)}
     teacher = role(worse, name="teacher", best=0.75)
     lines = sweep(teacher, role(SEVERAL)).markdown().splitlines()
-    assert lines[:5] == [
-        "| role | best validation % | test %, with policy | test %, no augmentation | test %, random control |",
-        "| --- | ---: | ---: | ---: | ---: |",
-        "| teacher | 75.00 | 50.00 ± 0.00 | 70.00 ± 0.00 | 50.00 ± 0.00 |",
-        "| student | 90.00 | 90.00 ± 24.84 | 75.00 ± 12.42 | 90.00 ± 18.75 |",
+    assert lines[:9] == [
+        "| role | trained | test accuracy, % | policy − it, points |",
+        "| --- | --- | ---: | ---: |",
+        "| teacher | with policy | 50.00 ± 0.00 | – |",
+        "| teacher | no augmentation | 70.00 ± 0.00 | -20.00 ± 0.00 |",
+        "| teacher | random control | 50.00 ± 0.00 | +0.00 ± 0.00 |",
+        "| student | with policy | 90.00 ± 24.84 | – |",
+        "| student | no augmentation | 75.00 ± 12.42 | +15.00 ± 12.42 |",
+        "| student | random control | 90.00 ± 18.75 | +0.00 ± 6.57 |",
         "",
     ]
-    assert lines[5:] == [
+    assert lines[9:] == [
         "- teacher: policy − no augmentation = -20.00 ± 0.00 points: significantly worse (95 % confidence interval).",
         "- teacher: policy − random control = +0.00 ± 0.00 points: "
         "no significant difference (the 95 % confidence interval contains 0).",
         "- student: policy − no augmentation = +15.00 ± 12.42 points: significantly better (95 % confidence interval).",
         "- student: policy − random control = +0.00 ± 6.57 points: "
         "no significant difference (the 95 % confidence interval contains 0).",
+        "- teacher: best validation 75.00 %.",
+        "- student: best validation 90.00 %.",
     ]
 
 
-def test_sizes_have_a_column_where_they_are_known():
+def test_a_confirmation_comes_first():
+    result = sweep(replace(role({"policy": (0.9,)}), confirmation="not confirmed, uniform is exported: …"))
+    assert result.notes()[0] == "student: not confirmed, uniform is exported: …."
+    again = SweepResult.from_json(json.loads(json.dumps(result.to_json())))
+    assert again == result
+
+
+def test_a_target_domain_has_two_columns():
+    found = replace(role({"policy": (0.9,), "none": (0.5,)}), in_domain={"policy": (0.95,), "none": (None,)})
+    lines = sweep(found).markdown().splitlines()
+    assert lines[0] == "| role | trained | target accuracy, % | in domain, % | policy − it, points |"
+    assert lines[2:4] == [
+        "| student | with policy | 90.00 | 95.00 | – |",
+        "| student | no augmentation | 50.00 | – | +40.00 |",
+    ]
+    assert SweepResult.from_json(json.loads(json.dumps(sweep(found).to_json()))).roles[0].in_domain == found.in_domain
+
+
+def test_the_size_is_named_where_it_is_known():
     small = replace(role({"policy": (0.9,)}), size_in_bits=16_000)
-    lines = sweep(role({"policy": (0.8,)}, name="teacher"), small).markdown().splitlines()
-    assert lines[0] == "| role | size, kB | best validation % | test %, with policy |"
-    assert lines[2:4] == ["| teacher | – | 90.00 | 80.00 |", "| student | 2.0 | 90.00 | 90.00 |"]
+    notes = sweep(role({"policy": (0.8,)}, name="teacher"), small).notes()
+    assert notes == [
+        "teacher: best validation 90.00 %.",
+        "student: best validation 90.00 %, exported network 2.0 kB.",
+    ]
 
 
 def test_the_front_is_in_the_notes_and_in_the_data():
     small = Candidate("student-tpe-03", 0.9, 80_000, {"augment": "identity", "bits.weights": 2})
     large = Candidate("student-tpe-11", 0.95, 800_000, {"augment": "identity", "bits.weights": 32})
     result = sweep(role({"policy": (0.9,)}, name="teacher"), replace(role({"policy": (0.9,)}), pareto=(small, large)))
-    assert result.notes() == [
+    assert result.notes()[2:] == [
         "student, Pareto front: 10.0 kB, validation accuracy 90.00 %: weights 2 (student-tpe-03).",
         "student, Pareto front: 100.0 kB, validation accuracy 95.00 %: weights 32 (student-tpe-11).",
     ]
-    assert f"- {result.notes()[1]}" in result.markdown().splitlines()
+    assert f"- {result.notes()[3]}" in result.markdown().splitlines()
     roles = json.loads(json.dumps(result.to_json(), allow_nan=False))["roles"]
     assert roles["teacher"]["pareto"] == []
     assert roles["student"]["pareto"][0] == {
@@ -173,37 +201,38 @@ def test_the_front_is_in_the_notes_and_in_the_data():
 
 def test_one_seed_shows_nothing_and_says_so():
     result = sweep(role({"policy": (0.9,), "none": (0.8,)}))
-    assert result.markdown().splitlines()[2] == "| student | 90.00 | 90.00 | 80.00 |"
-    assert result.notes() == [
+    assert result.markdown().splitlines()[3] == "| student | no augmentation | 80.00 | +10.00 |"
+    assert result.notes()[:1] == [
         "student: policy − no augmentation = +10.00 points: one seed, so no confidence interval; use 3 or more seeds."
     ]
 
 
 def test_failures_are_named():
     result = sweep(role({"policy": (0.9,), "none": (None,)}), failed={"student-full-none-0": "ValueError: x"})
-    assert result.markdown().splitlines()[2] == "| student | 90.00 | 90.00 | failed |"
-    assert result.notes() == ["student-full-none-0 failed: ValueError: x"]
+    assert result.markdown().splitlines()[3] == "| student | no augmentation | failed | – |"
+    assert result.notes()[1:] == ["student-full-none-0 failed: ValueError: x"]
 
 
 def test_a_replay_has_no_search_to_report():
-    assert sweep(role({"policy": (0.9,)}, best=math.nan)).markdown().splitlines()[2] == "| student | – | 90.00 |"
+    assert sweep(role({"policy": (0.9,)}, best=math.nan)).notes() == []
 
 
 def test_an_arm_without_a_heading_of_its_own_goes_by_its_name():
     result = sweep(role({"policy": (0.9,), "trivialaugment": (0.8,)}))
-    assert "test %, trivialaugment" in result.markdown() and "policy − trivialaugment = " in result.notes()[0]
+    assert (
+        "| student | trivialaugment | 80.00 |" in result.markdown()
+        and "policy − trivialaugment = " in result.notes()[0]
+    )
 
 
 def test_the_table_says_the_same():
     console = Console(width=120, color_system=None)
     with console.capture() as said:
         console.print(sweep(role(SEVERAL)).table())
-    heading, row = (line for line in said.get().splitlines() if "━╇━" not in line)
-    assert heading.split()[0] == "role" and "random control" in heading
-    assert [cell.strip() for cell in row.split("│")] == [
-        "student",
-        "90.00",
-        "90.00 ± 24.84",
-        "75.00 ± 12.42",
-        "90.00 ± 18.75",
+    heading, *rows = (line for line in said.get().splitlines() if "━╇━" not in line)
+    assert heading.split()[:2] == ["role", "┃"]
+    assert [[cell.strip() for cell in row.split("│")] for row in rows] == [
+        ["student", "with policy", "90.00 ± 24.84", "–"],
+        ["student", "no augmentation", "75.00 ± 12.42", "+15.00 ± 12.42"],
+        ["student", "random control", "90.00 ± 18.75", "+0.00 ± 6.57"],
     ]

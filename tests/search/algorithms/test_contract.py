@@ -275,5 +275,5 @@ def test_an_unknown_name_is_refused_with_the_nearest():
 
 
 def test_algorithms_are_named_by_what_they_do():
-    assert names_with(copies_weights=True) == "pbt, pba or pb2"
+    assert names_with(copies_weights=True) == "pbt, pba, blind or pb2"
     assert names_with(stops_early=True) == "successive_halving"

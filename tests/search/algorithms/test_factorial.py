@@ -154,7 +154,8 @@ def test_the_policy_has_what_is_more_likely_good_than_not(start):
     ends = outcomes(search, score)
     found = search.result(ends, {"sweep": "test"})
     (phase,) = found.schedule.phases
-    assert phase.epochs == EPOCHS and on(phase.genome, "Rotate") and not on(phase.genome, "Invert")
+    assert phase.epochs == EPOCHS and phase.genome.policy.by_operation().keys() >= {"Rotate"}
+    assert not on(phase.genome, "Invert")
     assert strength(phase.genome, "Rotate") == 0.5 and phase.genome.augment == CutMix()
     effects = search.effects(ends)
     assert effects.policy["Rotate"] == "on" and effects.policy["Rotate strength"] == "low"

@@ -60,8 +60,8 @@ def test_a_dry_run_prints_the_resolved_sweep_and_starts_nothing(roletune, tmp_pa
     status, out, _ = roletune("search", "sweep.yaml", "--dry-run", "--json")
     plan = json.loads(out)
     assert plan["images"] == {"train": 40, "validation": 40, "test": 597}
-    # Each role: two searches of 4 members, three full trainings, 24 epochs each.
-    assert plan["epochs_over_all_trials"] == 2 * (2 * 4 + 3) * 24
+    # Each role: two searches of 4 members, three full trainings, 24 epochs each; one more teacher for the search.
+    assert plan["epochs_over_all_trials"] == (2 * (2 * 4 + 3) + 1) * 24
     assert [path.name for path in tmp_path.iterdir()] == ["sweep.yaml"]
 
 
@@ -203,7 +203,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(roletune, tmp_path, mistake, m
     policy(tmp_path / "t.json", "teacher")
     policy(tmp_path / "rgb.json", "teacher", channels=3)
     Image.new("L", (8, 8)).save(tmp_path / "photo.png")
-    newer = (tmp_path / "s.json").read_text().replace('"version": 1', '"version": 2')
+    newer = (tmp_path / "s.json").read_text().replace('"version": 1', '"version": 3')
     (tmp_path / "new.json").write_text(newer)
     before = sorted(tmp_path.iterdir())
     words, line = MISTAKES[mistake]

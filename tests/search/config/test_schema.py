@@ -109,7 +109,7 @@ def test_with_weights_the_teacher_is_not_searched(tmp_path):
         ("teacher.search.quantile=0.7", "less than or equal to 0.5, got 0.7"),
         (
             "student.search.algorithm=genetic",
-            "unknown algorithm 'genetic'; known: factorial, grid, pb2, pba, pbt, random",
+            "unknown algorithm 'genetic'; known: blind, factorial, grid, pb2, pba, pbt, random",
         ),
         ("student.search.algorithm=tpee", "did you mean 'tpe'?"),
         ("student.search.algorithm=my.search-class", "a dotted name must have a module and an attribute"),
@@ -160,7 +160,7 @@ def test_with_weights_the_teacher_is_not_searched(tmp_path):
         ("space.copies='2'", "space.copies"),
         ("teacher.recipe.lr='0.1'", "teacher.recipe.lr"),
         ("name=../x", "letters, digits"),
-        ("baselines=[nothing]", "'none' or 'random'"),
+        ("baselines=[nothing]", "'randaugment', 'random' or 'blind'"),
         ("data=digits", "data: "),
         ("resources.cpus_per_trial=0", "greater than or equal to 1"),
         ("resources.gpus_per_trial=-1", "greater than or equal to 0"),
@@ -218,9 +218,9 @@ def test_nothing_to_train_is_refused(tmp_path):
 
 
 TAKEN = {
-    "pbt": {"population", "synchronous", "tie_break", "quantile"},
-    "pba": {"population", "synchronous", "tie_break", "quantile"},
-    "pb2": {"population", "synchronous", "tie_break", "quantile"},
+    "pbt": {"population", "start", "growth", "synchronous", "tie_break", "quantile"},
+    "pba": {"population", "start", "growth", "synchronous", "tie_break", "quantile"},
+    "pb2": {"population", "start", "synchronous", "tie_break", "quantile"},
     "random": {"trials"},
     "successive_halving": {"trials", "synchronous", "tie_break", "reduction"},
     "tpe": {"trials", "synchronous", "early_stopping"},

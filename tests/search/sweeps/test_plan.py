@@ -94,13 +94,16 @@ def test_the_control_of_a_search_that_stops_members_gets_as_many_epochs():
 @pytest.mark.parametrize(
     ("teacher", "student", "baselines", "epochs"),
     [
-        # Two searches of 4 members and 10 epochs, three arms of 2 seeds and 7 epochs; of 5 and 20, and 3 and 20.
-        (4, 5, ["none", "random"], 2 * 4 * 10 + 3 * 2 * 7 + 2 * 5 * 20 + 3 * 3 * 20),
-        (4, 5, ["none"], 4 * 10 + 2 * 2 * 7 + 5 * 20 + 2 * 3 * 20),
-        (RANDOM, {**RANDOM, "trials": 5}, ["random"], 4 * 10 + 2 * 7 + 5 * 20 + 3 * 20),
+        # Two searches of 4 members and 10 epochs, three arms of 2 seeds and 7 epochs; of 5 and 20, and 3 and 20. One
+        # more teacher of 7 epochs teaches the students of the search.
+        (4, 5, ["none", "random"], 2 * 4 * 10 + 3 * 2 * 7 + 7 + 2 * 5 * 20 + 3 * 3 * 20),
+        (4, 5, ["none"], 4 * 10 + 2 * 2 * 7 + 7 + 5 * 20 + 2 * 3 * 20),
+        (RANDOM, {**RANDOM, "trials": 5}, ["random"], 4 * 10 + 2 * 7 + 7 + 5 * 20 + 3 * 20),
         # The teacher has nothing to choose and nothing to compare with: it is trained in full and that is all.
-        (None, GRID, ["none", "random"], 2 * 7 + 3 * 4 * 20 + 2 * 3 * 20),
-        (None, {**GRID, "replicates": 1}, [], 2 * 7 + 3 * 1 * 20 + 3 * 20),
+        (None, GRID, ["none", "random"], 2 * 7 + 7 + 3 * 4 * 20 + 2 * 3 * 20),
+        (None, {**GRID, "replicates": 1}, [], 2 * 7 + 7 + 3 * 1 * 20 + 3 * 20),
+        # A blind population as large as the search, and its arm.
+        (None, 5, ["blind"], 2 * 7 + 7 + 2 * 5 * 20 + 2 * 3 * 20),
     ],
 )
 def test_the_epochs_of_a_sweep(teacher, student, baselines, epochs):

@@ -186,6 +186,13 @@ def test_torchvision_files_are_read_as_they_are(name, tmp_path, monkeypatch):
     assert pairs(data.full) == pairs(TensorImages(torch.from_numpy(train), torch.from_numpy(train_labels)))
 
 
+@pytest.fixture
+def no_package(tmp_path, monkeypatch):
+    """No system package with Fashion-MNIST's files."""
+    monkeypatch.setattr("trainables.data.torchvision_sets.DEBIAN_FASHION", tmp_path / "absent")
+
+
+@pytest.mark.usefixtures("no_package")
 @pytest.mark.parametrize("name", FOLDERS)
 def test_missing_files_name_set_folder_and_option(name, tmp_path):
     with pytest.raises(RequestError) as caught:
@@ -221,6 +228,7 @@ def test_mnist_with_fewer_labels_than_images(tmp_path):
         load("mnist", root=tmp_path)
 
 
+@pytest.mark.usefixtures("no_package")
 @pytest.mark.parametrize("name", FOLDERS)
 def test_nothing_is_fetched_unless_asked(name, tmp_path, monkeypatch):
     calls = []

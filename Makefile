@@ -9,8 +9,8 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist load
 
 .PHONY: demo test test-slow test-browser check docs fmt clean
 
-demo: $(STAMP)  ## run a role-wise search on real digits
-	$(BIN)/roletune search examples/digits.yaml
+demo: $(STAMP)  ## search policies for both roles in a target domain
+	$(BIN)/roletune search examples/mnist5k.yaml
 
 test: $(STAMP)  ## run the tests that a person waits for, and the examples in the docstrings
 	$(PYTEST) -m "not slow" tests

@@ -68,6 +68,7 @@ def load(
             held_out = target(validation_from, "validation", source, train, validation, **options)
             source = replace(source, validation=held_out)
         if test_from is not None:
+            _check_different(validation_from, test_from)
             tested = target(test_from, "test", source, train, validation, **options)
             source = replace(source, test=tested, in_domain=source.test)
         return source
@@ -80,6 +81,16 @@ def load(
     requested = {"train": train, "validation": validation, "size": size}
     optional = {"root": root, "seed": seed, "download": download, "workers": workers}
     return _from_factory(name, requested, optional)
+
+
+def _check_different(validation_from: str | None, test_from: str) -> None:
+    """Refuse one folder of class folders for both, whose images would be selected on and tested on."""
+    folder = Path(test_from).expanduser()
+    whole = test_from not in DATA and folder.is_dir() and not (folder / "test").is_dir()
+    if whole and validation_from is not None and Path(validation_from).expanduser() == folder:
+        hint = "give a folder with validation/ and test/, or two folders"
+        rule = "data.validation_from and data.test_from must not be the same images"
+        raise RequestError(rule, value=test_from, hint=hint)
 
 
 def target(name: str, part: str, source: DataSet, train: int | None, validation: int | None, **options: Any) -> Images:

@@ -201,12 +201,14 @@ def _section(place: str, node: Mapping[str, Any], defs: Mapping[str, Any], shown
         reference = _reference(value)
         text = value.get("description") or documented.get(key, "")
         if reference is not None:
-            nullable = " or `null`" if any(choice.get("type") == "null" for choice in value.get("anyOf", ())) else ""
+            choices = value.get("anyOf", ())
+            several = " or a list of them" if any("oneOf" in choice for choice in choices) else ""
+            nullable = " or `null`" if any(choice.get("type") == "null" for choice in choices) else ""
             target = shown.get(reference, path)
             if reference not in shown:
                 shown[reference] = path
                 inner.append((path, defs[reference]))
-            kind, default = f"[mapping](#{_anchor(target)}){nullable}", ""
+            kind, default = f"[mapping](#{_anchor(target)}){several}{nullable}", ""
             text = text or _first_paragraph(defs[reference].get("description", ""))
         else:
             kind, default = _type(value), _default(value)
@@ -224,10 +226,10 @@ def _anchor(place: str) -> str:
 
 def _reference(node: Mapping[str, Any]) -> str | None:
     """Return the name of the mapping that a value of the schema refers to."""
-    for choice in (node, *node.get("anyOf", ()), *node.get("allOf", ())):
-        if "$ref" in choice:
-            return str(choice["$ref"]).rpartition("/")[2]
-    return None
+    if "$ref" in node:
+        return str(node["$ref"]).rpartition("/")[2]
+    choices = (choice for key in ("anyOf", "oneOf", "allOf") for choice in node.get(key, ()))
+    return next((found for choice in choices if (found := _reference(choice))), None)
 
 
 _BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}

@@ -7,11 +7,15 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from results.analysis.schedule_table import printable
 from results.analysis.screening import ScreeningResult, display_label
 from results.plots.style import PAPER, Style, new_figure, png_bytes
 from spaces.core.io import write_atomic
 
 INFORMATIVE, UNINFORMATIVE = "#2171b5", "#bdbdbd"
+
+LONGEST_NAME = 48
+"""Longest name at the axis; what was learned is named by all its numbers."""
 
 
 def plot_screening(result: ScreeningResult, path: Path | str) -> Path:
@@ -44,7 +48,8 @@ def screening_figure(result: ScreeningResult, style: Style = PAPER) -> Figure:
     error_bars = {"elinewidth": 1, "ecolor": style.ink}
     axes.barh(range(len(rows)), ratios, xerr=whiskers, color=colors, height=0.66, error_kw=error_bars)
     axes.axvline(1, color=style.faint, linewidth=1, linestyle="--")
-    axes.set_yticks(range(len(rows)), [display_label(row, result.dropped) for row in rows])
+    names = [printable(display_label(row, result.dropped), LONGEST_NAME) for row in rows]
+    axes.set_yticks(range(len(rows)), names)
     low = min([1.0, *(row["ratio_low"] for row in rows if math.isfinite(row["ratio_low"]))])
     high = max([1.0, *(row["ratio_high"] for row in rows if math.isfinite(row["ratio_high"]))])
     axes.set_xlim(max(0.0, low - 0.1), high + 0.05)

@@ -19,6 +19,7 @@ from search.execution.members import Member
 from search.sweeps.plan import RolePlan
 from search.sweeps.session import SweepSession
 from spaces import BASELINES, Genome, Phase, Schedule, WorkError
+from spaces.augmentations import Identity
 from trainables.task import Task
 
 MEAN = "policy mean"
@@ -31,25 +32,29 @@ LEAST_GAIN = 0.001
 """Headroom in accuracy below which there is nothing to search for: a tenth of a point."""
 
 
-def baseline_schedule(name: str, like: Schedule) -> Schedule:
+def baseline_schedule(name: str, like: Schedule, *, chosen: bool = False) -> Schedule:
     """Return the schedule of a free baseline for the role and the images of another schedule.
 
     Args:
         name: Name in `spaces.BASELINES`.
-        like: Schedule whose role, images and chosen bits it has.
+        like: Schedule whose role and images it has.
+        chosen: True for the distillation settings and bits that the other schedule ends with, too.
     """
-    genome = Genome(BASELINES[name], bits=like.phases[0].genome.bits)
+    last = like.phases[-1].genome
+    genome = replace(last, policy=BASELINES[name], augment=Identity()) if chosen else Genome(BASELINES[name])
     return replace(like, phases=(Phase(like.epochs, genome),), provenance={"baseline": name})
 
 
 def candidates(found: Schedule, own: Mapping[str, Schedule]) -> dict[str, Schedule]:
     """Return the schedules that a policy is confirmed against, by name, and the policy itself.
 
+    All have the distillation settings and bits that were chosen, so that augmentation alone is compared.
+
     Args:
         found: Policy that was found.
         own: The user's own policies by name.
     """
-    every = {name: baseline_schedule(name, found) for name in FREE}
+    every = {name: baseline_schedule(name, found, chosen=True) for name in FREE}
     if all(phase.genome.is_identity for phase in found.phases):
         return {**every, **own}
     every[POLICY] = found

@@ -400,7 +400,7 @@ def _stages(
         if space.is_constant and algorithm.random_control:
             continue
         name = f"{role}-{registry.label(search.algorithm)}"
-        if same := sum(stage.name.removesuffix(f"_{number}") == name for number, stage in enumerate(stages, start=1)):
+        if same := sum(stage.settings.algorithm == search.algorithm for stage in stages):
             name += f"_{same + 1}"
         first, continues = None, len(stages) - 1 if stages else None
         if search.start in STARTS:

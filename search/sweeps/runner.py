@@ -168,24 +168,25 @@ class _Sweep:
             arms = {POLICY: plan.schedule}
             self.records.schedule(plan.schedule)
         else:
-            found, arms = self._search(plan, replace(plan.task, teacher=self.search_teacher or teacher))
+            searching = replace(plan.task, teacher=self.search_teacher or teacher)
+            found, arms = self._search(plan, searching, self._screened(plan, replace(plan.task, teacher=teacher)))
         trained = self._final(plan, plan.final_task(teacher), arms, found)
         role = plan.task.role
         self.records.arms(role, arms, {arm: final_name(role, arm, 0) for arm in arms})
         return trained
 
-    def _search(self, plan: RolePlan, task: Task) -> tuple[SearchResult | None, dict[str, Schedule]]:
+    def _search(self, plan: RolePlan, task: Task, space: Space) -> tuple[SearchResult | None, dict[str, Schedule]]:
         """Run the searches, and the controls in the gaps that the last one leaves, and confirm the result.
 
         Returns:
             The result of the last search, and the schedule of each arm of the final training.
         """
         if not plan.stages:  # nothing is chosen for this role: it is trained as it is
-            genome = replace(self._screened(plan, task).zero(), policy=Policy())
+            genome = replace(space.zero(), policy=Policy())
             plain = Schedule((Phase(task.epochs, genome),), task.role, task.image, dict(plan.provenance))
             self.records.schedule(plain)
             return None, {POLICY: plain}
-        task, space = self._with_vaes(task, self._screened(plan, task))
+        task, space = self._with_vaes(task, space)
         if plan.headroom_seeds:
             measure_headroom(self.session, plan, task, force=self.force or plan.headroom_report)
         controls: dict[str, Schedule] = {}
@@ -203,10 +204,10 @@ class _Sweep:
             schedule, decision = confirm(self.session, plan, task, found.schedule)
             self.confirmations[task.role] = describe(decision)
             found, arms[POLICY] = replace(found, schedule=schedule), schedule
-            for name in (decision.winner, decision.against):
-                if name in FREE:
-                    arms[name] = baseline_schedule(name, schedule)
-            arms.pop(decision.winner if decision.winner in FREE else "", None)  # it is the policy
+            for name in sorted({decision.winner, decision.against} & set(FREE)):
+                arms[name] = baseline_schedule(name, schedule)
+                if arms[name].phases == schedule.phases:
+                    del arms[name]  # it is the policy
         self.records.schedule(found.schedule)
         return found, {**arms, **controls}
 

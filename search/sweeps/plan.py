@@ -384,7 +384,10 @@ def _scores(config: SweepConfig, images: int, algorithms: Sequence[type[SearchAl
 def _scores_on_validation(config: SweepConfig) -> bool:
     """Return True if students are scored, while they are searched, on images that the teacher could be trained on."""
     searched = config.student is not None and config.student.searches
-    return bool(searched) and config.teacher is not None and config.teacher.data is None
+    if not searched or config.teacher is None:
+        return False
+    own = config.teacher.data
+    return own is None or (own.name, own.root) == (config.data.name, config.data.root)
 
 
 def _stages(

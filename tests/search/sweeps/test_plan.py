@@ -141,6 +141,38 @@ def test_a_teacher_that_students_start_from_has_not_seen_what_they_are_scored_on
     assert len(plan.roles[role].final_task(None).data.train) == images
 
 
+@pytest.mark.parametrize(
+    ("sections", "trained"),
+    [
+        ({}, True),
+        ({"student": {"search": None}}, False),
+        ({"student": {"distill": {"init": "teacher"}}}, False),
+        ({"teacher": {"data": {"name": "digits", "train": 40, "validation": 60}}}, True),
+    ],
+)
+def test_students_are_searched_with_a_teacher_that_has_not_seen_what_they_are_scored_on(sections, trained):
+    assert SweepPlan.resolve(sweep(**sections)).roles["teacher"].trains_search_teacher is trained
+
+
+@pytest.mark.parametrize(
+    ("images", "search", "score", "final"),
+    [
+        (1999, RANDOM, "cross_entropy", "cross_entropy"),
+        (2000, RANDOM, "accuracy", "accuracy"),
+        (2000, {"algorithm": "pbt"}, "cross_entropy", "accuracy"),
+        (2000, {"algorithm": "successive_halving"}, "cross_entropy", "accuracy"),
+    ],
+)
+def test_few_images_and_unfinished_trainings_are_scored_by_cross_entropy(images, search, score, final):
+    data = {"name": "mnist5k", "train": 100, "validation": images}
+    content = {"data": data, "teacher": {"model": "mlp", "search": search}, "student": None}
+    plan = SweepPlan.resolve(SweepConfig.from_mapping(content)).roles["teacher"]
+    assert (plan.task.score, plan.final_score) == (score, final)
+    assert plan.provenance["metric"] == {"accuracy": "validation_accuracy"}.get(score, "validation_loss")
+    chosen = SweepPlan.resolve(SweepConfig.from_mapping(content | {"validate": {"score": "accuracy"}}))
+    assert chosen.roles["teacher"].task.score == "accuracy"
+
+
 def test_a_sweep_says_what_it_searches():
     assert searching(4, 5).what == "Search pbt"
     assert searching(4, {"algorithm": "tpe"}).what == "Search pbt and tpe"

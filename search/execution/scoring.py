@@ -25,7 +25,7 @@ class Tested:
     """Test score of a training.
 
     Args:
-        score: `accuracy` in [0, 1] and `loss` on the test images.
+        score: `accuracy` in [0, 1] and `loss` on the test images; with a target domain `in_domain_accuracy`, too.
         at: Time of the measurement, in milliseconds since 1970.
     """
 

@@ -262,6 +262,8 @@ def _metrics(roles: Sequence[RoleResult]) -> dict[str, float]:
         for arm in role.test:
             if (accuracy := role.accuracy(arm)) is not None:
                 figures[f"final_{role.role}_test_accuracy/{arm}"] = accuracy[0]
+            if (own := role.in_domain_accuracy(arm)) is not None:
+                figures[f"final_{role.role}_in_domain_accuracy/{arm}"] = own[0]
     if roles and (headline := roles[-1].accuracy(POLICY)) is not None:
         figures["final_test_accuracy"] = headline[0]
     if roles and not math.isnan(roles[-1].best_validation):
@@ -279,6 +281,8 @@ def describe_run(plan: SweepPlan, result: SweepResult | None = None, models: Map
     """
     data = plan.data_settings
     parts = f"{data['train'] or 'all'} training images, {data['validation'] or 'the rest'} for validation"
+    targets = {"validated": data["validation_from"], "tested": data["test_from"]}
+    parts += "".join(f"; {done} on {name}" for done, name in targets.items() if name is not None)
     rows = {"data": f"{data['name']}: {parts}", **{role: _role(each) for role, each in plan.roles.items()}}
     lines = [f"{plan.what}, seed {plan.seed}, on {data['name']}.", ""]
     if result is None:

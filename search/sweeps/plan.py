@@ -81,7 +81,8 @@ class RolePlan:
         stages: Searches of its policy, in order; empty where nothing is searched.
         control: Random control of the same budget; None where there is none.
         blind: Control without selection, of the same settings as the last search that copies; None where there is none.
-        final_images: Images of the final training: `train`, or `full` for training and validation images together.
+        final_images: Images of the final training: `full` for training and validation images together; `train` where
+            validation images are of a target domain, or students start from the teacher's weights.
         final_epochs: Epochs of the final training.
         seeds: Number of final trainings of each arm.
         provenance: Origin that policy files carry.
@@ -253,8 +254,7 @@ class SweepPlan:
             RequestError: They cannot, or a mean needs more images than there are.
         """
         if self.screen.drop:
-            images = len(self.data.train) + len(self.data.validation)
-            check_request(self.screen.contestants(), self.screen.precision, images)
+            check_request(self.screen.contestants(), self.screen.precision, len(self.data.full))
 
     @property
     def screens(self) -> bool:
@@ -346,7 +346,7 @@ def _role(
     # Else students would begin with weights that have seen what they are scored on while they are searched.
     starts = role == "teacher" and config.student is not None and config.student.distill.init == "teacher"
     section = config.teacher.data if role == "teacher" and config.teacher and config.teacher.data else config.data
-    final_images: Literal["train", "full"] = "train" if starts or section.validation_from is not None else "full"
+    final_images: Literal["train", "full"] = "train" if starts or own.target_validation else "full"
     return RolePlan(
         task=task,
         space=space,

@@ -66,7 +66,7 @@ def screen(
         raise RequestError("screening must have a teacher", value="teacher: null", hint="name one")
     for schedule in policies:
         check_channels("a policy", schedule, task.data)
-    check_request(choices, plan.screen.precision, len(task.data.train) + len(task.data.validation))
+    check_request(choices, plan.screen.precision, len(task.data.full))
     folder, tracker = open_folder(plan.storage, f"{plan.name}-screen", plan.text, plan.name, plan.tracking_uri)
     torch.set_num_threads(plan.resources.cpus_per_trial)
     device = "cuda" if plan.resources.gpus_per_trial > 0 and torch.cuda.is_available() else "cpu"
@@ -107,7 +107,7 @@ def rank_with(
     device: torch.device | str = "cpu",
     on_mean: Callable[[int, int], None] = lambda done, most: None,
 ) -> Screening:
-    """Rank `choices` with `teacher` on all images that it may have been trained on, validation images included.
+    """Rank `choices` with `teacher` on all images that it may have been trained on: `task.data.full`.
 
     Args:
         task: Task whose data are used.
@@ -139,7 +139,7 @@ def screen_choices(plan: SweepPlan, task: Task, folder: Path, tracking_uri: str)
     """
     started = time.perf_counter()
     choices = plan.screen.contestants()
-    check_request(choices, plan.screen.precision, len(task.data.train) + len(task.data.validation))
+    check_request(choices, plan.screen.precision, len(task.data.full))
     failed = "augmentations could not be ranked"
     ranking = on_worker(plan.resources, failed, _remote_rank, task, choices, plan.screen)
     kept = survivors(ranking, choices, plan.screen.drop)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -28,6 +29,7 @@ class DataSet:
         validation: Images to validate on during a search.
         test: Images for the final test.
         in_domain: Test images from where the training images are, if `test` is from another domain; None otherwise.
+        target_validation: True if `validation` is from another domain than `train`; it is then never trained on.
 
     Raises:
         RequestError: A value is out of its range, or a part is empty.
@@ -53,6 +55,7 @@ class DataSet:
     validation: Images
     test: Images
     in_domain: Images | None = None
+    target_validation: bool = False
 
     def __post_init__(self) -> None:
         """Check the numbers and the labels, but no pixels."""
@@ -65,11 +68,15 @@ class DataSet:
         if not len(self.mean) == len(self.std) == self.channels or min(self.std) <= 0:
             rule = f"mean and std of data set {self.name!r} must have length {self.channels}, with std > 0"
             raise RequestError(rule, value=(self.mean, self.std))
-        for part in ("train", "validation", "test"):
-            self._check_labels(part)
+        for part, images in self._parts().items():
+            self._check_labels(part, images)
 
-    def _check_labels(self, part: str) -> None:
-        labels = getattr(self, part).labels
+    def _parts(self) -> dict[str, Images]:
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        return parts if self.in_domain is None else parts | {"in_domain": self.in_domain}
+
+    def _check_labels(self, part: str, images: Images) -> None:
+        labels = images.labels
         if not len(labels):
             raise RequestError(f"the {part} part of data set {self.name!r} must have at least 1 image", value=0)
         lowest, highest = int(labels.min()), int(labels.max())
@@ -79,10 +86,13 @@ class DataSet:
 
     @property
     def full(self) -> Images:
-        """`train` and `validation` joined, for the final training; built at each access, so keep it."""
-        return join(self.train, self.validation)
+        """`train` and `validation` joined, for the final training; built at each access, so keep it.
+
+        `train` alone where `validation` is of a target domain.
+        """
+        return self.train if self.target_validation else join(self.train, self.validation)
 
     def to(self, device: torch.device | str) -> DataSet:
         """Return the data set with batches on `device`; parts in memory are moved there as a whole."""
-        parts = {part: getattr(self, part).to(device) for part in ("train", "validation", "test")}
+        parts: dict[str, Any] = {part: images.to(device) for part, images in self._parts().items()}
         return replace(self, **parts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,13 +14,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from spaces.core.errors import RequestError
-from trainables.data.images import batch_rows, check_labels
+from trainables.data.images import TensorImages, batch_rows, check_labels
 from trainables.data.source import Pool, ReadOptions
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 """File name endings of images, in any case; other files and hidden ones are ignored."""
 
 DEFAULT_SIZE = 224
+
+DECODED_TOGETHER = 256
+"""Images of a batch that is decoded into memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +94,19 @@ class FolderImages:
         """Return the images with batches on `device`."""
         return replace(self, device=torch.device(device))
 
+    def decoded(self) -> TensorImages:
+        """Return the same images in memory, on the same device.
+
+        Raises:
+            RequestError: A file cannot be decoded.
+        """
+        images = torch.empty((len(self), 3, self.size, self.size), dtype=torch.uint8)
+        done = 0
+        for batch, _ in self.to("cpu").batches(DECODED_TOGETHER):
+            images[done : done + len(batch)] = batch
+            done += len(batch)
+        return TensorImages(images, self.labels).to(self.device)
+
     def reads_like(self, other: FolderImages) -> bool:
         """Return True if the files of `other` would give the same batches in this set."""
         return (self.size, self.workers, self.device) == (other.size, other.workers, other.device)
@@ -142,47 +158,33 @@ def read_folder(options: ReadOptions) -> Pool:
     size = DEFAULT_SIZE if options.size is None else options.size
     if not isinstance(size, int) or size < 1:
         raise RequestError("data.size must be an integer >= 1 (px)", value=size)
-    classes = _classes(root / "train")
-    parts = {part: _scan(root / part, classes, size, options.workers) for part in ("train", "test", *_held_out(root))}
+    classes = class_folders(root / "train")
+    parts = {
+        part: scan_classes(root / part, classes, size, options.workers)
+        for part in ("train", "test", *held_out_folders(root))
+    }
     validation = next((images for part, images in parts.items() if part.startswith("val")), None)
     return Pool(parts["train"], parts["test"], classes=len(classes), size=size, validation=validation)
 
 
-def read_classes(folder: Path, classes: int, known: Sequence[str] | None, size: int, workers: int) -> FolderImages:
-    """Read a folder of class folders whose classes must be those of another data set.
-
-    Args:
-        folder: Folder with one folder per class.
-        classes: Number of classes.
-        known: Names of the classes; None where they have none.
-        size: Side of the images, px.
-        workers: Decoding processes.
+def held_out_folders(root: Path) -> list[str]:
+    """Return which of `validation` and `val` there is below a folder.
 
     Raises:
-        RequestError: The folder has other classes, or no images.
+        RequestError: There are both.
     """
-    folder = folder.expanduser().absolute()
-    found = _classes(folder)
-    if len(found) != classes or (known is not None and found != list(known)):
-        expected = ", ".join(known or [f"{classes} folders"])
-        raise RequestError(f"{folder} must have the classes that are trained on: {expected}", value=", ".join(found))
-    return _scan(folder, found, size, workers)
-
-
-def class_names(images: FolderImages, classes: int) -> list[str] | None:
-    """Return the names of the classes where each image lies in its class's folder; None elsewhere."""
-    folders = {Path(file).parent for file in images.files}
-    return sorted(folder.name for folder in folders) if len(folders) == classes else None
-
-
-def _held_out(root: Path) -> list[str]:
     found = [part for part in ("validation", "val") if (root / part).is_dir()]
     if len(found) > 1:
         raise RequestError(f"{root} must contain only one of validation/ and val/", hint="remove or rename one")
     return found
 
 
-def _classes(folder: Path) -> list[str]:
+def class_folders(folder: Path) -> list[str]:
+    """Return the names of the class folders below a folder in alphabetical order, hidden ones left out.
+
+    Raises:
+        RequestError: The folder is missing, or has fewer than 2.
+    """
     if not folder.is_dir():
         rule = f"the images of data set 'imagefolder' must be in {folder}/CLASS/, but {folder} does not exist"
         raise RequestError(rule, hint="create it, or set `data.root` to the folder of train/ and test/")
@@ -192,8 +194,13 @@ def _classes(folder: Path) -> list[str]:
     return classes
 
 
-def _scan(folder: Path, classes: list[str], size: int, workers: int) -> FolderImages:
-    found = _classes(folder)
+def scan_classes(folder: Path, classes: list[str], size: int, workers: int) -> FolderImages:
+    """Find the images anywhere below the folders of `classes`, which are labeled in that order; see `FolderImages`.
+
+    Raises:
+        RequestError: The folder has other classes, or a class has no images.
+    """
+    found = class_folders(folder)
     if found != classes:
         missing, extra = sorted(set(classes) - set(found)), sorted(set(found) - set(classes))
         value = f"missing: {', '.join(missing) or 'none'}; extra: {', '.join(extra) or 'none'}"

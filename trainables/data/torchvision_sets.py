@@ -111,5 +111,5 @@ def _idx(file: Path, dimensions: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
     content = gzip.decompress(file.read_bytes())
     if content[:4] != bytes([0, 0, 8, dimensions]):
         raise ValueError(f"{file.name} is no IDX file of {dimensions} dimensions of bytes")
-    shape = np.frombuffer(content, ">i4", count=dimensions, offset=4)
+    shape = np.frombuffer(content, ">u4", count=dimensions, offset=4).astype(np.int64)
     return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape)

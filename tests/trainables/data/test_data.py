@@ -14,8 +14,9 @@ from scipy.io import savemat
 from torchvision import datasets
 
 from spaces.core.errors import RequestError, WorkError
-from trainables.data import DATA, DataSet, TensorImages, load
+from trainables.data import DATA, DataSet, FolderImages, TensorImages, load
 from trainables.data.digits import MEAN, STD
+from trainables.data.image_folder import decode
 
 FOLDERS = {
     "mnist": "MNIST/raw",
@@ -133,6 +134,12 @@ def pairs(images):
     }
 
 
+@pytest.fixture(autouse=True)
+def _no_package(tmp_path, monkeypatch):
+    """No system package with Fashion-MNIST's files."""
+    monkeypatch.setattr("trainables.data.torchvision_sets.DEBIAN_FASHION", tmp_path / "absent")
+
+
 @pytest.fixture(params=sorted(DATA))
 def data(request, tmp_path, monkeypatch):
     write(request.param, tmp_path, monkeypatch)
@@ -186,13 +193,6 @@ def test_torchvision_files_are_read_as_they_are(name, tmp_path, monkeypatch):
     assert pairs(data.full) == pairs(TensorImages(torch.from_numpy(train), torch.from_numpy(train_labels)))
 
 
-@pytest.fixture
-def no_package(tmp_path, monkeypatch):
-    """No system package with Fashion-MNIST's files."""
-    monkeypatch.setattr("trainables.data.torchvision_sets.DEBIAN_FASHION", tmp_path / "absent")
-
-
-@pytest.mark.usefixtures("no_package")
 @pytest.mark.parametrize("name", FOLDERS)
 def test_missing_files_name_set_folder_and_option(name, tmp_path):
     with pytest.raises(RequestError) as caught:
@@ -228,7 +228,6 @@ def test_mnist_with_fewer_labels_than_images(tmp_path):
         load("mnist", root=tmp_path)
 
 
-@pytest.mark.usefixtures("no_package")
 @pytest.mark.parametrize("name", FOLDERS)
 def test_nothing_is_fetched_unless_asked(name, tmp_path, monkeypatch):
     calls = []
@@ -292,10 +291,39 @@ def test_folder_with_validation_part_of_its_own(tmp_path):
         file.parent.mkdir(exist_ok=True)
         file.write_bytes((tmp_path / "train/ant/000.png").read_bytes())
     assert len(load("imagefolder", root=tmp_path, size=16).train) == 13
-    assert all("/val/" in file for file in reduced.validation.files)
+    own = {
+        (decode(str(file), 16).numpy().tobytes(), label)
+        for label, name in enumerate(("ant", "bee"))
+        for file in (tmp_path / "val" / name).iterdir()
+    }
+    assert len(own) == 6 and pairs(reduced.validation) <= own
     assert load("imagefolder", root=tmp_path).size == 224
     with pytest.raises(RequestError, match=r"data\.validation must be at most 6"):
         load("imagefolder", root=tmp_path, validation=7)
+
+
+def test_a_folder_is_decoded_once_if_it_is_small_enough(tmp_path, monkeypatch):
+    """The same images in the same order; test images, which are read once for each network, stay on disk."""
+    write_folder(tmp_path, parts=(("train", 6), ("test", 2)))
+    options = {"root": tmp_path, "size": 16, "validation": 4}
+    kept = load("imagefolder", **options)
+    monkeypatch.setattr("trainables.data.loading.MOST_IN_MEMORY", 12 * 3 * 16 * 16 - 1)
+    streamed = load("imagefolder", **options)
+    for part in ("train", "validation"):
+        ours, theirs = getattr(kept, part), getattr(streamed, part)
+        assert isinstance(ours, TensorImages) and isinstance(theirs, FolderImages)
+        (images, labels), (same, same_labels) = (next(each.batches(99)) for each in (ours, theirs))
+        assert torch.equal(images, same) and torch.equal(labels, same_labels)
+    assert isinstance(kept.test, FolderImages)
+    monkeypatch.setattr("trainables.data.loading.MOST_IN_MEMORY", 12 * 3 * 16 * 16)
+    assert isinstance(load("imagefolder", **options).train, TensorImages)
+
+
+def test_a_damaged_file_of_a_small_folder_is_named_at_once(tmp_path):
+    write_folder(tmp_path)
+    (tmp_path / "train/ant/000.png").write_bytes(b"no image")
+    with pytest.raises(RequestError, match=r"train/ant/000\.png must be an image that Pillow can decode"):
+        load("imagefolder", root=tmp_path, size=16)
 
 
 def test_folder_errors(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -162,18 +162,27 @@ def _summarize(result: RoleResult, scheduled: bool, replay: bool, claims: tuple[
     return RoleSummary(
         role=result.role,
         headline=_headline(comparisons) if scheduled else "not searched",
-        sentence=f"Test accuracy after final training{schedule}: {_describe_accuracy(result, *accuracy)}.",
+        sentence=f"{_describe_test(result, schedule, accuracy)}.",
         comparisons=comparisons,
         caution=_caution(comparisons),
         claims=claims,
     )
 
 
-def _describe_accuracy(result: RoleResult, mean: float, half_width: float | None) -> str:
+def _describe_test(result: RoleResult, schedule: str, accuracy: tuple[float, float | None]) -> str:
+    """Return the test accuracy in words, with that in domain where the test images are of a target domain."""
+    own, text = result.in_domain_accuracy(POLICY), _describe_accuracy(result.test[POLICY], *accuracy)
+    if own is None:
+        return f"Test accuracy after final training{schedule}: {text}"
+    home = _describe_accuracy(result.in_domain[POLICY], *own)
+    return f"Accuracy in the target domain after final training{schedule}: {text}; in domain: {home}"
+
+
+def _describe_accuracy(values: Sequence[float | None], mean: float, half_width: float | None) -> str:
     if half_width is None:
         text = f"{100 * mean:.2f} % (one seed, no confidence interval)"
     else:
-        seeds = sum(value is not None for value in result.test[POLICY])
+        seeds = sum(value is not None for value in values)
         text = f"{100 * mean:.2f} ± {100 * half_width:.2f} % (mean and 95 % confidence interval over {seeds} seeds)"
     return re.sub(r" (?=[±%])|(?<=±) ", NO_BREAK, text)
 

@@ -66,8 +66,9 @@ def evaluate(
     """Train policies and baselines for the same epochs from the same seeds, test each once, and compare.
 
     All policies are of one role. Every training is the final training of the sweep: as many epochs, on training and
-    validation images. What an earlier call has measured in `home` under the same settings is not measured again, and a
-    training that was cut off goes on from its last checkpoint.
+    validation images, or on training images alone where `data.validation_from` is set. What an earlier call has
+    measured in `home` under the same settings is not measured again, and a training that was cut off goes on from its
+    last checkpoint.
 
     Args:
         config: Sweep; a student's teacher is given by `teacher.weights`, see `with_teacher`.

@@ -86,7 +86,7 @@ class RolePlan:
         final_epochs: Epochs of the final training.
         seeds: Number of final trainings of each arm.
         provenance: Origin that policy files carry.
-        data_settings: `data` section of this role, without paths.
+        data_settings: `data` section of this role, without root, download and workers.
         seed: Seed of genomes, weights and batches.
         baselines: Free baselines of the final trainings.
         headroom_seeds: Seeds of the measurement before the search; 0 for none.
@@ -156,7 +156,7 @@ class SweepPlan:
         name: Name of the sweep, and of its MLflow experiment.
         seed: Seed of genomes, weights and batches.
         data: The student's data; the teacher's, where there is no student.
-        data_settings: `data` section of the sweep file, without paths.
+        data_settings: `data` section of the sweep file, without root, download and workers.
         teacher: Given teacher, from a file or random; None where it is trained, or there is none.
         teacher_task: Task of the teacher, given or trained; None where there is none.
         roles: Plans of the roles that are trained, in order.

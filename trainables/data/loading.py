@@ -47,7 +47,7 @@ def load(
         seed: Seed of the split, >= 0.
         download: Download missing files; by default nothing is downloaded.
         size: Side of the images, px, for data sets without a fixed size.
-        workers: Decoding processes of data sets that stream from disk.
+        workers: Decoding processes of images on disk.
         validation_from: Target domain to validate on: a name as `name`, or a folder of class folders, or one with
             `validation/` or `val/`; `validation` images of it, None for a tenth of a data set and all of a folder.
             Training images are as before, so that images held out for `validation` are not trained on.

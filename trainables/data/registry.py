@@ -122,7 +122,7 @@ CIFAR100 = DataSource(
 )
 FOLDER = DataSource(
     name="imagefolder",
-    about="your own images, one folder per class; normalized as ImageNet, streamed from disk",
+    about="your own images, one folder per class; normalized as ImageNet",
     home="",
     classes=None,
     channels=3,

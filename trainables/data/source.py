@@ -17,7 +17,7 @@ class ReadOptions:
         root: Folder of the data sets.
         download: Download missing files.
         size: Side of the images, px, for sources without a fixed size.
-        workers: Decoding processes of sources that stream from disk.
+        workers: Decoding processes of images on disk.
     """
 
     root: Path

@@ -76,6 +76,19 @@ def test_it_says_what_was_searched_and_gives_results_with_intervals(page):
     assert "−10.00 ± 0.00 points" in page.text and "significantly worse (95 % confidence interval)" in page.text
 
 
+def test_a_target_domain_is_named_beside_the_accuracy_in_domain(tmp_path):
+    folder = sweep_folder(tmp_path / "digits-001")
+    data = json.loads((folder / "result.json").read_text())
+    data["roles"]["student"]["in_domain"] = {"policy": [0.9, 0.9, None]}
+    (folder / "result.json").write_text(json.dumps(data))
+    page = Page(write_report(folder, images=IMAGES).read_text("utf-8"))
+    assert page.text.count("Test accuracy after final training") == 1
+    home = "in domain: 90.00 ± 0.00 % (mean and 95 % confidence interval over 2 seeds)."
+    assert re.search(
+        f"Accuracy in the target domain after final training.*over 3 seeds\\); {re.escape(home)}", page.text
+    )
+
+
 def test_every_section_is_there_and_can_be_reached(page):
     anchors = [link["href"].removeprefix("#") for link in page.all("a") if link["href"].startswith("#")]
     assert anchors == [

@@ -238,7 +238,7 @@ def cut_off(folder):
     """Leave a journal that ends amid the confirmation of the student's policy."""
     lines = (folder / "journal.jsonl").read_text("utf-8").splitlines(keepends=True)
     place = next(n for n, line in enumerate(lines) if '"trial_started"' in line and "student-confirm" in line)
-    (folder / "journal.jsonl").write_text("".join(lines[: place + 3]), "utf-8")
+    (folder / "journal.jsonl").write_text("".join(lines[: place + 1]), "utf-8")
     for file in ("policy.student.json", "result.json"):
         (folder / file).unlink()
 

@@ -399,9 +399,9 @@ def _stages(
     for search, algorithm in zip(searches, algorithms, strict=True):
         if space.is_constant and algorithm.random_control:
             continue
-        name = f"{role}-{registry.label(search.algorithm)}"
-        if same := sum(stage.name.removesuffix(f"_{number}") == name for number, stage in enumerate(stages, start=1)):
-            name += f"_{same + 1}"
+        label = registry.label(search.algorithm)
+        same = sum(registry.label(stage.settings.algorithm) == label for stage in stages)
+        name = f"{role}-{label}_{same + 1}" if same else f"{role}-{label}"
         first, continues = None, len(stages) - 1 if stages else None
         if search.start in STARTS:
             continues = None
@@ -442,7 +442,9 @@ def _controls(
         exact = len(stages) == 1 and not last.algorithm.stops_early
         trials = last.members if exact else max(2, round(epochs / last.settings.epochs))
         control = _control(config, role, "random", last.settings, {"trials": trials}, space)
-    if (copying := [stage for stage in stages if stage.algorithm.copies_weights]) and "blind" in config.baselines:
+    # A search that selects by nothing is its own control.
+    copying = [stage for stage in stages if stage.algorithm.copies_weights and stage.algorithm.random_control]
+    if copying and "blind" in config.baselines:
         last = copying[-1]
         kept = ("population", "start", "growth", "synchronous", "quantile")
         settings = {name: getattr(last.settings, name) for name in kept}

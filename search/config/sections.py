@@ -92,7 +92,7 @@ class SearchConfig(Section):
     start: str | None = Field(
         None,
         description="what members start with: zero, random, uniform, factorial, or a policy file; null: the result of "
-        "the search before in the list, else as the algorithm says (population-based searches and tpe)",
+        "the search before in the list, else zero (population-based searches); tpe suggests it first",
     )
     growth: float = Field(1.0, ge=1, le=10, description="factor by which the interval grows at each perturbation (pbt)")
     objective: tuple[Literal["accuracy", "size"], ...] = Field(

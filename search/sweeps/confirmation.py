@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from rich.markup import escape
 
@@ -95,7 +94,7 @@ def confirm(session: SweepSession, plan: RolePlan, task: Task, found: Schedule) 
         accuracy = decision.accuracies[name]
         session.progress.say(escape(f"  {arm_name(name):<20} validation {accuracy:.3f}"))
     session.progress.say(escape(f"  {describe(decision)}"))
-    origin = {**(every[decision.winner].provenance or {}), "confirmed": provenance(decision)}
+    origin = {**(every[decision.winner].provenance or {}), "confirmed": decision.to_json()}
     if decision.winner in FREE:
         origin = {**found.provenance, "baseline": decision.winner, **origin}
     elif decision.winner == MEAN:
@@ -161,22 +160,6 @@ def describe(decision: Decision) -> str:
     return f"{verdict}: {line} on validation images ({seeds})"
 
 
-def provenance(decision: Decision) -> dict[str, Any]:
-    """Return the outcome as plain data for a policy file."""
-    mean, half_width = decision.accuracy_difference
-    score, score_half_width = decision.difference
-    return {
-        "winner": decision.winner,
-        "against": decision.against,
-        "seeds": decision.seeds,
-        "accuracy_difference": _plain(mean),
-        "half_width_95": _plain(half_width),
-        "score_difference": _plain(score),
-        "score_half_width_95": _plain(score_half_width),
-        "validation_accuracy": {name: _plain(value) for name, value in decision.accuracies.items()},
-    }
-
-
 def _confirmed(role: str, decision: Decision) -> PolicyConfirmed:
     mean, half_width = decision.accuracy_difference
     return PolicyConfirmed(
@@ -239,7 +222,3 @@ def _upper(difference: tuple[float, float | None]) -> float:
 
 def _or_nan(value: float | None) -> float:
     return math.nan if value is None else value
-
-
-def _plain(value: float | None) -> float | None:
-    return None if value is None or math.isnan(value) else value

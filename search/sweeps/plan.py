@@ -174,6 +174,7 @@ class SweepPlan:
         ...     "data": {"name": "digits", "train": 40, "validation": 60},
         ...     "teacher": {"model": "mlp", "search": {"epochs": 6}},
         ...     "student": {"model": "mlp", "search": None, "final": {"epochs": 5}},
+        ...     "confirm": {"seeds": 0},
         ... })
         >>> plan = SweepPlan.resolve(config)
         >>> plan.roles["teacher"].search.name, plan.roles["student"].search

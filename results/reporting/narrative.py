@@ -7,10 +7,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
+from typing import Any
 
 from results.analysis.cost import duration
-from results.analysis.summary import POLICY, Gain, RoleResult
+from results.analysis.summary import POLICY, Gain, RoleResult, arm_name
 from results.reporting.sweep_folder import SweepFolder
+from results.runlog.events import PolicyConfirmed
 from spaces.core.redaction import mask
 from spaces.schedule.schedule import ROLES
 
@@ -97,7 +100,8 @@ def facts(sweep: SweepFolder) -> list[tuple[str, str]]:
     counts = [f"{sweep.setting(f'data.{part}', 'all')} {part}" for part in ("train", "validation")]
     found.append(("images", ", ".join(counts)))
     for role in sweep.roles:
-        epochs = sweep.setting(f"{role}.search.epochs") or sweep.setting(f"{role}.final.epochs") or "–"
+        searched = " + ".join(str(search["epochs"]) for search in _searches(sweep, role) if "epochs" in search)
+        epochs = searched or sweep.setting(f"{role}.final.epochs") or "–"
         stages = [f"{len(stage.members)} {stage.kind}" for stage in sweep.searches(role)]
         found.append((role, f"{epochs} epochs" + (f", {' + '.join(stages)}" if stages else "")))
     if sweep.result:
@@ -113,7 +117,9 @@ def summaries(sweep: SweepFolder) -> list[RoleSummary]:
     for result in sweep.result.roles if sweep.result else ():
         evaluation = sweep.evaluations.get(result.role)
         claims = tuple(evaluation.claims()) if evaluation else ()
-        found.append(_summarize(result, replay or _is_searched(sweep, result.role), replay, claims))
+        scheduled = replay or _is_searched(sweep, result.role)
+        confirmed = sweep.history.confirmations.get(result.role) if sweep.history else None
+        found.append(_summarize(result, scheduled, replay, claims, confirmed))
     return found
 
 
@@ -143,22 +149,34 @@ def _is_searched(sweep: SweepFolder, role: str) -> bool:
     return bool(sweep.searches(role)) or (sweep.setting(f"{role}.search") is not None and not given)
 
 
+def _searches(sweep: SweepFolder, role: str) -> list[Mapping[str, Any]]:
+    """Return the settings of a role's searches, in order."""
+    given = sweep.setting(f"{role}.search") or []
+    return [given] if isinstance(given, Mapping) else list(given)
+
+
 def _describe_algorithms(sweep: SweepFolder) -> str:
     """Return the search algorithm of each searched role; one name where all roles have the same."""
     if _is_replay(sweep):
         return "none, given schedules"
-    names = {role: str(sweep.setting(f"{role}.search.algorithm", "–")) for role in ROLES if _is_searched(sweep, role)}
+    names = {}
+    for role in filter(partial(_is_searched, sweep), ROLES):
+        names[role] = ", then ".join(str(search.get("algorithm", "–")) for search in _searches(sweep, role)) or "–"
     if len(set(names.values())) > 1:
         return ", ".join(f"{name} ({role})" for role, name in names.items())
     return next(iter(names.values()), "none")
 
 
-def _summarize(result: RoleResult, scheduled: bool, replay: bool, claims: tuple[str, ...]) -> RoleSummary:
+def _summarize(
+    result: RoleResult, scheduled: bool, replay: bool, claims: tuple[str, ...], confirmed: PolicyConfirmed | None
+) -> RoleSummary:
     comparisons = tuple(result.comparisons())
     accuracy = result.accuracy(POLICY)
     if accuracy is None:
         return RoleSummary(result.role, "no result", "Every final training failed.", comparisons, claims=claims)
     schedule = f" with the {'given' if replay else 'searched'} schedule" if scheduled else ""
+    if confirmed is not None and confirmed.free:
+        schedule = f" with {arm_name(confirmed.winner)}, which the search did not beat"
     return RoleSummary(
         role=result.role,
         headline=_headline(comparisons) if scheduled else "not searched",

@@ -10,6 +10,7 @@ from functools import partial
 from matplotlib.figure import Figure
 
 from results.analysis.choices import best_members_table
+from results.analysis.confirmation import confirmation_table, describe_confirmation, describe_headroom
 from results.analysis.pareto import pareto_table
 from results.analysis.schedule_table import ScheduleTable
 from results.analysis.tables import TextTable
@@ -26,6 +27,7 @@ from results.reporting.sweep_folder import SweepFolder
 from results.runlog.lineage import Lineage
 from results.runlog.members import StageHistory
 from spaces import Schedule
+from spaces.schedule.schedule import ROLES
 
 NARROW = 5.6
 """Width in inches of figures that stand side by side."""
@@ -84,10 +86,18 @@ def sections(sweep: SweepFolder) -> list[Section]:
     """Return the sections that have figures, in the order of the page."""
     found = [
         Section(
+            "confirmation",
+            "Confirmation",
+            "Before a policy is exported, it is compared with free baselines on validation images, from fresh seeds. "
+            "The difference is of the last round alone, whose seeds had no part in choosing the two, so it is "
+            "unbiased; the accuracies are means over all seeds of a candidate.",
+            list(_confirmations(sweep)),
+        ),
+        Section(
             "schedules",
             "Augmentation schedules",
-            "Strength is probability × level, 0 to 9, by epoch, along the lineage of the best member. A search starts "
-            "without augmentation; a strength that rises from there is also what mutation alone gives.",
+            "Strength is probability × level, 0 to 9, by epoch, along the lineage of the best member. A strength that "
+            "rises from no augmentation is also what mutation alone gives.",
             list(_schedules(sweep)),
         ),
         Section(
@@ -193,6 +203,20 @@ def _lineages(sweep: SweepFolder) -> Iterator[ReportFigure]:
                 lineage = stage.lineage()
                 drawn = draw_picture(partial(_lineage_figure, lineage), f"Lineage of a population. {lineage}.")
                 yield ReportFigure(role.capitalize(), drawn, [str(lineage)])
+
+
+def _confirmations(sweep: SweepFolder) -> Iterator[ReportFigure]:
+    if sweep.history is None:
+        return
+    for role in ROLES:
+        notes, table = [], None
+        if (headroom := sweep.history.headroom.get(role)) is not None:
+            notes.append(f"{describe_headroom(headroom)}.")
+        if (confirmed := sweep.history.confirmations.get(role)) is not None:
+            notes.append(f"{describe_confirmation(confirmed)}.")
+            table = confirmation_table(confirmed)
+        if notes:
+            yield ReportFigure(role.capitalize(), notes=[each[0].upper() + each[1:] for each in notes], table=table)
 
 
 def _effects(sweep: SweepFolder) -> Iterator[ReportFigure]:

@@ -237,6 +237,26 @@ class Projection:
                 found += self._tag(run, {"generation": str(event.generation)})
         return found
 
+    def _headroom_measured(self, event: events.HeadroomMeasured) -> list[Call]:
+        name = f"headroom_{event.role}"
+        return self._of_the_sweep({name: event.difference, f"{name}_half_width": event.half_width}, event.at)
+
+    def _policy_confirmed(self, event: events.PolicyConfirmed) -> list[Call]:
+        """Log the difference of the last round, and the accuracy of each candidate, in the sweep's run."""
+        name = f"confirmed_{event.role}"
+        accuracies = {f"{name}_validation_accuracy/{each}": value for each, value in event.accuracies.items()}
+        difference = {f"{name}_difference": event.difference, f"{name}_difference_half_width": event.half_width}
+        exported = {f"confirmed.{event.role}": event.winner}
+        run = self._runs.get(self._root)
+        tags = [] if run is None else self._tag(run, exported)
+        return [*tags, *self._of_the_sweep({**difference, **accuracies}, event.at)]
+
+    def _of_the_sweep(self, metrics: Mapping[str, float], at: int) -> list[Call]:
+        """Log metrics to the sweep's own run; a half width that one seed cannot give is left out."""
+        run = self._runs.get(self._root)
+        known = {name: value for name, value in metrics.items() if not math.isnan(value)}
+        return [] if run is None else self._log(run, known, 0, at)
+
     # What a run logs --------------------------------------------------------------------------------------------------
 
     def _metrics_logged(self, event: events.MetricsLogged) -> list[Call]:
@@ -289,6 +309,8 @@ _TRANSLATE: dict[type[Event], Callable[[Projection, Any], list[Call]]] = {
     events.TrialEnded: Projection._trial_ended,
     events.TrialTested: Projection._trial_tested,
     events.PopulationPerturbed: Projection._population_perturbed,
+    events.HeadroomMeasured: Projection._headroom_measured,
+    events.PolicyConfirmed: Projection._policy_confirmed,
     events.MetricsLogged: Projection._metrics_logged,
     events.TagsSet: Projection._tags_set,
     events.ArtifactWritten: Projection._artifact_written,

@@ -93,6 +93,14 @@ class SearchAlgorithm(Capabilities, ABC):
 
     # What a subclass defines ----------------------------------------------------------------------------------------
 
+    @classmethod
+    def check_files(cls, search: SearchSettings, role: str, space: Space) -> None:
+        """Check the files that the settings name, before anything is started.
+
+        Raises:
+            RequestError: A file is missing, or not as the search needs it.
+        """
+
     @abstractmethod
     def draw(self) -> tuple[Member, ...]:
         """Return the members that the search starts with; the same seed gives the same members."""

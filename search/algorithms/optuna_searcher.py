@@ -32,9 +32,17 @@ def new_study(seed: int, trials: Iterable[FrozenTrial], *, sized: bool) -> optun
 
 
 def ask(
-    study: optuna.Study, space: Space
+    study: optuna.Study, space: Space, start: Genome | None = None
 ) -> tuple[Genome, dict[str, Any], dict[str, BaseDistribution], dict[str, str]]:
-    """Return the genome that a study suggests, its parameters, their distributions, and these as plain data."""
+    """Return the genome that a study suggests, its parameters, their distributions, and these as plain data.
+
+    Args:
+        study: Study with the trials that are over.
+        space: Space of genomes.
+        start: Genome to suggest, enqueued as a trial of the user's own; None for one of the study's.
+    """
+    if start is not None:
+        study.enqueue_trial(space.suggested(start))
     trial = study.ask()
     genome = space.suggest(_TrialDraw(trial))
     plain = {name: distribution_to_json(each) for name, each in trial.distributions.items()}

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
+from typing import Any
 
 from results.analysis.statistics import paired_difference
 
@@ -59,6 +60,26 @@ class Decision:
     accuracies: Mapping[str, float] = field(default_factory=dict)
     trainings: int = 0
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the outcome as plain data for a policy file; `seeds` are those of the last round.
+
+        Example:
+            >>> from search.algorithms.rejects import Decision
+            >>> Decision("policy", "uniform", (0.1, None), (0.012, 0.004), 1).to_json()["half_width_95"]
+            0.004
+        """
+        (mean, half_width), (score, score_half_width) = self.accuracy_difference, self.difference
+        return {
+            "winner": self.winner,
+            "against": self.against,
+            "seeds": self.seeds,
+            "accuracy_difference": _plain(mean),
+            "half_width_95": _plain(half_width),
+            "score_difference": _plain(score),
+            "score_half_width_95": _plain(score_half_width),
+            "validation_accuracy": {name: _plain(value) for name, value in self.accuracies.items()},
+        }
+
 
 def rounds(candidates: int, seeds: int) -> tuple[tuple[int, int], ...]:
     """Return the number of candidates and of fresh seeds of each round.
@@ -88,6 +109,44 @@ def trainings(candidates: int, seeds: int) -> int:
         24
     """
     return sum(count * each for count, each in rounds(candidates, seeds))
+
+
+def most_seeds(candidates: int, budget: int) -> int:
+    """Return the most seeds of the last round with which all rounds have at most `budget` trainings, at least 1.
+
+    Example:
+        >>> from search.algorithms.rejects import most_seeds
+        >>> most_seeds(4, 16), most_seeds(4, 15)
+        (4, 3)
+    """
+    return next(seeds for seeds in range(max(1, budget), 0, -1) if seeds == 1 or trainings(candidates, seeds) <= budget)
+
+
+def next_round(
+    candidates: Sequence[str], free: Collection[str], seeds: int, results: Mapping[str, Sequence[Measured]]
+) -> tuple[list[str], range]:
+    """Return the candidates and the seeds of the round that follows what was measured.
+
+    Args:
+        candidates: Names, each once, as for `decide`.
+        free: Those that cost no search.
+        seeds: Seeds of the last round.
+        results: Results of all rounds before, by candidate, in the order of their seeds.
+
+    Example:
+        >>> from search.algorithms.rejects import Measured, next_round
+        >>> scores = {"none": 0.1, "uniform": 0.3, "a": 0.4, "b": 0.2}
+        >>> next_round(list(scores), {"none", "uniform"}, 1, {name: [Measured(each)] for name, each in scores.items()})
+        (['uniform', 'a'], range(1, 2))
+    """
+    left, used = list(candidates), 0
+    for size, fresh in rounds(len(candidates), seeds):
+        before = {name: results[name][:used] for name in left}
+        left = _kept(left, before, free, size)
+        if any(len(results[name]) < used + fresh for name in left):
+            return left, range(used, used + fresh)
+        used += fresh
+    raise ValueError("results must lack the last round")
 
 
 def decide(candidates: Sequence[str], free: Collection[str], seeds: int, measure: Measure) -> Decision:
@@ -170,6 +229,10 @@ def _rankable(found: Sequence[Measured]) -> float:
 def _mean(values: Sequence[float]) -> float:
     finite = [value for value in values if math.isfinite(value)]
     return fmean(finite) if finite else math.nan
+
+
+def _plain(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else value
 
 
 def _paired(pairs: Sequence[tuple[float, float]]) -> tuple[float, float | None]:

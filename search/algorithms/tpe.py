@@ -36,10 +36,12 @@ class TPE(SearchAlgorithm):
     With `synchronous: true` all members of a round are suggested before any of them is scored, and the study sees
     scores in the members' order, so suggestions do not depend on which worker was faster. Each suggestion draws with a
     seed of its own and follows from the scores before it, so a resumed search needs the journal and nothing else.
+
+    With `start`, or after another search, the first suggestion is the genome to start from, enqueued in the study.
     """
 
     multi_objective: ClassVar[bool] = True
-    settings: ClassVar[frozenset[str]] = frozenset({"trials", "synchronous", "early_stopping"})
+    settings: ClassVar[frozenset[str]] = frozenset({"trials", "start", "synchronous", "early_stopping"})
 
     @classmethod
     def variant(cls, search: SearchSettings) -> type[Self]:
@@ -87,7 +89,8 @@ class TPE(SearchAlgorithm):
         cohort = index // self._round if self.search.synchronous else index
         self._tell(cohort)
         study = self._study(member_seed(self.seed, self.task.role, 3, index))
-        genome, params, distributions, plain = ask(study, self.space)
+        given = index == 0 and (self.start is not None or self.search.start is not None)
+        genome, params, distributions, plain = ask(study, self.space, self.first_genome(0) if given else None)
         self._journal.write(
             GenomeSuggested(stage=self.name, genome=genome.to_json(), cohort=cohort, params=params, distributions=plain)
         )

@@ -22,6 +22,7 @@ ALGORITHMS: Mapping[str, str] = {
     "tpe": "search.algorithms.tpe:TPE",
     "grid": "search.algorithms.grid:GridSearch",
     "factorial": "search.algorithms.factorial:Factorial",
+    "race": "search.algorithms.race:Race",
 }
 """Module and class by the name in a sweep file; a module is imported when its algorithm is first asked for."""
 
@@ -29,6 +30,7 @@ SETTINGS = frozenset(
     {
         "start",
         "growth",
+        "candidates",
         "population",
         "trials",
         "rounds",
@@ -73,6 +75,10 @@ class SearchSettings(Protocol):
     @property
     def growth(self) -> float:
         """Factor by which the interval grows at each perturbation, >= 1."""
+
+    @property
+    def candidates(self) -> tuple[str, ...]:
+        """Free baselines and policy files that race; empty for all that the space has."""
 
     @property
     def rounds(self) -> int:
@@ -120,6 +126,7 @@ class Capabilities:
         multi_objective: The search accepts `objective: [accuracy, size]`.
         constant_genomes: A member keeps one genome from its first epoch to its last.
         random_control: Fixed random genomes of the same budget are a fair control of the search.
+        continues: The search can start from the result of another one; else it must be the first of its list.
         roles: Roles that the algorithm can search.
         settings: Names in `SETTINGS` that the algorithm takes.
         defaults: Defaults that differ from those of the sweep file.
@@ -130,6 +137,7 @@ class Capabilities:
     multi_objective: ClassVar[bool] = False
     constant_genomes: ClassVar[bool] = True
     random_control: ClassVar[bool] = True
+    continues: ClassVar[bool] = True
     roles: ClassVar[tuple[str, ...]] = ("teacher", "student")
     settings: ClassVar[frozenset[str]] = frozenset()
     defaults: ClassVar[Mapping[str, Any]] = {}

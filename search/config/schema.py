@@ -126,13 +126,17 @@ class SweepConfig(Section):
         if role not in algorithm.roles:
             hint = f"it chooses what only the {algorithm.roles[0]} has; set {place}: null"
             raise ValueError(f"{place}.algorithm must not be {name}: {hint}")
+        if not first and not algorithm.continues:
+            hint = "it starts from its candidates, not from the result of another search"
+            raise ValueError(f"algorithm: {name} must be the first search of {place}; {hint}")
         if role == "teacher" and len(search.objective) > 1:
             raise ValueError(f"{place}.objective must be [accuracy]; size is an objective of the student")
         if role == "teacher" and search.tie_break != "none":
             raise ValueError(f"{place}.tie_break must be none; t_stddev orders students by what their teacher says")
         space, free = self.space, self.space.bits
         if role == "student" and algorithm.copies_weights and not is_constant(free) and first:
-            names = registry.names_with(copies_weights=False)
+            # A race, which continues no other search, chooses among policies alone.
+            names = registry.names_with(copies_weights=False, continues=True)
             raise ValueError(
                 f"space.bits must not be free with algorithm: {name}, which copies weights between members; "
                 f"use {names} for {place}"

@@ -71,12 +71,14 @@ class SearchConfig(Section):
 
     algorithm: str = Field(
         "pbt",
-        description="pbt, pba, pb2, random, successive_halving, tpe, grid or factorial, or the dotted name of your own "
-        "class",
+        description="pbt, pba, pb2, random, successive_halving, tpe, grid, factorial or race, or the dotted name of "
+        "your own class",
     )
     population: int = Field(4, ge=2, description="members that are trained together (pbt, pb2; pba: 16)")
     trials: int = Field(
-        4, ge=2, description="members that are drawn or suggested (random, successive_halving, tpe; factorial: 24)"
+        4,
+        ge=2,
+        description="members that are drawn or suggested (random, successive_halving, tpe; factorial: 24; race: 16)",
     )
     rounds: int = Field(
         1, ge=1, le=2, description="experiments of a factorial search; the second is on what the first left open"
@@ -92,9 +94,14 @@ class SearchConfig(Section):
     start: str | None = Field(
         None,
         description="what members start with: zero, random, uniform, factorial, or a policy file; null: the result of "
-        "the search before in the list, else as the algorithm says (population-based searches and tpe)",
+        "the search before in the list, else zero (population-based searches); tpe suggests it first",
     )
     growth: float = Field(1.0, ge=1, le=10, description="factor by which the interval grows at each perturbation (pbt)")
+    candidates: tuple[str, ...] = Field(
+        (),
+        description="what races: none, uniform, trivialaugment, randaugment, or policy files; empty: all free "
+        "baselines that the space has",
+    )
     objective: tuple[Literal["accuracy", "size"], ...] = Field(
         ("accuracy",), description="what is optimized; size is the number of bits of the exported student"
     )

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from rich.markup import escape
 
+from results.analysis.confirmation import describe_confirmation, describe_headroom
 from results.analysis.statistics import paired_difference
 from results.analysis.summary import POLICY, arm_name
 from results.runlog.events import HeadroomMeasured, PolicyConfirmed
@@ -100,7 +100,7 @@ def confirm(session: SweepSession, plan: RolePlan, task: Task, found: Schedule) 
         accuracy = decision.accuracies[name]
         session.progress.say(escape(f"  {arm_name(name):<20} validation {accuracy:.3f}"))
     session.progress.say(escape(f"  {describe(decision)}"))
-    origin = {**(every[decision.winner].provenance or {}), "confirmed": provenance(decision)}
+    origin = {**(every[decision.winner].provenance or {}), "confirmed": decision.to_json()}
     if decision.winner in FREE:
         origin = {**found.provenance, "baseline": decision.winner, **origin}
     elif decision.winner == MEAN:
@@ -134,11 +134,10 @@ def measure_headroom(session: SweepSession, plan: RolePlan, task: Task, *, force
         return
     accuracy = paired_difference(*zip(*((ours.accuracy, theirs.accuracy) for ours, theirs in pairs), strict=True))
     score = paired_difference(*zip(*((ours.score, theirs.score) for ours, theirs in pairs), strict=True))
+    event = HeadroomMeasured(role=role, seeds=len(pairs), difference=accuracy[0], half_width=_or_nan(accuracy[1]))
     if role not in session.journal.history.headroom:
-        session.journal.write(
-            HeadroomMeasured(role=role, seeds=len(pairs), difference=accuracy[0], half_width=_or_nan(accuracy[1]))
-        )
-    line = f"headroom: uniform − no augmentation = {_points(accuracy)} over {len(pairs)} seeds"
+        session.journal.write(event)
+    line = describe_headroom(event)
     session.progress.say(escape(f"  {line}"))
     if _upper(accuracy) > LEAST_GAIN or _upper(score) > 0:
         return
@@ -156,30 +155,7 @@ def describe(decision: Decision) -> str:
         >>> describe(Decision("policy", "uniform", (0.1, 0.05), (0.012, 0.004), 3))
         'confirmed: with policy − uniform = +1.20 ± 0.40 points on validation images (3 seeds)'
     """
-    if not decision.against:
-        return f"{arm_name(decision.winner)} is the only candidate"
-    free_won = decision.winner in FREE
-    ours, theirs = (decision.against, decision.winner) if free_won else (decision.winner, decision.against)
-    seeds = f"{decision.seeds} seed{'s' if decision.seeds != 1 else ''}"
-    line = f"{arm_name(ours)} − {arm_name(theirs)} = {_points(decision.accuracy_difference)}"
-    verdict = f"not confirmed, {arm_name(decision.winner)} is exported" if free_won else "confirmed"
-    return f"{verdict}: {line} on validation images ({seeds})"
-
-
-def provenance(decision: Decision) -> dict[str, Any]:
-    """Return the outcome as plain data for a policy file."""
-    mean, half_width = decision.accuracy_difference
-    score, score_half_width = decision.difference
-    return {
-        "winner": decision.winner,
-        "against": decision.against,
-        "seeds": decision.seeds,
-        "accuracy_difference": _plain(mean),
-        "half_width_95": _plain(half_width),
-        "score_difference": _plain(score),
-        "score_half_width_95": _plain(score_half_width),
-        "validation_accuracy": {name: _plain(value) for name, value in decision.accuracies.items()},
-    }
+    return describe_confirmation(_confirmed("", decision))
 
 
 def _confirmed(role: str, decision: Decision) -> PolicyConfirmed:
@@ -233,18 +209,9 @@ def _name(role: str, kind: str, candidate: str, seed: int) -> str:
     return f"{role}-{kind}-{candidate.replace(' ', '_')}-{seed}"
 
 
-def _points(difference: tuple[float, float | None]) -> str:
-    mean, half_width = difference
-    return f"{100 * mean:+.2f} points" if half_width is None else f"{100 * mean:+.2f} ± {100 * half_width:.2f} points"
-
-
 def _upper(difference: tuple[float, float | None]) -> float:
     return difference[0] + (difference[1] or 0.0)
 
 
 def _or_nan(value: float | None) -> float:
     return math.nan if value is None else value
-
-
-def _plain(value: float | None) -> float | None:
-    return None if value is None or math.isnan(value) else value

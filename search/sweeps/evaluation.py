@@ -24,6 +24,7 @@ from search.execution.members import Member
 from search.execution.scoring import Tested
 from search.sweeps.plan import RolePlan, SweepPlan, check_channels
 from search.sweeps.session import SweepSession, open_session
+from spaces import BASELINES as FREE_POLICIES
 from spaces import Genome, Phase, RequestError, Schedule, WorkError
 from spaces.augmentations import Augmentation, augmentation
 from spaces.core.errors import unknown
@@ -36,20 +37,29 @@ NONE = "none"
 SHOWN = ("crop_flip", "randaugment", "trivialaugment", "flip", "cutout", "autoaugment")
 """Baselines that take the policy's place: student and teacher both see the augmented images, with a shared view."""
 
+SCALED = {"uniform": "uniform", "scaled_trivialaugment": "trivialaugment", "scaled_randaugment": "randaugment"}
+"""Baselines that are policies, in ranges that scale with the image, by their names in a sweep.
+
+`trivialaugment` and `randaugment` are torchvision's, which translate by up to 32 and 30 pixels of any image.
+"""
+
 VIEWS = ("cutmix", "cutmixpick", "mixup")
 """Baselines that are a second view without a policy, with the teacher's answers as the target."""
 
 CONTROLS = ("shuffled", "mean")
 """Baselines made of a policy's own genomes: in another order, drawn for each seed; or their mean over time."""
 
-BASELINES = (NONE, *SHOWN, *VIEWS, *CONTROLS)
-USUAL = (NONE, "crop_flip", "randaugment", "trivialaugment", "cutmix", "cutmixpick", "shuffled", "mean")
+BASELINES = (NONE, *SHOWN, *SCALED, *VIEWS, *CONTROLS)
+USUAL = (NONE, "crop_flip", *SCALED, "cutmix", "cutmixpick", "shuffled", "mean")
 """Default baselines; second views are left out where no teacher can answer."""
 
 ABOUT = {
     NONE: "the data set's own augmentation alone",
     "shuffled": "the policy's phases in another order, drawn for each seed",
     "mean": "the policy's mean over time",
+    "uniform": "a policy with every operation alike, without a search",
+    "scaled_trivialaugment": "TrivialAugment as a policy, scaled to the image",
+    "scaled_randaugment": "RandAugment as a policy, scaled to the image",
 } | {name: "on both roles, in place of a policy" for name in SHOWN}
 
 
@@ -365,6 +375,8 @@ def _arms(name: str, schedule: Schedule, baselines: Sequence[str]) -> list[_Arm]
 def _baseline(name: str, task: Task) -> _Arm:
     shown = augmentation(name) if name in SHOWN else None
     genome = Genome(augment=augmentation(name)) if name in VIEWS else Genome()
+    if name in SCALED:
+        genome = Genome(FREE_POLICIES[SCALED[name]])
     schedule = Schedule((Phase(task.epochs, genome),), task.role, task.image)
     return _Arm(name, "baseline", lambda seed: schedule, ABOUT.get(name, "a second view of the student's"), shown)
 

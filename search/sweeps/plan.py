@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from search.algorithms.base import SearchAlgorithm
+from search.algorithms.policy_files import load_genome
 from search.algorithms.rejects import trainings
 from search.config import registry
 from search.config.schema import SweepConfig
@@ -208,7 +209,7 @@ class SweepPlan:
                 model does not fit them; weights do not fit their model; a loss does not fit the networks.
         """
         algorithms = {
-            role: [_algorithm(config, role, search) for search in settings.searches]
+            role: [_algorithm(config, role, search, first=n == 0) for n, search in enumerate(settings.searches)]
             for role, settings in config.roles.items()
         }
         data = SweepData.load(config)
@@ -296,7 +297,7 @@ def role_space(space: Space, role: str) -> Space:
     return space if role == "student" else replace(space, augment=(Identity.kind,), distill={}, bits={})
 
 
-def _algorithm(config: SweepConfig, role: str, search: SearchConfig) -> type[SearchAlgorithm]:
+def _algorithm(config: SweepConfig, role: str, search: SearchConfig, *, first: bool) -> type[SearchAlgorithm]:
     """Import the algorithm of a search; the settings of a user's own are checked now that it is known."""
     algorithm = registry.capabilities(search.algorithm)
     if not issubclass(algorithm, SearchAlgorithm):
@@ -305,7 +306,7 @@ def _algorithm(config: SweepConfig, role: str, search: SearchConfig) -> type[Sea
     if registry.is_custom(search.algorithm):
         try:
             search.check_algorithm(algorithm)
-            config.check_search(role, search, algorithm.variant(search))
+            config.check_search(role, search, algorithm.variant(search), first=first)
         except ValueError as error:
             raise RequestError(f"{role}.search: {error}") from error
     return algorithm.variant(search)
@@ -403,36 +404,20 @@ def _stages(
     for search, algorithm in zip(searches, algorithms, strict=True):
         if space.is_constant and algorithm.random_control:
             continue
-        name = f"{role}-{registry.label(search.algorithm)}"
-        if same := sum(stage.settings.algorithm == search.algorithm for stage in stages):
-            name += f"_{same + 1}"
+        label = registry.label(search.algorithm)
+        same = sum(registry.label(stage.settings.algorithm) == label for stage in stages)
+        name = f"{role}-{label}_{same + 1}" if same else f"{role}-{label}"
         first, continues = None, len(stages) - 1 if stages else None
         if search.start in STARTS:
             continues = None
         elif search.start == "factorial":
             continues = max(number for number, stage in enumerate(stages) if stage.settings.algorithm == "factorial")
         elif search.start is not None:
-            first, continues = _start_file(search.start, role, space), None
+            first, continues = load_genome(search.start, role, space, f"{role}.search.start"), None
+        algorithm.check_files(search, role, space)
         members, epochs = algorithm.member_count(search, space), algorithm.budget(search, space)
         stages.append(SearchPlan(name, algorithm, search, members, epochs, config.seed, first, continues))
     return tuple(stages)
-
-
-def _start_file(path: str, role: str, space: Space) -> Genome:
-    """Return the last genome of a policy file to start from.
-
-    Raises:
-        RequestError: It is of another role, another kind, or other operations than those of the space.
-    """
-    schedule = Schedule.load(path, custom=space.custom_names)
-    if schedule.role != role:
-        raise RequestError(f"{role}.search.start must be a policy for the {role}", value=f"{path}: {schedule.role}")
-    genome = schedule.phases[-1].genome
-    try:
-        space.check(genome)
-    except RequestError as error:
-        raise RequestError(f"{role}.search.start ({path}): {error}") from error
-    return genome
 
 
 def _controls(
@@ -446,7 +431,9 @@ def _controls(
         exact = len(stages) == 1 and not last.algorithm.stops_early
         trials = last.members if exact else max(2, round(epochs / last.settings.epochs))
         control = _control(config, role, "random", last.settings, {"trials": trials}, space)
-    if (copying := [stage for stage in stages if stage.algorithm.copies_weights]) and "blind" in config.baselines:
+    # A search that selects by nothing is its own control.
+    copying = [stage for stage in stages if stage.algorithm.copies_weights and stage.algorithm.random_control]
+    if copying and "blind" in config.baselines:
         last = copying[-1]
         kept = ("population", "start", "growth", "synchronous", "quantile")
         settings = {name: getattr(last.settings, name) for name in kept}

@@ -407,7 +407,10 @@ def _start(stage: SearchPlan, space: Space, results: Sequence[SearchResult]) -> 
     narrow = replace(space, operations=tuple(op for op in space.operations if op in active), bits=dict(genome.bits))
     if not active and narrow.is_constant:
         return None
-    return narrow, replace(genome, policy=narrow.genes.restrict(genome.policy))
+    # A search that chose no operation, such as a grid, gives an empty policy of PBA's kind in every space.
+    policy = narrow.genes.restrict(genome.policy) if active else narrow.genes.zero()
+    narrow.genes.check(policy)
+    return narrow, replace(genome, policy=policy)
 
 
 def _trained_teacher(task: Task, weights: Mapping[str, Tensor], schedule: Schedule) -> TrainedTeacher:

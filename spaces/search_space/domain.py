@@ -145,6 +145,33 @@ def draw(domain: Any, sampler: Sampler, name: str = "") -> Any:
     return domain
 
 
+def drawn_values(domain: Any, value: Any, name: str = "") -> dict[str, float]:
+    """Return what a sampler must give, by name, for `draw` to return `value`; nothing where `value` cannot be drawn.
+
+    Args:
+        domain: Valid domain.
+        value: Value of the domain.
+        name: Path of the domain, as for `draw`.
+
+    Example:
+        >>> from spaces.search_space.domain import drawn_values
+        >>> drawn_values({"loss": ["kd", "dkd"], "alpha": {"low": 0.5, "high": 1.0}}, {"loss": "dkd", "alpha": 0.9})
+        {'loss': 1, 'alpha': 0.9}
+    """
+    if not contains(domain, value):
+        return {}
+    if isinstance(domain, list | tuple):
+        index = next(number for number, item in enumerate(domain) if contains(item, value))
+        own = {name: index} if len(domain) > 1 else {}
+        return {**own, **drawn_values(domain[index], value, f"{name}[{index}]")}
+    if _range(domain):
+        return {name: value}
+    if isinstance(domain, Mapping):
+        inner = [drawn_values(domain[key], value[key], value_path(name, key)) for key in domain]
+        return {key: each for part in inner for key, each in part.items()}
+    return {}
+
+
 def explore(domain: Any, value: Any, generator: np.random.Generator) -> Any:
     """Return a neighbor of `value` in `domain`.
 

@@ -52,6 +52,14 @@ class PolicyGenes(ABC):
         """Return a policy whose numbers come from `sampler`, each under a unique name."""
 
     @abstractmethod
+    def suggested(self, policy: AnyPolicy) -> dict[str, float]:
+        """Return what a sampler must give, by name, for `suggest` to return a policy of this space.
+
+        Raises:
+            RequestError: The policy is not of this kind, or has other operations.
+        """
+
+    @abstractmethod
     def explore(self, policy: AnyPolicy, generator: Generator) -> AnyPolicy:
         """Return a neighbor of a policy."""
 
@@ -116,6 +124,15 @@ class PBAGenes(PolicyGenes):
                 Entry(op, probability, sampler.integer(f"policy[{index}].magnitude", 0, LEVELS - 1, log=False))
             )
         return Policy(tuple(entries))
+
+    def suggested(self, policy: AnyPolicy) -> dict[str, float]:
+        """Return probability and magnitude of each entry, by name."""
+        self.check(policy)
+        found: dict[str, float] = {}
+        for index, entry in enumerate(self._own(policy)):
+            found[f"policy[{index}].probability"] = entry.probability
+            found[f"policy[{index}].magnitude"] = entry.magnitude
+        return found
 
     def explore(self, policy: AnyPolicy, generator: Generator) -> Policy:
         """Resample each integer with probability 0.2; else move it up or down by 0, 1, 2 or 3 (uniform), clipped."""
@@ -207,6 +224,16 @@ class ScaledGenes(PolicyGenes):
             for op in self.operations
         )
         return ScaledPolicy(amount, operations, tuple(entries))
+
+    def suggested(self, policy: AnyPolicy) -> dict[str, float]:
+        """Return amount, operations, and weight and strength of each entry, by name."""
+        self.check(policy)
+        policy = self._own(policy)
+        found: dict[str, float] = {"policy.amount": policy.amount, "policy.operations": policy.operations}
+        for entry in policy:
+            found[f"policy.{entry.op}.weight"] = entry.weight
+            found[f"policy.{entry.op}.strength"] = entry.strength
+        return found
 
     def explore(self, policy: AnyPolicy, generator: Generator) -> ScaledPolicy:
         """Resample each number with probability 0.2; else move it by up to 0.3, clipped; the operations by one."""

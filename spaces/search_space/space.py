@@ -22,6 +22,7 @@ from spaces.search_space.domain import (
     UniformSampler,
     check_domain,
     draw,
+    drawn_values,
     explore,
     initial,
     is_constant,
@@ -125,6 +126,26 @@ class Space:
         policy, choices = self.genes.suggest(sampler), self.augmentations
         augment = choices[sampler.choice("augment", len(choices)) if len(choices) > 1 else 0]
         return Genome(policy, augment, draw(self.distill, sampler, "distill"), draw(self.bits, sampler, "bits"))
+
+    def suggested(self, genome: Genome) -> dict[str, float]:
+        """Return what a sampler must give, by name, for `suggest` to return `genome`.
+
+        A choice or setting of the genome that the space does not have is left out.
+
+        Raises:
+            RequestError: The policy is of the other kind, or has other operations.
+
+        Example:
+            >>> from spaces import Space
+            >>> space = Space(operations=("Rotate",), copies=1, augment=("identity", "cutmix"))
+            >>> space.suggested(space.zero())
+            {'policy[0].probability': 0, 'policy[0].magnitude': 0, 'augment': 0}
+        """
+        found, choices = self.genes.suggested(genome.policy), self.augmentations
+        if len(choices) > 1 and genome.augment in choices:
+            found["augment"] = choices.index(genome.augment)
+        distill = drawn_values(self.distill, genome.distill, "distill")
+        return {**found, **distill, **drawn_values(self.bits, genome.bits, "bits")}
 
     def explore(self, genome: Genome, generator: np.random.Generator) -> Genome:
         """Return a neighbor of a genome.

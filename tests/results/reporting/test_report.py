@@ -17,6 +17,7 @@ from results.plots.image_grid import sample_bands
 from results.reporting.html import write_report
 from results.reporting.narrative import facts
 from results.reporting.sweep_folder import SweepFolder
+from results.runlog.events import HeadroomMeasured, PolicyConfirmed
 from results.runlog.history import History
 from spaces import Genome, ImageSpec, Phase, RequestError, Schedule
 from spaces.augmentations import augmentation
@@ -157,6 +158,37 @@ def test_an_evaluation_against_baselines_has_its_place(tmp_path):
     assert [section["id"] for section in page.all("section")][:2] == ["result", "baselines"]
     means = "mean over 3 seeds in percent: policy.student 95.00, trivialaugment 80.33."
     assert any(means in picture["alt"] for picture in page.all("img"))
+
+
+def confirm(folder, **changes):
+    """Let the journal say that the student's policy was compared with free baselines."""
+    event = {
+        **{"role": "student", "winner": "uniform", "against": "policy", "free": True, "seeds": 3},
+        **{"difference": -0.02, "half_width": 0.01, "accuracies": {"policy": 0.8, "none": None, "uniform": 0.82}},
+        **changes,
+    }
+    headroom = {"role": "student", "seeds": 1, "difference": 0.03, "half_width": None}
+    with (folder / "journal.jsonl").open("a") as journal:
+        for kind, content in ((HeadroomMeasured, headroom), (PolicyConfirmed, event)):
+            journal.write(json.dumps({"event": kind.kind, "at": 1_800_000_000_000, **content}) + "\n")
+
+
+def test_a_confirmation_has_its_place_and_a_policy_that_lost_is_not_called_found(tmp_path):
+    folder = sweep_folder(tmp_path / "digits-001")
+    confirm(folder)
+    page = Page(write_report(folder).read_text())
+    assert [section["id"] for section in page.all("section")][:2] == ["result", "confirmation"]
+    assert "Headroom: uniform − no augmentation = +3.00 points over 1 seed." in page.text
+    lost = "Not confirmed, uniform is exported: with policy − uniform = -2.00 ± 1.00 points on validation images"
+    assert f"{lost} (3 seeds)." in page.text
+    table = "uniform 82.00 exported with policy 80.00 in the last round no augmentation failed rejected"
+    assert table in page.text
+    assert "after final training with uniform, which the search did not beat: 81.00" in page.text
+    won = sweep_folder(tmp_path / "digits-002")
+    confirm(won, winner="policy", against="uniform", free=False, difference=0.02)
+    text = Page(write_report(won).read_text()).text
+    assert "Confirmed: with policy − uniform = +2.00 ± 1.00 points" in text
+    assert "did not beat" not in text
 
 
 def test_choices_and_sizes_are_shown_with_their_tables(tmp_path):
@@ -318,6 +350,10 @@ def test_the_facts_name_the_seed_and_the_algorithm_of_each_searched_role(folder,
     student = SETTINGS.replace("algorithm: pbt", "algorithm: tpe").replace("algorithm: tpe", "algorithm: pbt", 1)
     (mixed / "sweep.yaml").write_text(student)
     assert facts(SweepFolder.read(mixed))[0] == ("search", "pbt (teacher), tpe (student)")
+    one = "{algorithm: pbt, population: 3, epochs: 4, interval: 2}"
+    (mixed / "sweep.yaml").write_text(SETTINGS.replace(one, f"[{{algorithm: factorial, epochs: 6}}, {one}]"))
+    found = facts(SweepFolder.read(mixed))
+    assert found[0] == ("search", "factorial, then pbt") and found[3][1].startswith("6 + 4 epochs")
 
 
 def test_samples_show_what_a_schedule_does_and_say_so():

@@ -8,7 +8,9 @@ import pytest
 from results.runlog.events import (
     ArtifactWritten,
     CheckpointSaved,
+    HeadroomMeasured,
     MetricsLogged,
+    PolicyConfirmed,
     PopulationPerturbed,
     RunEnded,
     RunStarted,
@@ -79,6 +81,32 @@ def test_the_last_values_and_the_best_score_are_logged_at_the_end(told):
     assert points[-2:] == [("final_loss", 1 / 3, 3), ("best_validation_accuracy", 0.75, 3)]
     assert tags["stopped_at_epoch"] == "3" and tags["nonfinite/validation_accuracy"] == "nan at step 3"
     assert found[-1] == (Op.FINISH, A, {"status": "FINISHED", "at": 9})
+
+
+def test_headroom_and_confirmation_are_figures_of_the_sweep(told):
+    told(
+        HeadroomMeasured(role="teacher", seeds=1, difference=0.5, half_width=math.nan, at=3),
+        PolicyConfirmed(
+            role="teacher",
+            winner="policy",
+            against="uniform",
+            free=False,
+            seeds=3,
+            difference=0.25,
+            half_width=0.125,
+            accuracies={"policy": 0.75, "policy mean": 0.625, "none": math.nan},
+            at=4,
+        ),
+    )
+    points, tags = told.logged("s")
+    assert points == [
+        ("headroom_teacher", 0.5, 0),
+        ("confirmed_teacher_difference", 0.25, 0),
+        ("confirmed_teacher_difference_half_width", 0.125, 0),
+        ("confirmed_teacher_validation_accuracy/policy", 0.75, 0),
+        ("confirmed_teacher_validation_accuracy/policy mean", 0.625, 0),
+    ]
+    assert tags == {"confirmed.teacher": "policy"}
 
 
 def test_a_failure_has_its_traceback_and_a_retry_opens_the_run_again(told):

@@ -34,6 +34,7 @@ CASES["factorial in two rounds"] = {"algorithm": "factorial", "rounds": 2, "tria
 SIZES = {"population": 4, "trials": 4, "replicates": 2, "reduction": 2}
 SPACE = Space(operations=("Rotate", "Cutout"), copies=1, augment=("identity", "cutmix"))
 VALUES = {"population": 4, "trials": 4, "synchronous": True, "tie_break": "none", "quantile": 0.25}
+VALUES |= {"start": "uniform", "growth": 2.0, "candidates": ("none", "uniform")}
 VALUES |= {"reduction": 3, "replicates": 3, "early_stopping": "none", "rounds": 1}
 
 

@@ -7,6 +7,7 @@ import random
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from mlflow.tracking import MlflowClient
 from ray.tune.search import Searcher
@@ -16,9 +17,13 @@ from results.runlog.history import History
 from results.runlog.members import METRIC
 from search import SweepConfig, run
 from search.algorithms.optuna_searcher import Suggestions
+from search.config.registry import capabilities
+from search.config.sections import SearchConfig
 from search.execution.journal import Journal
 from search.execution.members import Member
-from spaces import Genome, Schedule, Space
+from spaces import Genome, RequestError, Schedule, Space
+from spaces.augmentations import augmentation
+from spaces.search_space.domain import UniformSampler
 from trainables import Recipe, Task
 from trainables.data import load
 
@@ -75,6 +80,11 @@ def quality(genome):
     return 0.5 + bonus - 0.05 * abs(genome.distill["temperature"] - 6)
 
 
+def quality_of_policy(genome):
+    """A score for genomes without distillation settings: the less, the better."""
+    return 1 - Genome.from_json(genome).policy.mean_strength() / 10
+
+
 def played(stage, slots, order, others=()):
     """Run the search without Ray: `slots` at once, which ends next is for `order` to say; returns the genomes."""
     searcher = Suggestions(stage, others, stage._journal)
@@ -90,7 +100,9 @@ def played(stage, slots, order, others=()):
             break
         ended = order.choice(sorted(running))
         member = running.pop(ended)["member"]
-        ends(stage, member["name"], quality(Genome.from_json(member["genome"])))
+        genome = Genome.from_json(member["genome"])
+        score = quality(genome) if "temperature" in genome.distill else quality_of_policy(member["genome"])
+        ends(stage, member["name"], score)
     assert searcher.suggest("last") == Searcher.FINISHED
     return [member.source for member in stage.members]
 
@@ -181,6 +193,56 @@ def test_a_search_that_is_cut_off_suggests_what_it_would_have_suggested(stage, t
     again = stage(synchronous=synchronous, folder=folder)
     assert [member.name for member in again.pending] == [f"student-tpe-{left - 1:02d}"]
     assert played(again, 1, random.Random(0)) == whole
+
+
+# ---- where it starts -------------------------------------------------------------------------------
+
+POLICIES = [Space(("Rotate", "Cutout"), augment=("identity", "cutmix")), Space(("Rotate", "Cutout"), genome="scaled")]
+
+
+@pytest.mark.parametrize("space", POLICIES)
+@pytest.mark.parametrize("start", ["zero", "uniform", "random"])
+def test_the_first_suggestion_is_the_start_and_the_study_sees_it(stage, space, start):
+    tpe = stage(space=space, start=start)
+    genomes = played(tpe, 2, random.Random(0))
+    expected = {"zero": space.zero(), "uniform": space.uniform(), "random": tpe.first_genome(0)}[start]
+    assert genomes[0] == expected and genomes[1] != expected and len(genomes) == 24
+    assert tpe._suggested[0][0] == space.suggested(expected)
+    assert tpe._finished[0].params == space.suggested(expected) and tpe._finished[0].state.name == "COMPLETE"
+    own = played(stage(space=space), 2, random.Random(0))
+    assert own[0] != expected and own[1:4] == genomes[1:4], "its own draws follow"
+
+
+def test_after_another_search_it_suggests_what_was_found(stage, task):
+    space = Space(("Rotate",), genome="scaled", augment=("identity", "cutmix"), distill=SPACE.distill)
+    found = space.suggest(UniformSampler(np.random.default_rng(3)))
+    settings = SearchConfig(algorithm="tpe", trials=6, epochs=2, interval=1)
+    journal = stage()._journal
+    tpe = capabilities("tpe")("student-tpe_2", task, settings, space, journal, start=found)
+    assert tpe.suggest().source == found and tpe.suggest().source != found
+
+
+def test_what_the_space_does_not_have_is_drawn(stage):
+    space = Space(("Rotate",), copies=1, distill={"temperature": [2.0, 4.0]})
+    genome = replace(space.zero(), augment=augmentation("cutmix"), distill={"temperature": 3.0})
+    assert space.suggested(genome) == {"policy[0].probability": 0, "policy[0].magnitude": 0}
+    with pytest.raises(RequestError, match="operations of the genome must be those of the space"):
+        space.suggested(Space(("Invert",), copies=1).zero())
+
+
+@pytest.mark.parametrize("left", [1, 3, 6])
+def test_a_search_with_a_start_that_is_cut_off_suggests_what_it_would_have_suggested(stage, left):
+    settings = {"space": POLICIES[1], "start": "uniform", "trials": 12}
+    whole = played(stage(**settings), 1, random.Random(0))
+    cut = stage(**settings)
+    searcher = Suggestions(cut, (), cut._journal)
+    for index in range(left):
+        config = searcher.suggest(str(index))
+        if index < left - 1:
+            ends(cut, config["member"]["name"], quality_of_policy(config["member"]["genome"]))
+    folder = cut._journal.folder
+    cut._journal.__exit__(None, None, None)
+    assert played(stage(folder=folder, **settings), 1, random.Random(0)) == whole
 
 
 # ---- a whole sweep ---------------------------------------------------------------------------------

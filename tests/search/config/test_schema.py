@@ -109,7 +109,7 @@ def test_with_weights_the_teacher_is_not_searched(tmp_path):
         ("teacher.search.quantile=0.7", "less than or equal to 0.5, got 0.7"),
         (
             "student.search.algorithm=genetic",
-            "unknown algorithm 'genetic'; known: blind, factorial, grid, pb2, pba, pbt, random",
+            "unknown algorithm 'genetic'; known: blind, factorial, grid, pb2, pba, pbt, race, random",
         ),
         ("student.search.algorithm=tpee", "did you mean 'tpe'?"),
         ("student.search.algorithm=my.search-class", "a dotted name must have a module and an attribute"),
@@ -223,10 +223,11 @@ TAKEN = {
     "pb2": {"population", "start", "synchronous", "tie_break", "quantile"},
     "random": {"trials"},
     "successive_halving": {"trials", "synchronous", "tie_break", "reduction"},
-    "tpe": {"trials", "synchronous", "early_stopping"},
+    "tpe": {"trials", "start", "synchronous", "early_stopping"},
     "grid": {"replicates"},
+    "race": {"candidates", "trials"},
 }
-VALUES = {"population": 4, "trials": 4, "synchronous": True, "tie_break": "none", "quantile": 0.25}
+VALUES = {"population": 4, "trials": 8, "synchronous": True, "tie_break": "none", "quantile": 0.25}
 VALUES |= {"reduction": 3, "replicates": 3, "early_stopping": "none"}
 
 

@@ -17,8 +17,9 @@ from search.algorithms.base import member_seed
 from search.cli import app
 from search.config.schema import SweepConfig
 from search.execution.journal import Journal
-from search.sweeps.evaluation import BASELINES, USUAL, evaluate, named_policies, with_teacher
+from search.sweeps.evaluation import BASELINES, SCALED, USUAL, _baseline, evaluate, named_policies, with_teacher
 from search.sweeps.plan import SweepPlan
+from spaces import BASELINES as FREE
 from spaces import Entry, Genome, ImageSpec, Phase, Policy, RequestError, Schedule
 from spaces.augmentations import augmentation
 from trainables import Distill, Recipe, Task
@@ -222,6 +223,16 @@ def test_policies_are_called_by_their_sweep_or_by_their_file(tmp_path):
         named_policies(None, [two / "best.json", tmp_path / "three" / "best.json"])
     with pytest.raises(RequestError, match="must have a policy for the teacher"):
         named_policies(one, [], "teacher")
+
+
+def test_free_baselines_are_policies_of_the_whole_training(config):
+    plan = SweepPlan.resolve(config)
+    task = plan.roles["student"].final_task(plan.teacher)
+    for name, policy in SCALED.items():
+        arm = _baseline(name, task)
+        (phase,) = arm.source(0).phases
+        assert (arm.name, arm.kind, arm.shown) == (name, "baseline", None)
+        assert phase == Phase(task.epochs, Genome(FREE[policy])) and arm.source(0).role == "student"
 
 
 def test_the_usual_baselines_are_some_of_all():

@@ -71,6 +71,17 @@ def test_the_searches_of_each_role(teacher, student, baselines, searches):
     assert (names(plan, "teacher"), names(plan, "student")) == searches
 
 
+def test_searches_of_one_role_have_different_names():
+    """Members are known by the name of their search: with one name, a search would take those of the other."""
+    same = {"algorithm": "pbt", "population": 4, "epochs": 10}
+    plan = searching([same, same, RANDOM, same, same], None, baselines=["none"])
+    assert names(plan, "teacher") == [
+        "teacher-pbt", "teacher-pbt_2", "teacher-random", "teacher-pbt_3", "teacher-pbt_4",
+    ]  # fmt: skip
+    blind = {"algorithm": "blind", "population": 4}
+    assert names(searching(blind, None, baselines=["blind"]), "teacher") == ["teacher-blind"], "its own control"
+
+
 def test_a_grid_has_each_augmentation_as_often_as_it_is_repeated():
     plan = searching(4, GRID)
     assert plan.roles["student"].search.members == 3 * 4

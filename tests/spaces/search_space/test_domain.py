@@ -19,6 +19,7 @@ from spaces.search_space.domain import (
     check_domain,
     contains,
     draw,
+    drawn_values,
     enumerate_values,
     example_values,
     explore,
@@ -140,6 +141,34 @@ def test_names_of_places():
     draw(domain, recorder, "root")
     names = [name for name, *_ in recorder.questions]
     assert names == ["root.a", "root.a[0]", 'root["a.b"]', 'root[""]', r'root["c\"]"]']
+
+
+class Given:
+    """A sampler of values by name."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def choice(self, name, count):
+        assert self.values[name] in range(count)
+        return self.values[name]
+
+    def number(self, name, low, high, *, log):
+        assert low <= self.values[name] <= high
+        return self.values[name]
+
+    integer = number
+
+
+@quick
+@given(domains, seeds)
+def test_a_value_is_drawn_again_from_what_its_sampler_gave(domain, seed):
+    value = draw(domain, UniformSampler(np.random.default_rng(seed)))
+    assert draw(domain, Given(drawn_values(domain, value, "x")), "x") == value
+
+
+def test_a_value_that_cannot_be_drawn_has_no_sampler():
+    assert drawn_values(DISTILL, {"loss": "rkd", "temperature": 2}, "distill") == {}
 
 
 @given(domains, seeds)

@@ -26,7 +26,7 @@ def load_genome(path: str, role: str, space: Space, setting: str, *, mean: bool 
     if schedule.role != role:
         raise RequestError(f"{setting} must be a policy for the {role}", value=f"{path}: {schedule.role}")
     try:
-        for phase in schedule.phases:
+        for phase in schedule.phases if mean else schedule.phases[-1:]:
             space.check(phase.genome)
     except RequestError as error:
         raise RequestError(f"{setting} ({path}): {error}") from error

@@ -38,7 +38,8 @@ def small(name):
     search = SweepConfig.load(example(name)).student.search
     own = is_custom(search.algorithm)
     taken = {"trials"} if own else capabilities(search.algorithm).variant(search).settings
-    return SMALL + [f"student.search.{key}={value}" for key, value in SIZES.items() if key in taken]
+    sizes = SIZES | ({"trials": 6} if search.algorithm == "race" else {})  # four candidates, then two of them again
+    return SMALL + [f"student.search.{key}={value}" for key, value in sizes.items() if key in taken]
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from benchmarks.common.training import train_epochs
+from results.analysis.contrasts import Levels
 from results.analysis.effects import estimate_effects
 from search.algorithms.design_matrix import Design
 from search.algorithms.factorial import choose, weighted
@@ -86,14 +87,45 @@ def tpe(trainer: Trainer, space: Space, seed: int, trials: int) -> Schedule:
     return trainer.constant(min(found)[2])
 
 
-def factorial(trainer: Trainer, space: Space, seed: int, trials: int, epochs: int) -> Schedule:
-    """Return the policy of what is more likely good than not, from a screening experiment."""
-    factors = space_factors(space)
-    levels = Design.draw(factors, trials, seed).trials
+@dataclass(frozen=True)
+class Screening:
+    """Screening experiment over the operations of a space and their strengths.
+
+    Args:
+        role: Role that was trained.
+        space: Space of genomes.
+        levels: Levels of the factors of each trial.
+        scores: Negative validation loss of each trial.
+    """
+
+    role: str
+    space: Space
+    levels: tuple[Levels, ...]
+    scores: tuple[float, ...]
+
+    def genome(self) -> Genome:
+        """Return the genome of what is more likely good than not."""
+        factors = space_factors(self.space)
+        effects = estimate_effects(self.role, factors, self.levels, self.scores)
+        return weighted(genome_of(self.space, choose(factors, effects)), effects)
+
+    def pooled(self, other: Screening) -> Screening:
+        """Return the same experiment with the geometric mean of this and another role's losses."""
+        pairs = zip(self.scores, other.scores, strict=True)
+        return replace(self, scores=tuple(-math.sqrt(ours * theirs) for ours, theirs in pairs))
+
+
+def screen(trainer: Trainer, space: Space, seed: int, trials: int, epochs: int) -> Screening:
+    """Train each trial of a screening experiment for `epochs` epochs."""
+    levels = Design.draw(space_factors(space), trials, seed).trials
     genomes = [genome_of(space, each) for each in levels]
     scores = [-trainer.train(genome, 1000 + index, epochs)["loss"] for index, genome in enumerate(genomes)]
-    effects = estimate_effects(trainer.task.role, factors, levels, scores)
-    return trainer.constant(weighted(genome_of(space, choose(factors, effects)), effects))
+    return Screening(trainer.task.role, space, tuple(levels), tuple(scores))
+
+
+def factorial(trainer: Trainer, space: Space, seed: int, trials: int, epochs: int) -> Schedule:
+    """Return the policy of what is more likely good than not, from a screening experiment."""
+    return trainer.constant(screen(trainer, space, seed, trials, epochs).genome())
 
 
 def population(

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import rotate
 
@@ -52,6 +53,17 @@ def in_domain(name: str, root: str, *, train: int, validation: int, test: int, s
     data = load(name, root=root, train=train, validation=validation, seed=seed)
     rows = torch.randperm(len(data.test), generator=torch.Generator().manual_seed(seed))[:test]
     return replace(data, test=data.test.subset(rows.sort().values))
+
+
+def halved(data: DataSet) -> DataSet:
+    """Return a data set in memory with images of half the size, each pixel the mean of 2 × 2."""
+
+    def half(part: Images) -> TensorImages:
+        assert isinstance(part, TensorImages)
+        return TensorImages(avg_pool2d(part.images.float(), 2).round().to(torch.uint8), part.labels)
+
+    parts = {"train": half(data.train), "validation": half(data.validation), "test": half(data.test)}
+    return replace(data, size=data.size // 2, **parts)
 
 
 def target_domain(data: DataSet, domain: str, seed: int) -> DataSet:

@@ -20,13 +20,13 @@ import torch
 
 from benchmarks.common.direct_search import Trainer, confirmed, factorial, pipeline, population, random_search, tpe
 from benchmarks.common.results_file import RESULTS, Benchmark, Row, current_commit, print_table, usable_cores
-from benchmarks.common.training import train_epochs
+from benchmarks.common.training import train_teacher
 from results.analysis.statistics import holm, interval, paired_p
 from search.algorithms.base import member_seed
 from spaces import BASELINES, Genome, Schedule, Space
 from trainables.data import DataSet
 from trainables.distillation.objective import Distill
-from trainables.task import Task, TrainedTeacher
+from trainables.task import Task
 from trainables.training.recipe import Recipe
 
 FREE = tuple(BASELINES)
@@ -67,6 +67,24 @@ class Setting:
     model: str = "mlp"
     teacher: str = "mlp"
 
+    @property
+    def trial_epochs(self) -> int:
+        """Epochs of a factorial trial."""
+        return max(1, self.epochs * 2 // 3)
+
+    @property
+    def pipeline(self) -> dict[str, Any]:
+        """Arguments of `direct_search.pipeline`, whose searches have the epochs of `members` trainings together."""
+        size = max(2, self.members - round(self.trials * self.trial_epochs / self.epochs))
+        interval = max(1, self.epochs // 8)
+        return {
+            "trials": self.trials,
+            "trial_epochs": self.trial_epochs,
+            "size": size,
+            "interval": interval,
+            "growth": 1.5,
+        }
+
 
 QUICK = Setting(40, 60, 100, epochs=3, members=4, trials=4, seeds=1, tests=1, repetitions=1)
 
@@ -86,8 +104,9 @@ def run_study(
     benchmark: Benchmark,
     setting: Setting,
     places: Sequence[str],
-    load: Callable[[str, Setting, int], DataSet],
+    repeat: Callable[[Job], list[Row]],
     roles: Sequence[str] = ("teacher",),
+    arms: Sequence[str] = ARMS,
 ) -> list[Row]:
     """Run what is missing of a study, and return its rows: one for each place, role, repetition and arm.
 
@@ -95,8 +114,9 @@ def run_study(
         benchmark: Run of the benchmark.
         setting: Size of the study.
         places: Data sets or domains.
-        load: Importable function from place, setting and seed to the data of a repetition.
+        repeat: Importable function that runs a repetition; it returns a row for each of `arms`.
         roles: Roles that are searched.
+        arms: Arms of the study.
     """
     path = None if benchmark.quick else RESULTS / f"{benchmark.name}.rows.jsonl"
     rows: list[Row] = [json.loads(line) for line in path.read_text().splitlines()] if path and path.is_file() else []
@@ -106,11 +126,11 @@ def run_study(
         for number in range(setting.repetitions)
         for place in places
         for role in roles
-        if any((place, role, number, arm) not in known for arm in ARMS)
+        if any((place, role, number, arm) not in known for arm in arms)
     ]
     commit = "" if benchmark.quick else current_commit()
     with ProcessPoolExecutor(1 if benchmark.quick else usable_cores(), get_context("spawn")) as pool:
-        futures = [pool.submit(_repetition, job, load) for job in jobs]
+        futures = [pool.submit(repeat, job) for job in jobs]
         for future in as_completed(futures):
             for row in future.result():
                 if (row["place"], row["role"], row["repetition"], row["arm"]) not in known:
@@ -125,7 +145,13 @@ def _append(path: Path, row: Mapping[str, Any]) -> None:
         file.write(json.dumps(row) + "\n")
 
 
-def _repetition(job: Job, load: Callable[[str, Setting, int], DataSet]) -> list[Row]:
+def compare_searches(job: Job, load: Callable[[str, Setting, int], DataSet]) -> list[Row]:
+    """Run every arm of one repetition.
+
+    Args:
+        job: The repetition.
+        load: Function from place, setting and seed to its data.
+    """
     torch.set_num_threads(1)
     setting, seed = job.setting, job.seed
     trainer = Trainer(_task(job, load(job.place, setting, seed)))
@@ -166,19 +192,15 @@ def _task(job: Job, data: DataSet) -> Task:
     task = Task("teacher", setting.model, data, recipe, setting.epochs, data.validation)
     if job.role == "teacher":
         return task
-    learner = replace(task, model=setting.teacher).learner(
-        Genome(BASELINES["randaugment"]), seed=member_seed(job.seed, "teacher", 1, 0)
-    )
-    train_epochs(learner, setting.epochs)
-    weights = {name: value.detach().clone() for name, value in learner.model.state_dict().items()}
-    teacher = TrainedTeacher(setting.teacher, weights)
+    genome = Genome(BASELINES["randaugment"])
+    _, teacher = train_teacher(replace(task, model=setting.teacher), member_seed(job.seed, "teacher", 1, 0), genome)
     return replace(task, role="student", teacher=teacher, distill=Distill(alpha=0.9))
 
 
 def _search(arm: str, trainer: Trainer, setting: Setting, seed: int) -> Schedule | None:
     """Return what an arm finds, before its confirmation; None for the best free baseline, which is all confirmation."""
     scaled, pba = Space(genome="scaled"), Space(genome="pba")
-    short = max(1, setting.epochs * 2 // 3)
+    short = setting.trial_epochs
     if arm in FREE:
         return trainer.constant(Genome(BASELINES[arm]))
     if arm == BEST_FREE:
@@ -196,18 +218,7 @@ def _search(arm: str, trainer: Trainer, setting: Setting, seed: int) -> Schedule
     if arm == "factorial":
         return factorial(trainer, scaled, seed, setting.members * setting.epochs // short, short)
     assert arm == DEFAULT, arm
-    size = max(2, setting.members - round(setting.trials * short / setting.epochs))
-    interval = max(1, setting.epochs // 8)
-    return pipeline(
-        trainer,
-        scaled,
-        seed,
-        trials=setting.trials,
-        trial_epochs=short,
-        size=size,
-        interval=interval,
-        growth=1.5,
-    )
+    return pipeline(trainer, scaled, seed, **setting.pipeline)
 
 
 def aggregate(rows: Iterable[Row]) -> list[Row]:

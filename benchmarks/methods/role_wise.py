@@ -1,267 +1,200 @@
-"""Does a separate augmentation schedule for each role help a 2-bit student of a full-precision teacher?
+"""Does a policy of its own for each role help a 2-bit student of a full-precision teacher?
 
-Both networks are resnet8. The student has 2 bits for weights and for activations (DoReFa), starts from the teacher's
+Both networks are `cnn`. The student has 2 bits for weights and for activations (DoReFa), starts from the teacher's
 weights and is trained with 0.1 · CE(x) + 0.9 · KD(x), T = 4. Teacher and student see the same view x. The data are
-digits of 8 × 8: 100 training images, 1,000 validation images for the searches, so that these do not select on noise,
-and 597 test images.
+mnist5k, averaged to 14 px: 500 training images, 2,000 validation images that searches are scored on by cross-entropy,
+2,000 test images.
 
-A repetition is a whole pipeline with its own training and validation images: the teacher's search, the teacher, the
-student's searches, the students. The arms share the teacher, the seeds and the number of steps. They differ in the
-augmentation of x:
+A repetition is a whole pipeline with its own split and seeds: the teacher's search, the teacher trained with what it
+found, the student's searches, the students. The arms share the teacher, the seeds and the number of steps. They differ
+in the augmentation of x:
 
-- `none`: no augmentation.
-- `teacher_schedule`: the teacher's schedule, so that both roles have the same.
-- `student_only`: the schedule of a population of 2-bit students trained on labels alone, without a teacher. The
-  compared student is distilled under it, like all others.
-- `role_wise`: the schedule of a population of students that are distilled from the teacher.
+- `none`, `uniform`, `trivialaugment`, `randaugment`: the free baselines, scaled to the images.
+- `teacher_policy`: what the teacher's search found, so that both roles have the same.
+- `shared`: the policy of the pooled effects of both roles, from the same 24 factorial trials of each.
+- `role_wise_effects`: the policy of the student's effects alone, from its 24 trials.
+- `role_wise`: the default pipeline on the student: these 24 trials, then a population of 4 from their policy.
 - `shuffled_schedule`: the phases of `role_wise` in another order.
-- `random_schedule`: the best of as many fixed random genomes as that population has members, each distilled for as many
-  epochs.
-- `trivialaugment`: TrivialAugment instead of a policy.
+- `student_only`: the default pipeline on 2-bit students trained on labels alone, without a teacher. The compared
+  student is distilled under its policy, like all others.
+- `random`: the best of 20 random genomes, each distilled for 60 epochs, the budget of `role_wise`.
+- `pba`, `role_kd`: released schedules, where `--pba FILE` and `--role-kd FILE` give them; neither comes with roletune.
 
-All networks are trained on the 100 images only, in the searches and after them, the teacher included. (The final
-trainings of a sweep also use the validation images.) So no network was trained on the images that the searches are
-scored on. The test images are scored once, after each student's training. The settings were selected on validation
-images of other seeds.
+No network is trained on the images that searches are scored on. The test images are opened once, after each student's
+training; no arm is confirmed. `accuracy_by_repetition` has the mean over three students. `strength` is the mean
+expected strength of the policy over the epochs, 0 to 9. Differences are in points, paired by repetition; p is that of a
+paired t test, Holm-corrected over the opponents.
 
-`accuracy_by_seed` has one value per repetition, the mean over its students. `search_epochs` is the cost of an arm's
-schedule beyond the teacher's search, `seconds` the time of one student. `strength` is the mean strength of the
-schedule, 0 to 9, and `strength_by_seed` that of each slice between perturbations, repetition after repetition. The
-summary's differences are in points. Every p is that of a paired t test over the repetitions, not corrected for the five
-comparisons. The test images are the same in all repetitions, so p does not cover other test images.
-
-Method: Fu et al. 2020, https://arxiv.org/abs/2004.08861. Search: PBA (Ho et al. 2019,
-https://arxiv.org/abs/1905.05393). TrivialAugment: Müller and Hutter 2021, https://arxiv.org/abs/2103.10158.
+Method: Fu et al. 2020, https://arxiv.org/abs/2004.08861.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
-from itertools import product
-from multiprocessing import get_context
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats
 
+from benchmarks.common.direct_search import Trainer, pipeline, random_search, screen
+from benchmarks.common.domains import halved, in_domain
 from benchmarks.common.plots import save_plot
-from benchmarks.common.results_file import ROOT, Row, argument_parser, start, usable_cores
-from benchmarks.common.search import build_search, run_searches, search_settings
-from benchmarks.common.training import train_epochs, train_teacher
-from results.analysis.statistics import interval
+from benchmarks.common.results_file import ROOT, Row, argument_parser, start
+from benchmarks.common.search_study import QUICK, Job, Setting, run_study
+from benchmarks.common.training import train_teacher
+from results.analysis.statistics import holm, interval, paired_p
 from search.algorithms.base import member_seed
-from search.execution.cluster import connected
-from search.execution.journal import Journal
-from search.execution.trials import JournalCallback
-from spaces import Genome, Schedule
-from spaces.augmentations import TrivialAugment
-from trainables import data as datasets
+from spaces import BASELINES, Genome, Schedule, Space
+from spaces.importers import read_schedule
 from trainables.distillation.objective import Distill
 from trainables.quantization import Bits, size_in_bits
 from trainables.task import Task
 from trainables.training.recipe import Recipe
 
 PLOT = ROOT / "docs" / "images" / "role_wise.png"
-MODEL = "resnet8"
-NONE, TEACHER, ALONE, ROLE_WISE, SHUFFLED, RANDOM, TRIVIAL = ARMS = (
-    "none",
-    "teacher_schedule",
-    "student_only",
-    "role_wise",
-    "shuffled_schedule",
-    "random_schedule",
-    "trivialaugment",
-)
-OPPONENTS = (NONE, ALONE, RANDOM, TRIVIAL, TEACHER)
-
-
-@dataclass(frozen=True)
-class Setting:
-    """Size of the benchmark.
-
-    Args:
-        train: Training images.
-        validation: Validation images.
-        epochs: Epochs of every training, those of the members of a search included.
-        population: Members of every search.
-        interval: Epochs between perturbations.
-        repetitions: Repetitions of the whole pipeline.
-        students: Students per arm and repetition.
-    """
-
-    train: int
-    validation: int
-    epochs: int
-    population: int
-    interval: int
-    repetitions: int
-    students: int
-
-
-FULL = Setting(train=100, validation=1000, epochs=150, population=8, interval=10, repetitions=6, students=3)
-QUICK = Setting(train=50, validation=50, epochs=2, population=2, interval=1, repetitions=1, students=1)
-
-
-@dataclass(frozen=True)
-class Repetition:
-    """Results of the searches of one repetition.
-
-    Args:
-        task: Task of its students.
-        schedules: Schedule by arm; arms without a policy are missing.
-        seed: Seed of the repetition.
-    """
-
-    task: Task
-    schedules: dict[str, Schedule]
-    seed: int
+FULL = Setting(500, 2000, 2000, epochs=60, members=20, trials=24, seeds=0, tests=3, repetitions=8, teacher="cnn")
+TEACHER, ROLE_WISE = "teacher_policy", "role_wise"
+SEARCHED = (TEACHER, "shared", "role_wise_effects", ROLE_WISE, "shuffled_schedule", "student_only", "random")
+ARMS = (*BASELINES, *SEARCHED)
+OPPONENTS = ("shared", "uniform", "none", "trivialaugment", "randaugment", TEACHER, "student_only", "random")
+RELEASED, RELEASED_EPOCHS = ("pba", "role_kd"), 200
 
 
 def main() -> None:
-    """Run the searches of every repetition, then train every arm."""
-    benchmark = start(__file__, argument_parser(__doc__))
-    setting = QUICK if benchmark.quick else FULL
-    torch.set_num_threads(1)
-    seeds = [100 * (benchmark.seed + 1) + number for number in range(setting.repetitions)]
-    with TemporaryDirectory() as folder, connected(None):
-        repetitions = [search_schedules(setting, seed, Path(folder) / str(seed)) for seed in seeds]
-    processes = 1 if benchmark.quick else usable_cores()
-    with ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        keys = list(product(range(setting.repetitions), ARMS, range(setting.students)))
-        jobs = [pool.submit(train_student, arm, repetitions[number], student) for number, arm, student in keys]
-        runs = {key: job.result() for key, job in zip(keys, jobs, strict=True)}
-    rows = [_row(arm, repetitions, runs, setting) for arm in ARMS]
-    summary = summarize(rows) | {"seeds": setting.repetitions} | model_sizes(repetitions[0].task)
+    """Run what is missing, and write the result file."""
+    parser = argument_parser(__doc__)
+    for name in RELEASED:
+        parser.add_argument(f"--{name.replace('_', '-')}", metavar="FILE", help=f"released schedule of {name}")
+    benchmark = start(__file__, parser)
+    released = {name: file for name in RELEASED if (file := getattr(benchmark.options, name))}
+    setting, arms = QUICK if benchmark.quick else FULL, (*ARMS, *released)
+    found = run_study(benchmark, setting, ["mnist5k"], partial(repeat, released=released), ["student"], arms)
+    rows = [_row([row for row in found if row["arm"] == arm]) for arm in arms]
     if not benchmark.quick:
         plot(rows)
-    benchmark.finish(rows, summary, peers=("ray",))
+    benchmark.finish(rows, summarize(rows) | model_sizes())
 
 
-# Searching ------------------------------------------------------------------------------------------------------------
+# One repetition -------------------------------------------------------------------------------------------------------
 
 
-def search_schedules(setting: Setting, seed: int, folder: Path) -> Repetition:
-    """Run all searches of one repetition, and train its teacher."""
-    data = datasets.load(name="digits", train=setting.train, validation=setting.validation, seed=seed)
-    recipe = Recipe(lr=0.05, batch_size=setting.train // 2)
-    task = Task("teacher", MODEL, data, recipe, setting.epochs, data.validation, setting.interval)
-    (of_teacher,) = run_role(TEACHER, ("pbt",), task, setting, seed, folder)
-    _, teacher = train_teacher(task, member_seed(seed, "teacher", 1, 0), of_teacher)
-    alone = replace(task, role="student", bits=Bits(2, 2), distill=Distill(alpha=0.0))
+def repeat(job: Job, released: dict[str, str]) -> list[Row]:
+    """Run every search of one repetition, then train every arm.
+
+    Args:
+        job: The repetition.
+        released: Files of released schedules by arm.
+    """
+    torch.set_num_threads(1)
+    setting, seed = job.setting, job.seed
+    teacher_task = _task(setting, seed)
+    teachers, space = Trainer(teacher_task), Space(genome="scaled")
+    found: dict[str, Schedule] = {TEACHER: pipeline(teachers, space, seed, **setting.pipeline)}
+    _, teacher = train_teacher(teacher_task, member_seed(seed, "teacher", 1, 0), found[TEACHER])
+    alone = replace(teacher_task, role="student", bits=Bits(2, 2), distill=Distill(alpha=0.0))
     distilled = replace(alone, teacher=teacher, distill=Distill(alpha=0.9, init="teacher"))
-    (of_labels,) = run_role(ALONE, ("pbt",), alone, setting, seed, folder)
-    role_wise, random = run_role(ROLE_WISE, ("pbt", "random"), distilled, setting, seed, folder)
-    schedules = {TEACHER: of_teacher, ALONE: of_labels, ROLE_WISE: role_wise, RANDOM: random}
-    schedules[SHUFFLED] = role_wise.shuffled(seed)
-    return Repetition(replace(distilled, validation=None), schedules, seed)
+    students = Trainer(distilled)
+    screens = [screen(each, space, seed, setting.trials, setting.trial_epochs) for each in (teachers, students)]
+    found |= {
+        "shared": students.constant(screens[1].pooled(screens[0]).genome()),
+        "role_wise_effects": students.constant(screens[1].genome()),
+        ROLE_WISE: pipeline(students, space, seed, **setting.pipeline),
+        "student_only": pipeline(Trainer(alone), space, seed, **setting.pipeline),
+        "random": random_search(students, space, seed, setting.members),
+    }
+    found["shuffled_schedule"] = found[ROLE_WISE].shuffled(seed)
+    found |= {
+        name: read_schedule("pba", file, epochs=RELEASED_EPOCHS, image=distilled.image).stretch(setting.epochs)
+        for name, file in released.items()
+    }
+    found |= {name: students.constant(Genome(policy)) for name, policy in BASELINES.items()}
+    return [_measured(job, arm, found[arm], students) for arm in (*ARMS, *released)]
 
 
-def run_role(
-    name: str, algorithms: Sequence[str], task: Task, setting: Setting, seed: int, folder: Path
-) -> list[Schedule]:
-    """Search `task` with several algorithms at the same time, and return their schedules."""
-    folder.mkdir(exist_ok=True)
-    size: dict[str, int] = {"size": setting.population, "epochs": task.epochs, "interval": setting.interval}
-    with Journal(folder) as journal:
-        callback = JournalCallback(journal)
-        searches = [
-            build_search(f"{name}-{algorithm}", search_settings(algorithm, **size), task, callback, seed=seed)
-            for algorithm in algorithms
-        ]
-        return [result.schedule for result in run_searches(searches, callback, name=name)]
+def _task(setting: Setting, seed: int) -> Task:
+    sizes = {"train": setting.train, "validation": setting.validation, "test": setting.test}
+    data = halved(in_domain("mnist5k", "data", seed=seed, **sizes))
+    recipe = Recipe(lr=0.05, batch_size=min(50, setting.train // 2))
+    return Task("teacher", setting.teacher, data, recipe, setting.epochs, data.validation)
 
 
-# Training -------------------------------------------------------------------------------------------------------------
-
-
-def train_student(arm: str, repetition: Repetition, student: int) -> dict[str, float]:
-    """Train the student of that number, and return its test accuracy and the seconds of its training."""
-    started, task = time.perf_counter(), repetition.task
-    source, seed = repetition.schedules.get(arm, Genome()), member_seed(repetition.seed, "student", 1, student)
-    learner = task.learner(source, seed=seed, baseline=TrivialAugment() if arm == TRIVIAL else None)
-    train_epochs(learner, task.epochs)
-    return {"accuracy": learner.evaluate(task.data.test)["accuracy"], "seconds": time.perf_counter() - started}
+def _measured(job: Job, arm: str, schedule: Schedule, students: Trainer) -> Row:
+    started = time.process_time()
+    schedule = replace(schedule, role="student")
+    tested = [students.train(schedule, 3000 + number) for number in range(job.setting.tests)]
+    strengths = [schedule.at(epoch).policy.mean_strength() for epoch in range(schedule.epochs)]
+    return {
+        "place": job.place,
+        "role": job.role,
+        "repetition": job.repetition,
+        "arm": arm,
+        "accuracy": float(np.mean([each["test_accuracy"] for each in tested])),
+        "loss": float(np.mean([each["test_loss"] for each in tested])),
+        "strength": float(np.mean(strengths)),
+        "seconds": (time.process_time() - started) / len(tested),
+    }
 
 
 # Figures --------------------------------------------------------------------------------------------------------------
 
 
-def _row(
-    arm: str, repetitions: Sequence[Repetition], runs: dict[tuple[int, str, int], dict[str, float]], setting: Setting
-) -> Row:
-    def means(column: str) -> list[float]:
-        students, numbers = range(setting.students), range(len(repetitions))
-        return [float(np.mean([runs[number, arm, student][column] for student in students])) for number in numbers]
-
-    accuracy, half = interval(by_seed := means("accuracy"))
-    row: Row = {
-        "arm": arm,
+def _row(found: Sequence[Row]) -> Row:
+    """Return the means of one arm over its repetitions."""
+    ordered = sorted(found, key=lambda row: row["repetition"])
+    accuracy, half_width = interval([row["accuracy"] for row in ordered])
+    return {
+        "arm": ordered[0]["arm"],
         "accuracy": accuracy,
-        "half_width_95": half,
-        "accuracy_by_seed": by_seed,
-        "search_epochs": setting.population * setting.epochs * (arm not in (NONE, TEACHER, TRIVIAL)),
-        "seconds": float(np.mean(means("seconds"))),
+        "half_width_95": half_width,
+        "accuracy_by_repetition": [row["accuracy"] for row in ordered],
+        "loss": float(np.mean([row["loss"] for row in ordered])),
+        "strength": float(np.mean([row["strength"] for row in ordered])),
+        "seconds": float(np.mean([row["seconds"] for row in ordered])),
     }
-    if arm not in repetitions[0].schedules:
-        return row
-    slices = range(0, setting.epochs, setting.interval)
-    strengths = [one.schedules[arm].at(epoch).policy.mean_strength() for one in repetitions for epoch in slices]
-    return row | {"strength": float(np.mean(strengths)), "strength_by_seed": strengths}
 
 
 def summarize(rows: Sequence[Row]) -> dict[str, Any]:
-    """Return the gain of `role_wise` over each opponent in points, paired by repetition."""
-    by_arm = {row["arm"]: 100 * np.array(row["accuracy_by_seed"]) for row in rows}
-    summary: dict[str, Any] = {}
-    for opponent in OPPONENTS:
-        gain, key = by_arm[ROLE_WISE] - by_arm[opponent], f"role_wise_minus_{opponent}"
-        p = float(stats.ttest_1samp(gain, 0).pvalue) if np.ptp(gain) else 1.0
-        summary |= {key: float(gain.mean()), f"p_{key}": p}
+    """Return the gain of `role_wise` over each opponent in points, paired by repetition; p with Holm's correction."""
+    by_arm = {row["arm"]: row["accuracy_by_repetition"] for row in rows}
+    ours = by_arm[ROLE_WISE]
+    opponents = [*OPPONENTS, *(name for name in RELEASED if name in by_arm)]
+    many = len(ours) > 1
+    p = holm([paired_p(ours, by_arm[other]) for other in opponents]) if many else [1.0] * len(opponents)
+    summary: dict[str, Any] = {"repetitions": len(ours)}
+    for other, corrected in zip(opponents, p, strict=True):
+        key = f"role_wise_minus_{other}"
+        mean, half = interval((100 * (np.array(ours) - np.array(by_arm[other]))).tolist())
+        summary |= {key: mean, f"half_width_{key}": half, f"p_{key}": corrected}
     return summary
 
 
-def model_sizes(task: Task) -> dict[str, int]:
+def model_sizes() -> dict[str, int]:
     """Return the size of the student and of the same network in full precision, in bits."""
-    full = replace(task, bits=Bits())
-    return {"size_in_bits": size_in_bits(task.network()), "full_precision_in_bits": size_in_bits(full.network())}
+    full = _task(FULL, 0)
+    small = replace(full, bits=Bits(2, 2))
+    return {"size_in_bits": size_in_bits(small.network()), "full_precision_in_bits": size_in_bits(full.network())}
 
 
 def plot(rows: Sequence[Row]) -> None:
-    """Plot the accuracy of each arm by repetition, and the strength of both roles' schedules over the epochs."""
+    """Plot the accuracy of each arm by repetition, the best above."""
     from matplotlib.figure import Figure  # every worker process would wait for this import
 
-    figure = Figure(figsize=(11, 4.4), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
-    colors = {ROLE_WISE: "#d55e00", TEACHER: "#0072b2"}
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    axes = figure.subplots()
+    colors = {ROLE_WISE: "#d55e00", "shared": "#009e73", TEACHER: "#0072b2"}
     ranked = sorted(rows, key=lambda row: row["accuracy"])
-    points = 100 * np.array([row["accuracy_by_seed"] for row in ranked])
-    left.plot(points, range(len(ranked)), color="#d9d9d9", linewidth=0.8, zorder=0)
+    points = 100 * np.array([row["accuracy_by_repetition"] for row in ranked])
+    axes.plot(points, range(len(ranked)), color="#d9d9d9", linewidth=0.8, zorder=0)
     for place, (row, values) in enumerate(zip(ranked, points, strict=True)):
         color = colors.get(row["arm"], "#525252")
-        left.scatter(values, [place] * len(values), s=14, color=color, alpha=0.45, linewidths=0)
-        mean, half = 100 * row["accuracy"], 100 * row["half_width_95"]
-        left.errorbar(mean, place, xerr=half, fmt="D", color=color, markersize=6)
-    left.set_yticks(range(len(ranked)), [row["arm"] for row in ranked])
-    left.set_xlabel(f"test accuracy of the 2-bit student, %: {points.shape[1]} repetitions, mean, 95 % interval")
-    for row in rows:
-        if row["arm"] in colors:
-            curves = np.array(row["strength_by_seed"]).reshape(len(row["accuracy_by_seed"]), -1)
-            edges = np.linspace(0, FULL.epochs, curves.shape[1] + 1)
-            name = {ROLE_WISE: "student", TEACHER: "teacher"}[row["arm"]]
-            for curve in curves:
-                right.stairs(curve, edges, baseline=None, color=colors[row["arm"]], alpha=0.25, linewidth=0.8)
-            right.stairs(curves.mean(0), edges, baseline=None, color=colors[row["arm"]], linewidth=2.2, label=name)
-    right.set_ylim(bottom=0)
-    right.set_xlabel("epoch; thin lines: single repetitions")
-    right.set_ylabel("mean strength of the schedule, 0 to 9")
-    right.legend(frameon=False, loc="upper left")
-    save_plot(figure, (left, right), PLOT)
+        axes.scatter(values, [place] * len(values), s=14, color=color, alpha=0.45, linewidths=0)
+        axes.errorbar(100 * row["accuracy"], place, xerr=100 * row["half_width_95"], fmt="D", color=color, markersize=6)
+    axes.set_yticks(range(len(ranked)), [row["arm"].replace("_", " ") for row in ranked])
+    axes.set_xlabel(f"test accuracy of the 2-bit student, %: {points.shape[1]} repetitions, mean, 95 % interval")
+    save_plot(figure, [axes], PLOT)
 
 
 if __name__ == "__main__":

@@ -7,9 +7,11 @@ images (α = 0.9, T = 4). Arms, budgets, confirmation and tests are those of `be
 
 from __future__ import annotations
 
+from functools import partial
+
 from benchmarks.common.domains import in_domain
 from benchmarks.common.results_file import argument_parser, start
-from benchmarks.common.search_study import QUICK, Setting, aggregate, finish_study, run_study
+from benchmarks.common.search_study import QUICK, Setting, aggregate, compare_searches, finish_study, run_study
 from trainables.data import DataSet
 
 NAMES = {"mnist5k": "mnist", "fashionmnist": "fashion"}
@@ -37,7 +39,7 @@ def main() -> None:
     setting = QUICK if benchmark.quick else FULL
     places = [name if options.root == "data" else f"{name}={options.root}" for name in names]
     roles = ["teacher"] if benchmark.quick else options.roles.split(",")
-    rows = aggregate(run_study(benchmark, setting, places, load_data, roles))
+    rows = aggregate(run_study(benchmark, setting, places, partial(compare_searches, load=load_data), roles))
     finish_study(benchmark, rows, {row["place"]: NAMES[row["place"].partition("=")[0]] for row in rows}, len(NAMES))
 
 

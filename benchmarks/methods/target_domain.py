@@ -13,9 +13,11 @@ Differences are in points, paired by repetition; p is that of a paired t test, H
 
 from __future__ import annotations
 
+from functools import partial
+
 from benchmarks.common.domains import DOMAINS, in_domain, target_domain
 from benchmarks.common.results_file import argument_parser, start
-from benchmarks.common.search_study import QUICK, Setting, aggregate, finish_study, run_study
+from benchmarks.common.search_study import QUICK, Setting, aggregate, compare_searches, finish_study, run_study
 from trainables.data import DataSet
 
 FULL = Setting(500, 500, 2000, epochs=60, members=20, trials=24, seeds=3, tests=3, repetitions=8)
@@ -33,7 +35,9 @@ def main() -> None:
     parser.add_argument("--domains", default=",".join(DOMAINS), help="domains, separated by commas")
     benchmark = start(__file__, parser)
     setting = QUICK if benchmark.quick else FULL
-    rows = aggregate(run_study(benchmark, setting, benchmark.options.domains.split(","), load_domain))
+    rows = aggregate(
+        run_study(benchmark, setting, benchmark.options.domains.split(","), partial(compare_searches, load=load_domain))
+    )
     finish_study(benchmark, rows, {name: name for name in DOMAINS})
 
 

@@ -136,7 +136,7 @@ class PopulationPerturbed(Event):
         stage: Name of the search.
         epoch: Epoch of the trial that was furthest.
         generation: Number of the perturbation, from 1.
-        scores: Validation accuracy of the trials that took part; NaN where there was none.
+        scores: Score of the trials that took part, an accuracy or a negative loss; NaN where there was none.
         copies: Copies as plain data; see `exploits`.
     """
 

@@ -116,7 +116,7 @@ class Perturbation:
     Args:
         epoch: Epoch of the trial that was furthest.
         at: Time in ms since 1970.
-        scores: Validation accuracy of the trials that took part; NaN where there was none.
+        scores: Score of the trials that took part, an accuracy or a negative loss; NaN where there was none.
         copies: The copies, in order.
     """
 
@@ -133,7 +133,7 @@ class Rung:
     Args:
         epoch: Epoch of the rung.
         at: Time in ms since 1970.
-        scores: Validation accuracy of the trials that were compared; NaN where there was none.
+        scores: Score of the trials that were compared, an accuracy or a negative loss; NaN where there was none.
         kept: Names of the trials that went on.
     """
 

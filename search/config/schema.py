@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -42,8 +42,8 @@ class SweepConfig(Section):
         ...     "data": {"name": "digits"},
         ...     "student": {"model": "mlp", "search": {"algorithm": "pba"}},
         ... })
-        >>> config.student.search.population, config.teacher.search.algorithm, config.seed
-        (16, 'pbt', 0)
+        >>> config.student.search.population, [search.algorithm for search in config.teacher.search], config.seed
+        (16, ['factorial', 'pbt'], 0)
         >>> list(config.roles)
         ['teacher', 'student']
     """
@@ -239,7 +239,7 @@ class SweepConfig(Section):
         check_renamed(content, source)
         try:
             # As JSON, because only there a list is as good as a tuple while everything else stays strict.
-            return cls.model_validate_json(json.dumps(_named(content), default=str))
+            return cls.model_validate_json(json.dumps(_completed(content), default=str))
         except ValidationError as error:
             raise refusal(error, source, _schema()) from error
 
@@ -249,9 +249,29 @@ def _schema() -> dict[str, Any]:
     return SweepConfig.model_json_schema()
 
 
-def _named(content: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Name a sweep without a name after its data."""
-    data = content.get("data")
-    if "name" in content or not isinstance(data, Mapping):
-        return content
-    return {"name": re.sub(r"[^A-Za-z0-9._-]+", "-", str(data.get("name", ""))), **content}
+def _raw_searches(content: Mapping[str, Any]) -> Iterator[Any]:
+    """Yield each search of the roles that are trained, before anything is checked; None for the default pipeline."""
+    for role in ("teacher", "student"):
+        section = content.get(role, {})
+        given = isinstance(section, Mapping) and (
+            section.get("weights") is not None or section.get("pretrained") is False
+        )
+        if not isinstance(section, Mapping) or (role == "teacher" and given):
+            continue
+        search = section.get("search", [None])
+        if search is not None:
+            yield from search if isinstance(search, list | tuple) else [search]
+
+
+def _is_factorial(search: Any) -> bool:
+    return search is None or (isinstance(search, Mapping) and search.get("algorithm") == "factorial")
+
+
+def _completed(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Fill in what depends on other sections: a name from the data, and scaled policies for a factorial search."""
+    data, space = content.get("data"), content.get("space", {})
+    if "name" not in content and isinstance(data, Mapping):
+        content = {"name": re.sub(r"[^A-Za-z0-9._-]+", "-", str(data.get("name", ""))), **content}
+    if isinstance(space, Mapping) and "genome" not in space and any(map(_is_factorial, _raw_searches(content))):
+        content = {**content, "space": {**space, "genome": "scaled"}}  # which can weigh operations
+    return content

@@ -164,6 +164,11 @@ Searches = Annotated[
 ]
 
 
+def default_searches() -> tuple[SearchConfig, ...]:
+    """Return the default pipeline: which operation helps, then population-based training from there, within these."""
+    return SearchConfig(algorithm="factorial", epochs=16), SearchConfig(algorithm="pbt", epochs=24, growth=1.5)
+
+
 class FinalConfig(Section):
     """Final training of a role with the policy that was found, on training and validation images together."""
 
@@ -177,9 +182,9 @@ class RoleConfig(Section):
     model: str = Field("resnet8", description="built-in model, or dotted name of your own: package.module:function")
     recipe: Recipe = Field(default_factory=Recipe, description="optimizer and schedule of the training")
     search: Searches | None = Field(
-        default_factory=SearchConfig,
+        default_factory=default_searches,
         description="search of its augmentation, or a list of searches, each from the result of the one before; null: "
-        "trained without one",
+        "trained without one; by default factorial, then pbt from its policy",
     )
     final: FinalConfig = Field(default_factory=FinalConfig, description="final training with the policy that was found")
 
@@ -283,7 +288,9 @@ class ResourceConfig(Section):
 class HeadroomConfig(Section):
     """Headroom: no augmentation against the uniform policy, before anything is searched."""
 
-    seeds: int = Field(0, ge=0, description="trainings of each; 0: not measured")
+    seeds: int | None = Field(
+        None, ge=0, description="trainings of each; 0: not measured; null: 3 for a role with a list of searches, else 0"
+    )
     report: bool = Field(False, description="search even where there is nothing to gain")
 
 

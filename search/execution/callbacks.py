@@ -104,12 +104,17 @@ class SweepCallback(JournalCallback):
 
     def rung(self, epoch: int, scores: dict[str, float], kept: Sequence[str]) -> None:
         """Show that trials were compared on a rung, and that those in `kept` go on."""
-        best = max(scores.values(), key=rankable, default=math.nan)
-        self._reporter.say(f"  epoch {epoch}  best {best:.3f}  {len(kept)} of {len(scores)} go on")
+        best = max(scores, key=lambda name: rankable(scores[name]), default=None)
+        accuracy = math.nan if best is None else self._accuracy(best)
+        self._reporter.say(f"  epoch {epoch}  best {accuracy:.3f}  {len(kept)} of {len(scores)} go on")
 
     def generation(self, number: int, count: int, scores: dict[str, float], copies: int) -> None:
         """Show that the population was perturbed, for the `number`-th time of `count`."""
-        self._reporter.generation(number, count, scores, copies)
+        self._reporter.generation(number, count, list(scores.values()), list(map(self._accuracy, scores)), copies)
+
+    def _accuracy(self, name: str) -> float:
+        last = self.journal.progress(name).last
+        return math.nan if last is None else last.metrics.get(METRIC, math.nan)
 
 
 class EpochWatchdog:

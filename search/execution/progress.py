@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -69,16 +70,16 @@ class ProgressReporter:
         """Count epochs that will not be trained in this session."""
         self._progress.advance(self._task, epochs)
 
-    def generation(self, number: int, count: int, scores: dict[str, float], copies: int) -> None:
-        """Show that the population was perturbed."""
-        known = [score for score in scores.values() if not math.isnan(score)]
-        what = "validation"
-        if known and is_loss(min(known)):
-            known, what = [-score for score in known], "validation loss"
-        spread = f"{min(known):.3f} … {max(known):.3f}" if known else "no score"
+    def generation(
+        self, number: int, count: int, scores: Sequence[float], accuracies: Sequence[float], copies: int
+    ) -> None:
+        """Show that the population was perturbed: validation accuracy, and the loss where that is what counts."""
+        loss = ""
+        if (known := _known(scores)) and is_loss(min(known)):
+            loss = f" (loss {_spread([-score for score in known])})"
         self._generation = f"generation {number}/{count}"
         copied = f"{copies} {'copy' if copies == 1 else 'copies'}"
-        self.say(f"  generation {number}/{count}  {what} {spread}  {copied}")
+        self.say(f"  generation {number}/{count}  validation {_spread(_known(accuracies))}{loss}  {copied}")
         self._describe()
 
     def say(self, text: RenderableType) -> None:
@@ -90,3 +91,11 @@ class ProgressReporter:
         best = f"best {self._best:.3f}" if self._best > -math.inf else ""
         parts = [part for part in (self._title, self._generation, best) if part]
         self._progress.update(self._task, description=" · ".join(parts))
+
+
+def _known(values: Sequence[float]) -> list[float]:
+    return [value for value in values if not math.isnan(value)]
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{min(values):.3f} … {max(values):.3f}" if values else "no score"

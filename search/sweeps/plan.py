@@ -14,7 +14,7 @@ from search.algorithms.policy_files import load_genome
 from search.algorithms.rejects import trainings
 from search.config import registry
 from search.config.schema import SweepConfig
-from search.config.sections import STARTS, ResourceConfig, RoleConfig, SearchConfig, StudentConfig
+from search.config.sections import STARTS, DataConfig, ResourceConfig, RoleConfig, SearchConfig, StudentConfig
 from search.execution.callbacks import SweepCallback
 from search.execution.journal import Journal
 from search.execution.preflight import Requirements
@@ -27,6 +27,9 @@ from trainables.screening.ranking import check_request
 from trainables.task import Task, TrainedTeacher
 
 Score: TypeAlias = Literal["accuracy", "cross_entropy"]
+
+HEADROOM_SEEDS = 3
+"""Seeds of the headroom of a role with a list of searches, where the sweep file says nothing."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class SearchPlan:
         seed: Seed of all draws.
         first: Genome of a policy file to start from; None where it starts from a rule or from another search.
         continues: Index of the search whose result it starts from; None where it starts from a rule or a file.
+        score: What its members are selected by.
     """
 
     name: str
@@ -52,11 +56,12 @@ class SearchPlan:
     seed: int
     first: Genome | None = None
     continues: int | None = None
+    score: Score = "accuracy"
 
     def task(self, task: Task) -> Task:
-        """Return the task of the search's members: `task` for its epochs, scored as often."""
+        """Return the task of the search's members: `task` for its epochs, scored as often, by its score."""
         every = 1 if task.validate_every == 1 else self.settings.interval
-        return replace(task, epochs=self.settings.epochs, validate_every=every)
+        return replace(task, epochs=self.settings.epochs, validate_every=every, score=self.score)
 
     def start(
         self,
@@ -339,12 +344,17 @@ def _role(
         validate_every=interval if config.validate_.every == "slice" else 1,
         teacher=teacher if role == "student" else None,
     )
-    score, final_score = _scores(config, len(task.validation or ()), algorithms)
-    task = replace(task, score=score)
+    images = len(task.validation or ())
+    final_score = _score(config, images)
+    task = replace(task, score=final_score)
     if isinstance(settings, StudentConfig):
         task = replace(task, distill=settings.distill, bits=settings.bits)
-    stages = _stages(config, role, searches, space, algorithms)
+    stages = tuple(
+        replace(stage, score=_score(config, images, stage.algorithm))
+        for stage in _stages(config, role, searches, space, algorithms)
+    )
     control, blind = _controls(config, role, stages, space)
+    headroom = HEADROOM_SEEDS * (len(stages) > 1) if config.headroom.seeds is None else config.headroom.seeds
     # Else students would begin with weights that have seen what they are scored on while they are searched.
     starts = role == "teacher" and config.student is not None and config.student.distill.init == "teacher"
     section = config.teacher.data if role == "teacher" and config.teacher and config.teacher.data else config.data
@@ -358,11 +368,11 @@ def _role(
         final_images=final_images,
         final_epochs=settings.final_epochs,
         seeds=settings.final.seeds,
-        provenance=_provenance(config, section.name, own, score),
+        provenance=_provenance(config, section, own, stages[-1].score if stages else final_score),
         data_settings=section.model_dump(exclude={"root", "download", "workers"}),
         seed=config.seed,
         baselines=tuple(name for name in config.baselines if name in BASELINES),
-        headroom_seeds=config.headroom.seeds,
+        headroom_seeds=headroom,
         headroom_report=config.headroom.report,
         confirm_seeds=config.confirm.seeds,
         own_policies=_own_policies(config, role, own) if stages else {},
@@ -371,16 +381,15 @@ def _role(
     )
 
 
-def _scores(config: SweepConfig, images: int, algorithms: Sequence[type[SearchAlgorithm]]) -> tuple[Score, Score]:
-    """Return what members are selected by, and what finished trainings are compared by.
+def _score(config: SweepConfig, images: int, algorithm: type[SearchAlgorithm] | None = None) -> Score:
+    """Return what the members of a search are selected by, or finished trainings are compared by.
 
     Cross-entropy is less noisy than accuracy on few images and in the middle of a training.
     """
     if config.validate_.score != "auto":
-        return config.validate_.score, config.validate_.score
-    final: Score = "accuracy" if images >= MIN_SCORED else "cross_entropy"
-    early = any(each.copies_weights or each.stops_early for each in algorithms)
-    return "cross_entropy" if early else final, final
+        return config.validate_.score
+    early = algorithm is not None and (algorithm.copies_weights or algorithm.stops_early)
+    return "cross_entropy" if early or images < MIN_SCORED else "accuracy"
 
 
 def _scores_on_validation(config: SweepConfig) -> bool:
@@ -430,7 +439,7 @@ def _controls(
         # The control of a search that stops members early has as many members as that search has epochs for.
         exact = len(stages) == 1 and not last.algorithm.stops_early
         trials = last.members if exact else max(2, round(epochs / last.settings.epochs))
-        control = _control(config, role, "random", last.settings, {"trials": trials}, space)
+        control = replace(_control(config, role, "random", last.settings, {"trials": trials}, space), score=last.score)
     # A search that selects by nothing is its own control.
     copying = [stage for stage in stages if stage.algorithm.copies_weights and stage.algorithm.random_control]
     if copying and "blind" in config.baselines:
@@ -438,7 +447,7 @@ def _controls(
         kept = ("population", "start", "growth", "synchronous", "quantile")
         settings = {name: getattr(last.settings, name) for name in kept}
         blind = _control(config, role, "blind", last.settings, settings, space)
-        blind = replace(blind, first=last.first, continues=last.continues)
+        blind = replace(blind, first=last.first, continues=last.continues, score=last.score)
     return control, blind
 
 
@@ -471,13 +480,15 @@ def _own_policies(config: SweepConfig, role: str, data: DataSet) -> dict[str, Sc
     return found
 
 
-def _provenance(config: SweepConfig, data: str, own: DataSet, score: Score) -> dict[str, Any]:
+def _provenance(config: SweepConfig, data: DataConfig, own: DataSet, score: Score) -> dict[str, Any]:
     """Return the origin of a policy: the same for the same sweep, so without dates, paths or run ids."""
     parts = {"train": len(own.train), "validation": len(own.validation)}
+    targets = {"validation_from": data.validation_from, "test_from": data.test_from}
+    domain = {key: Path(value).name for key, value in targets.items() if value is not None}
     return {
         "sweep": config.name,
         "metric": "validation_accuracy" if score == "accuracy" else "validation_loss",
         "seed": config.seed,
-        "data": {"name": data, **parts},
+        "data": {"name": data.name, **parts, **domain},
         "versions": {name: importlib.metadata.version(name) for name in ("roletune", "torch", "ray")},
     }

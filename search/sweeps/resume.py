@@ -12,9 +12,13 @@ from search.config.yaml_io import is_earlier_version, parse_yaml
 from search.sweeps.folders import SWEEP_FILE, numbered
 from spaces import RequestError
 from spaces.core.io import read_text
+from spaces.schedule.schedule import ROLES
 
 MORE = ("epochs", "population", "trials", "seeds", "replicates")
 """Settings that may be raised before a sweep is resumed, until the part that they belong to is finished."""
+
+DESIGNED = ("factorial", "race")
+"""Algorithms whose first members depend on the number of trials."""
 
 ANY = ("resources.", "storage")
 """Settings that may change: they say where and how fast, not what."""
@@ -48,23 +52,30 @@ def check_unchanged(config: SweepConfig, folder: Path) -> None:
     before = dict(_flat(_plain(SweepConfig.load(folder / SWEEP_FILE))))
     now = dict(_flat(_plain(config)))
     changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-    refused = [key for key in changed if not _may_change(key, before.get(key), now.get(key), folder)]
+    refused = [key for key in changed if not _may_change(key, before, now, folder)]
     if refused:
         shown = "; ".join(f"{key}: {_shown(before, key)} → {_shown(now, key)}" for key in refused)
         hint = "undo the changes, or start a new sweep without --resume"
         raise RequestError(f"the settings of {folder} must not change ({shown})", hint=hint)
 
 
-def _may_change(key: str, before: Any, now: Any, folder: Path) -> bool:
+def _may_change(key: str, before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> bool:
     if key.startswith(ANY):
         return True
     section, _, setting = key.rpartition(".")
-    if setting not in MORE or not isinstance(now, int) or (isinstance(before, int) and now < before):
+    old, new = before.get(key), now.get(key)
+    if setting not in MORE or not isinstance(new, int) or (isinstance(old, int) and new < old):
         return False
     role, _, part = section.partition(".")
-    if part == "search":  # until the result of the search is known
-        return not (folder / f"policy.{role}.json").exists()
-    return setting == "seeds" or not (folder / "models" / f"{role}.safetensors").exists()
+    if role not in ROLES:
+        return False
+    if not part.startswith("search"):
+        return setting == "seeds" or not (folder / "models" / f"{role}.safetensors").exists()
+    if setting == "trials" and now.get(f"{section}.algorithm") in DESIGNED:
+        return False
+    searches = [place for place in now if place.startswith(f"{role}.search") and place.endswith(".algorithm")]
+    is_last = searches[-1:] == [f"{section}.algorithm"]  # what follows an earlier one of a list started from its result
+    return is_last and not (folder / f"policy.{role}.json").exists()  # until the result of the search is known
 
 
 def _plain(config: SweepConfig) -> dict[str, Any]:
@@ -73,10 +84,13 @@ def _plain(config: SweepConfig) -> dict[str, Any]:
 
 
 def _flat(content: Any, place: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield every value with its place; lists are values."""
+    """Yield every value with its place; lists are values, but for those of mappings."""
     if isinstance(content, Mapping) and content:
         for key, value in content.items():
             yield from _flat(value, f"{place}.{key}" if place else str(key))
+    elif isinstance(content, list) and content and all(isinstance(item, Mapping) for item in content):
+        for number, item in enumerate(content):
+            yield from _flat(item, f"{place}[{number}]")
     else:
         yield place, content
 

@@ -210,7 +210,7 @@ def test_it_refuses_two_objectives_or_takes_them(settings):
 
 
 def test_its_section_is_written_as_it_was_read(settings, tmp_path):
-    content = {"data": {"name": "digits"}, "student": {"search": settings}}
+    content = {"data": {"name": "digits"}, "teacher": {"search": None}, "student": {"search": settings}}
     config = SweepConfig.from_mapping(content)
     (tmp_path / "again.yaml").write_text(config.to_yaml())
     assert SweepConfig.load(tmp_path / "again.yaml") == config

@@ -20,7 +20,10 @@ from search.cli import main
 from search.execution.journal import Journal
 from spaces import Entry, Genome, ImageSpec, Phase, Policy, Schedule
 
-MINIMAL = "data: {name: digits, train: 40, validation: 40}\nteacher: {model: mlp}\nstudent: {model: mlp}\n"
+MINIMAL = (
+    "data: {name: digits, train: 40, validation: 40}\n"
+    "teacher: {model: mlp, search: {algorithm: pbt}}\nstudent: {model: mlp, search: {algorithm: pbt}}\n"
+)
 
 
 @pytest.fixture

@@ -27,11 +27,36 @@ def test_everything_has_a_default_but_the_data(tmp_path):
     config = load(tmp_path, MINIMAL)
     assert (config.name, config.seed, config.space.copies) == ("digits", 0, 2)
     for role in config.roles.values():
-        assert (role.search.algorithm, role.search.synchronous, role.search.population) == ("pbt", True, 4)
+        screen, refine = role.search
+        assert (screen.algorithm, screen.trials, screen.epochs) == ("factorial", 24, 16)
+        assert (refine.algorithm, refine.population, refine.epochs, refine.synchronous) == ("pbt", 4, 24, True)
+    assert config.space.genome == "scaled"
     assert list(config.roles) == ["teacher", "student"]
     assert config.baselines == ("none", "random")
     with pytest.raises(RequestError, match="data must be given"):
         load(tmp_path, "name: x\n")
+
+
+PBA, NO_SEARCH = "search: {algorithm: pba}", "search: null"
+
+
+@pytest.mark.parametrize(
+    ("roles", "genome"),
+    [
+        (f"teacher: {{{PBA}}}\nstudent: {{{PBA}}}", "pba"),
+        (f"teacher: {{{PBA}}}\nstudent: {{}}", "scaled"),
+        (f"teacher: {{{NO_SEARCH}}}\nstudent: {{{PBA}}}", "pba"),
+        (f"teacher: {{pretrained: false}}\nstudent: {{{PBA}}}", "pba"),
+        (f"teacher: null\nstudent: {{{PBA}}}", "pba"),
+        ("teacher: {search: [{algorithm: factorial}, {algorithm: pbt}]}\nstudent: null", "scaled"),
+        ("space: {genome: pba}", "pba"),
+        ("space: {copies: 1}", "scaled"),
+    ],
+)
+def test_policies_are_scaled_where_a_search_is_factorial_and_nothing_is_said(tmp_path, roles, genome):
+    config = load(tmp_path, MINIMAL + roles)
+    assert config.space.genome == genome
+    assert load(tmp_path, config.to_yaml()) == config
 
 
 def test_the_resolved_file_gives_the_same_sweep(tmp_path):
@@ -60,7 +85,7 @@ def test_the_examples_are_sweeps():
 def test_nothing_is_screened_and_ties_go_by_index_unless_it_is_asked_for(tmp_path):
     config = load(tmp_path, MINIMAL)
     assert (config.screen.drop, config.screen.draw, config.screen.precision) == (0, None, Precision())
-    assert (config.student.search.tie_break, config.student.search.replicates) == ("none", 3)
+    assert {(search.tie_break, search.replicates) for search in config.student.searches} == {("none", 3)}
     assert config.space.augment == ("identity",)
 
 

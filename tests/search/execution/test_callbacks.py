@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import math
 from types import SimpleNamespace
 
 import pytest
 from ray.tune.experiment import Trial
+from rich.console import Console
 
 import search.execution.callbacks
 from results.runlog.events import JOURNAL_FILE, SessionStarted, TrialEnded, TrialStarted, read_events
 from results.runlog.lineage import Exploit
+from results.runlog.members import METRIC, SCORE
 from search.execution.callbacks import LEAST, SLOWER, EpochWatchdog, SweepCallback
 from search.execution.journal import Journal
 from search.execution.progress import ProgressReporter
@@ -141,3 +145,20 @@ def test_a_session_records_who_goes_on_and_who_was_through(tmp_path):
     assert [type(event) for event in events] == [SessionStarted, TrialStarted, TrialEnded]
     assert (events[1].trial, events[1].role, events[1].epochs, events[1].choices) == ("t-pbt-00", "teacher", 4, {})
     assert (events[2].trial, events[2].epoch, events[2].error) == ("t-pbt-01", 4, "")
+
+
+def test_accuracies_are_shown_although_losses_count(tmp_path):
+    console = Console(file=io.StringIO(), width=120)
+    with Journal(tmp_path) as journal, ProgressReporter(console, total=8) as reporter:
+        callback = SweepCallback(journal, reporter)
+        for name, accuracy, loss in (("a", 0.5, 1.25), ("b", 0.75, 0.5), ("c", math.nan, math.nan)):
+            journal.reported(name, 2, {METRIC: accuracy, SCORE: -loss})
+        scores = {name: journal.progress(name).score(2) for name in "abc"}
+        callback.generation(1, 3, scores, 1)
+        callback.rung(2, scores, ["b"])
+        callback.generation(2, 3, {"c": math.nan}, 0)
+    assert console.file.getvalue().splitlines() == [
+        "  generation 1/3  validation 0.500 … 0.750 (loss 0.500 … 1.250)  1 copy",
+        "  epoch 2  best 0.750  1 of 3 go on",
+        "  generation 2/3  validation no score  0 copies",
+    ]

@@ -178,10 +178,35 @@ def test_few_images_and_unfinished_trainings_are_scored_by_cross_entropy(images,
     data = {"name": "mnist5k", "train": 100, "validation": images}
     content = {"data": data, "teacher": {"model": "mlp", "search": search}, "student": None}
     plan = SweepPlan.resolve(SweepConfig.from_mapping(content)).roles["teacher"]
-    assert (plan.task.score, plan.final_score) == (score, final)
+    assert (plan.search.task(plan.task).score, plan.final_score) == (score, final)
     assert plan.provenance["metric"] == {"accuracy": "validation_accuracy"}.get(score, "validation_loss")
     chosen = SweepPlan.resolve(SweepConfig.from_mapping(content | {"validate": {"score": "accuracy"}}))
     assert chosen.roles["teacher"].task.score == "accuracy"
+
+
+def test_each_search_of_a_list_has_its_own_score():
+    data = {"name": "mnist5k", "train": 100, "validation": 2000}
+    plan = SweepPlan.resolve(SweepConfig.from_mapping({"data": data, "teacher": {"model": "mlp"}, "student": None}))
+    teacher = plan.roles["teacher"]
+    assert [stage.score for stage in teacher.stages] == ["accuracy", "cross_entropy"]
+    assert teacher.control.score == "cross_entropy", "it runs beside the last"
+    assert teacher.provenance["metric"] == "validation_loss"
+
+
+def test_headroom_is_measured_before_a_list_of_searches():
+    def seeds(**sections):
+        content = {"data": {"name": "digits"}, "student": None, **sections}
+        return SweepPlan.resolve(SweepConfig.from_mapping(content)).roles["teacher"].headroom_seeds
+
+    assert seeds() == 3 and seeds(headroom={"seeds": 0}) == 0
+    assert seeds(teacher={"search": {"algorithm": "pbt"}}) == 0
+
+
+def test_a_policy_says_which_domain_it_is_for():
+    data = {"name": "mnist5k", "train": 100, "validation": 100, "validation_from": "mnist5k-shifted"}
+    plan = SweepPlan.resolve(SweepConfig.from_mapping({"data": data, "teacher": {"model": "mlp"}, "student": None}))
+    origin = plan.roles["teacher"].provenance["data"]
+    assert origin == {"name": "mnist5k", "train": 100, "validation": 100, "validation_from": "mnist5k-shifted"}
 
 
 def test_a_sweep_says_what_it_searches():

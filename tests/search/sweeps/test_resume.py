@@ -165,7 +165,13 @@ def test_an_epoch_that_comes_again_after_a_retry_is_not_kept_twice(tmp_path):
 
 # ---- which sweep is gone on with -------------------------------------------------------------------
 
-SMALL = {"name": "small", "data": {"name": "digits"}, "teacher": {"model": "mlp"}, "student": {"model": "mlp"}}
+PBT = {"algorithm": "pbt"}
+SMALL = {
+    "name": "small",
+    "data": {"name": "digits"},
+    "teacher": {"model": "mlp", "search": PBT},
+    "student": {"model": "mlp", "search": PBT},
+}
 
 
 def config(storage, **changes):
@@ -231,6 +237,45 @@ def test_any_other_change_is_refused_and_shown(tmp_path, started, changes, shown
     with pytest.raises(RequestError, match="must not change") as refusal:
         check_unchanged(config(tmp_path, **changes), started)
     assert shown in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+PIPELINE = [{"algorithm": "factorial", "trials": 24}, {"algorithm": "pbt", "epochs": 30}]
+
+
+@pytest.mark.parametrize(
+    ("search", "shown"),
+    [
+        ([PIPELINE[0], {**PIPELINE[1], "epochs": 40}], None),
+        ([{**PIPELINE[0], "epochs": 40}, PIPELINE[1]], "student.search[0].epochs: 24 → 40"),
+        ([{**PIPELINE[0], "trials": 30}, PIPELINE[1]], "student.search[0].trials: 24 → 30"),
+        (PIPELINE[:1], 'student.search[1].algorithm: "pbt" → nothing'),
+        ([*PIPELINE, {"algorithm": "random"}], 'student.search[2].algorithm: nothing → "random"'),
+    ],
+)
+def test_of_a_list_of_searches_only_the_last_may_be_longer(tmp_path, search, shown):
+    (tmp_path / "sweep.yaml").write_text(config(tmp_path, student__search=PIPELINE).to_yaml())
+    changed = config(tmp_path, student__search=search)
+    if shown is None:
+        check_unchanged(changed, tmp_path)
+        return
+    with pytest.raises(RequestError, match="must not change") as refusal:
+        check_unchanged(changed, tmp_path)
+    assert shown in str(refusal.value)
+
+
+@pytest.mark.parametrize("algorithm", ["factorial", "race"])
+def test_an_experiment_keeps_its_number_of_trials(tmp_path, algorithm):
+    (tmp_path / "sweep.yaml").write_text(
+        config(tmp_path, space__genome="scaled", student__search={"algorithm": algorithm, "trials": 20}).to_yaml()
+    )
+    more = config(tmp_path, space__genome="scaled", student__search={"algorithm": algorithm, "trials": 30})
+    with pytest.raises(RequestError, match="trials: 20 → 30"):
+        check_unchanged(more, tmp_path)
+
+
+def test_the_confirmation_keeps_its_seeds(tmp_path, started):
+    with pytest.raises(RequestError, match=r"confirm\.seeds"):
+        check_unchanged(config(tmp_path, confirm__seeds=9), started)
 
 
 def test_a_sweep_of_an_earlier_version_is_not_resumed(tmp_path, started):

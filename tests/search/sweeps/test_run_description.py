@@ -15,7 +15,8 @@ def plan(sweep_file):
         sweep_file("""
 name: s
 data: {name: digits, train: 100}
-student: {model: resnet8, bits: {weights: 2, activations: 4}, final: {epochs: 9, seeds: 3}}
+teacher: {search: {algorithm: pbt}}
+student: {model: resnet8, search: {algorithm: pbt}, bits: {weights: 2, activations: 4}, final: {epochs: 9, seeds: 3}}
 """)
     )
     return SweepPlan.resolve(config)

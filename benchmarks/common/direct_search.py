@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -18,6 +18,7 @@ import numpy as np
 from benchmarks.common.training import train_epochs
 from results.analysis.contrasts import Levels
 from results.analysis.effects import estimate_effects
+from results.runlog.members import is_loss
 from search.algorithms.design_matrix import Design
 from search.algorithms.factorial import choose, weighted
 from search.algorithms.factors import genome_of, space_factors
@@ -25,6 +26,7 @@ from search.algorithms.intervals import perturbations
 from search.algorithms.optuna_searcher import ask, finished_trial, new_study
 from search.algorithms.rejects import Decision, Measured, decide
 from search.sweeps.confirmation import FREE, baseline_schedule, candidates
+from search.sweeps.data_plan import MIN_SCORED
 from spaces import Genome, Phase, Schedule, Space
 from trainables.task import Task
 from trainables.training.learner import Learner
@@ -54,6 +56,11 @@ class Trainer:
             self.known[key] = self.evaluate(learner)
         return self.known[key]
 
+    def score(self, result: Mapping[str, float]) -> float:
+        """Return what finished trainings are compared by, as in a sweep: accuracy, or negative loss on few images."""
+        assert self.task.validation is not None
+        return result["accuracy"] if len(self.task.validation) >= MIN_SCORED else -result["loss"]
+
     def evaluate(self, learner: Learner) -> dict[str, float]:
         """Return the scores of a network."""
         assert self.task.validation is not None
@@ -66,9 +73,9 @@ class Trainer:
 
 
 def best_of(trainer: Trainer, genomes: Sequence[Genome]) -> Schedule:
-    """Return the genome with the lowest validation loss, each trained once."""
-    losses = [trainer.train(genome, 1000 + index)["loss"] for index, genome in enumerate(genomes)]
-    return trainer.constant(genomes[int(np.argmin(losses))])
+    """Return the genome with the best validation score, each trained once."""
+    scores = [trainer.score(trainer.train(genome, 1000 + index)) for index, genome in enumerate(genomes)]
+    return trainer.constant(genomes[int(np.argmax(scores))])
 
 
 def random_search(trainer: Trainer, space: Space, seed: int, trials: int) -> Schedule:
@@ -81,9 +88,9 @@ def tpe(trainer: Trainer, space: Space, seed: int, trials: int) -> Schedule:
     finished, found = [], []
     for index in range(trials):
         genome, params, distributions, _ = ask(new_study(seed + index, finished, sized=False), space)
-        loss = trainer.train(genome, 1000 + index)["loss"]
-        finished.append(finished_trial(params, distributions, [-loss], pruned=False, intermediate={}))
-        found.append((loss, index, genome))
+        score = trainer.score(trainer.train(genome, 1000 + index))
+        finished.append(finished_trial(params, distributions, [score], pruned=False, intermediate={}))
+        found.append((-score, index, genome))
     return trainer.constant(min(found)[2])
 
 
@@ -95,7 +102,7 @@ class Screening:
         role: Role that was trained.
         space: Space of genomes.
         levels: Levels of the factors of each trial.
-        scores: Negative validation loss of each trial.
+        scores: Validation score of each trial, see `Trainer.score`.
     """
 
     role: str
@@ -110,16 +117,16 @@ class Screening:
         return weighted(genome_of(self.space, choose(factors, effects)), effects)
 
     def pooled(self, other: Screening) -> Screening:
-        """Return the same experiment with the geometric mean of this and another role's losses."""
+        """Return the same experiment with the mean of this and another role's scores, the geometric one of losses."""
         pairs = zip(self.scores, other.scores, strict=True)
-        return replace(self, scores=tuple(-math.sqrt(ours * theirs) for ours, theirs in pairs))
+        return replace(self, scores=tuple(-math.sqrt(a * b) if is_loss(a) else (a + b) / 2 for a, b in pairs))
 
 
 def screen(trainer: Trainer, space: Space, seed: int, trials: int, epochs: int) -> Screening:
     """Train each trial of a screening experiment for `epochs` epochs."""
     levels = Design.draw(space_factors(space), trials, seed).trials
     genomes = [genome_of(space, each) for each in levels]
-    scores = [-trainer.train(genome, 1000 + index, epochs)["loss"] for index, genome in enumerate(genomes)]
+    scores = [trainer.score(trainer.train(genome, 1000 + index, epochs)) for index, genome in enumerate(genomes)]
     return Screening(trainer.task.role, space, tuple(levels), tuple(scores))
 
 
@@ -203,7 +210,9 @@ def confirmed(trainer: Trainer, found: Schedule | None, seeds: int) -> tuple[Sch
 
     def measure(_number: int, names: Sequence[str], fresh: Sequence[int]) -> dict[str, list[Measured]]:
         results = {name: [trainer.train(every[name], 2000 + number) for number in fresh] for name in names}
-        return {name: [Measured(-each["loss"], each["accuracy"]) for each in found] for name, found in results.items()}
+        return {
+            name: [Measured(trainer.score(each), each["accuracy"]) for each in found] for name, found in results.items()
+        }
 
     decision = decide(list(every), FREE, seeds, measure)
     return every[decision.winner], decision

@@ -19,7 +19,8 @@ import numpy as np
 import torch
 
 from benchmarks.common.direct_search import Trainer, confirmed, factorial, pipeline, population, random_search, tpe
-from benchmarks.common.results_file import RESULTS, Benchmark, Row, current_commit, print_table, usable_cores
+from benchmarks.common.plots import save_plot
+from benchmarks.common.results_file import RESULTS, ROOT, Benchmark, Row, current_commit, print_table, usable_cores
 from benchmarks.common.training import train_teacher
 from results.analysis.statistics import holm, interval, paired_p
 from search.algorithms.base import member_seed
@@ -270,10 +271,58 @@ def summarize(rows: Sequence[Row], names: Mapping[str, str]) -> dict[str, Any]:
     return summary
 
 
+COLORS = {DEFAULT: "#d55e00", BEST_FREE: "#0072b2"}
+LABELS = {
+    BEST_FREE: "best free baseline",
+    DEFAULT: "default pipeline",
+    "random": "best of random",
+    "random_pba": "best of random, PBA's space",
+    "pba": "PBA from zero",
+    "blind": "PBA, blind",
+    "tpe": "TPE",
+}
+
+
+def plot_study(rows: Sequence[Row], file: Path) -> None:
+    """Plot each arm minus the best free baseline, paired by repetition, with mean and 95 % interval.
+
+    There is a panel for each place and role. An arm that is far below the others is a number at the edge.
+
+    Args:
+        rows: Rows of `aggregate`.
+        file: PNG file to write.
+    """
+    from matplotlib.figure import Figure  # every worker process would wait for this import
+
+    panels = list(dict.fromkeys((row["place"], row["role"]) for row in rows))
+    figure = Figure(figsize=(4.2 * len(panels) + 1, 4.6), layout="constrained")
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for panel, (place, role) in zip(axes, panels, strict=True):
+        by_arm = {r["arm"]: r["accuracy_by_repetition"] for r in rows if (r["place"], r["role"]) == (place, role)}
+        reference = np.array(by_arm[BEST_FREE])
+        gains = {arm: 100 * (np.array(values) - reference) for arm, values in reversed(by_arm.items())}
+        best = max(gain.max() for gain in gains.values())
+        edge = -1.5 * max(best, 1.0)
+        for height, (arm, gain) in enumerate(gains.items()):
+            color = COLORS.get(arm, "#525252")
+            mean, half = interval(gain.tolist())
+            if mean < edge:
+                panel.text(edge, height, f"◂ {mean:.1f}".replace("-", "−"), va="center", fontsize=9, color=color)
+                continue
+            panel.scatter(gain, [height] * len(gain), s=14, color=color, alpha=0.35, linewidths=0)
+            panel.errorbar(mean, height, xerr=half or 0, fmt="D", color=color, markersize=5)
+        panel.axvline(0, color=COLORS[BEST_FREE], linewidth=0.8, alpha=0.6, zorder=0)
+        panel.set_xlim(edge * 1.05, best * 1.08)
+        panel.set_yticks(range(len(gains)), [LABELS.get(arm, arm) for arm in gains])
+        panel.set_title(f"{place.partition('=')[0]}, {role}", fontsize=11)
+        panel.set_xlabel("test accuracy − best free baseline, points")
+    save_plot(figure, axes, file)
+
+
 def finish_study(
     benchmark: Benchmark, rows: Sequence[Row], names: Mapping[str, str], places: int | None = None
 ) -> None:
-    """Write the result file where every place was run; else print the table of what there is.
+    """Write the result file and a plot where every place was run; else print the table of what there is.
 
     Args:
         benchmark: Run of the benchmark.
@@ -284,4 +333,6 @@ def finish_study(
     if len({row["place"] for row in rows}) < (len(names) if places is None else places):
         print_table(f"{benchmark.name}, so far", rows)
     else:
+        if not benchmark.quick:
+            plot_study(rows, ROOT / "docs" / "images" / f"{benchmark.name}.png")
         benchmark.finish(rows, summarize(rows, names), peers=("optuna",))

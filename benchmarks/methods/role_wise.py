@@ -2,8 +2,8 @@
 
 Both networks are `cnn`. The student has 2 bits for weights and for activations (DoReFa), starts from the teacher's
 weights and is trained with 0.1 · CE(x) + 0.9 · KD(x), T = 4. Teacher and student see the same view x. The data are
-mnist5k, averaged to 14 px: 500 training images, 2,000 validation images that searches are scored on by cross-entropy,
-2,000 test images.
+mnist5k, averaged to 14 px: 500 training images, 2,000 validation images that searches are scored on, 2,000 test
+images.
 
 A repetition is a whole pipeline with its own split and seeds: the teacher's search, the teacher trained with what it
 found, the student's searches, the students. The arms share the teacher, the seeds and the number of steps. They differ

@@ -118,6 +118,18 @@ TABLES: Mapping[str, tuple[tuple[str, str, str], ...]] = {
         ("Student's test loss", "test_loss", "{:.4f}"),
         ("Student's test accuracy, %", "test_accuracy", "{:.2%}"),
     ),
+    **dict.fromkeys(
+        ("target_domain", "search_pays"),
+        (
+            ("Data", "place", "{}"),
+            ("Role", "role", "{}"),
+            ("Arm", "arm", "`{}`"),
+            ("Test accuracy, %", "accuracy", "{:.2%}"),
+            ("± 95 %", "half_width_95", "{:.2%}"),
+            ("Without confirmation, %", "unconfirmed_accuracy", "{:.2%}"),
+            ("Cost, s", "seconds", "{:.0f}"),
+        ),
+    ),
     "projection": (
         ("Teacher", "teacher", "{}"),
         ("Loss", "loss", "`{}`"),

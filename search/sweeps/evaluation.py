@@ -20,7 +20,7 @@ from results.tracking.tracker import Tracker
 from search.algorithms.base import member_seed
 from search.config.schema import SweepConfig
 from search.execution.journal import Progress
-from search.execution.members import Member
+from search.execution.members import Member, Outcome
 from search.execution.scoring import Tested
 from search.sweeps.plan import RolePlan, SweepPlan, check_channels
 from search.sweeps.session import SweepSession, open_session
@@ -33,7 +33,10 @@ from spaces.core.weights import Learned
 from spaces.schedule.schedule import ROLES
 from trainables.task import Task
 
-NONE = "none"
+NONE, LONGER = "none", "longer"
+TIMES = 2
+"""Epochs of `longer` in those of the others: a second view doubles the images that a student is trained on."""
+
 SHOWN = ("crop_flip", "randaugment", "trivialaugment", "flip", "cutout", "autoaugment")
 """Baselines that take the policy's place: student and teacher both see the augmented images, with a shared view."""
 
@@ -49,12 +52,13 @@ VIEWS = ("cutmix", "cutmixpick", "mixup")
 CONTROLS = ("shuffled", "mean")
 """Baselines made of a policy's own genomes: in another order, drawn for each seed; or their mean over time."""
 
-BASELINES = (NONE, *SHOWN, *SCALED, *VIEWS, *CONTROLS)
-USUAL = (NONE, "crop_flip", *SCALED, "cutmix", "cutmixpick", "shuffled", "mean")
-"""Default baselines; second views are left out where no teacher can answer."""
+BASELINES = (NONE, LONGER, *SHOWN, *SCALED, *VIEWS, *CONTROLS)
+USUAL = (NONE, "crop_flip", *SCALED, LONGER, "cutmix", "cutmixpick", "shuffled", "mean")
+"""Default baselines; second views, and `longer` with them, are left out where no teacher can answer."""
 
 ABOUT = {
     NONE: "the data set's own augmentation alone",
+    LONGER: f"the same for {TIMES} times the epochs, the cost of a second view",
     "shuffled": "the policy's phases in another order, drawn for each seed",
     "mean": "the policy's mean over time",
     "uniform": "a policy with every operation alike, without a search",
@@ -124,7 +128,7 @@ def evaluate(
         plan,
         open_place,
         checked=place if place.is_dir() else plan.storage,
-        total=len(arms) * seeds * task.epochs,
+        total=sum(arm.epochs(task) for arm in arms) * seeds,
         address=address,
         console=console,
         journal_folder=folder,
@@ -200,6 +204,11 @@ class _Arm:
     source: Callable[[int], Schedule]
     about: str = ""
     shown: Augmentation | None = None
+    times: int = 1
+
+    def epochs(self, task: Task) -> int:
+        """Return the epochs of each training."""
+        return self.times * task.epochs
 
 
 @dataclass
@@ -218,11 +227,18 @@ class _Evaluation:
         members = {(arm.name, seed): self._member(arm, seed) for seed in range(self.seeds) for arm in self.arms}
         callback = session.callback()
         session.progress.stage(f"{role}: {len(self.arms)} arms, {self.seeds} seed{'s' if self.seeds > 1 else ''}")
+        epochs = {
+            members[arm.name, seed].name: arm.epochs(self.task) for arm in self.arms for seed in range(self.seeds)
+        }
         trials = list(members.values())
-        if done := sum(_finished(journal.progress(each.name), self.task.epochs) for each in trials):
+        if done := sum(_finished(journal.progress(name), count) for name, count in epochs.items()):
             session.progress.say(f"  {done} of {len(trials)} trainings were measured before")
-        save_every = max(1, self.task.epochs // 10)
-        outcomes = session.run_stage(callback, f"{role}-evaluation", self.task, trials, save_every, retry_each=True)
+        outcomes: list[Outcome] = []
+        for count in dict.fromkeys(epochs.values()):
+            stage = f"{role}-evaluation" if count == self.task.epochs else f"{role}-evaluation-{LONGER}"
+            alike = [each for each in trials if epochs[each.name] == count]
+            task = replace(self.task, epochs=count)
+            outcomes += session.run_stage(callback, stage, task, alike, max(1, count // 10), retry_each=True)
         session.progress.stage("test")
         bits = {each.name: self.task.with_bits_of(each.source).bits for each in trials}
         tested = session.score_tests(self.task, outcomes, bits)
@@ -358,6 +374,8 @@ def _baselines(baselines: Sequence[str] | None, task: Task) -> tuple[list[str], 
     if impossible and baselines is not None:
         rule = "a second view must have a teacher of the student's own classes"
         raise RequestError(rule, value=impossible[0], hint="leave it out")
+    if impossible:  # what costs as much as a second view is of no use without one
+        names.remove(LONGER)
     return [name for name in names if name not in impossible], impossible
 
 
@@ -377,8 +395,10 @@ def _baseline(name: str, task: Task) -> _Arm:
     genome = Genome(augment=augmentation(name)) if name in VIEWS else Genome()
     if name in SCALED:
         genome = Genome(FREE_POLICIES[SCALED[name]])
-    schedule = Schedule((Phase(task.epochs, genome),), task.role, task.image)
-    return _Arm(name, "baseline", lambda seed: schedule, ABOUT.get(name, "a second view of the student's"), shown)
+    times = TIMES if name == LONGER else 1
+    schedule = Schedule((Phase(times * task.epochs, genome),), task.role, task.image)
+    about = ABOUT.get(name, "a second view of the student's")
+    return _Arm(name, "baseline", lambda seed: schedule, about, shown, times)
 
 
 def _origin(plan: SweepPlan, role: RolePlan, task: Task) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,7 +67,8 @@ def config(place):
 @pytest.fixture(scope="module")
 def evaluated(config, _ray):
     """One evaluation with one seed, which others go on with."""
-    return evaluate(config, {"mine": POLICY}, baselines=("none", "crop_flip", "cutmix", "shuffled", "mean"), seeds=1)
+    baselines = ("none", "crop_flip", "cutmix", "longer", "shuffled", "mean")
+    return evaluate(config, {"mine": POLICY}, baselines=baselines, seeds=1)
 
 
 def events(home, kind, role="student"):
@@ -91,12 +93,14 @@ def test_an_arm_is_the_plain_training_that_its_name_says(config, evaluated):
         "cutmix": Genome(augment=augmentation("cutmix")),
     }
     arms = {arm.name: arm for arm in evaluated.arms}
-    assert list(arms) == ["mine", "mine/shuffled", "mine/mean", "none", "crop_flip", "cutmix"]
-    assert [arm.kind for arm in evaluated.arms] == ["policy", "control", "control", *["baseline"] * 3]
+    assert list(arms) == ["mine", "mine/shuffled", "mine/mean", "none", "crop_flip", "cutmix", "longer"]
+    assert [arm.kind for arm in evaluated.arms] == ["policy", "control", "control", *["baseline"] * 4]
     for name, arm in arms.items():
-        seed = member_seed(config.seed, "student", 1, 0)
-        learner = task.learner(movers.get(name, Genome()), seed=seed, baseline=shown.get(name))
-        learner.step(), learner.step()
+        seed, epochs = member_seed(config.seed, "student", 1, 0), 4 if name == "longer" else 2
+        own = replace(task, epochs=epochs)  # the learning rate falls over all of them
+        learner = own.learner(movers.get(name, Genome()), seed=seed, baseline=shown.get(name))
+        for _ in range(epochs):
+            learner.step()
         assert arm.accuracy == (score(task, learner.model.state_dict())["accuracy"],), name
         assert arm.seconds[0] > 0
 
@@ -105,17 +109,17 @@ def test_an_arm_is_the_plain_training_that_its_name_says(config, evaluated):
 def test_what_was_measured_is_not_measured_again(config, evaluated):
     home = evaluated.folder
     before = len(events(home, TrialReported)), len(events(home, TrialTested))
-    assert before == (6 * 2, 6)
-    assert evaluate(config, {"mine": POLICY}, baselines=("none", "cutmix"), seeds=1).arms[-1] == evaluated.arms[-1]
+    assert before == (6 * 2 + 4, 7)
+    assert evaluate(config, {"mine": POLICY}, baselines=("none", "cutmix"), seeds=1).arms[-1] == evaluated.arms[-2]
     assert (len(events(home, TrialReported)), len(events(home, TrialTested))) == before
     more = evaluate(config, {"mine": POLICY}, baselines=("none", "randaugment"), seeds=2)
     assert [arm.accuracy[0] for arm in more.arms[:2]] == [evaluated.arms[0].accuracy[0], evaluated.arms[3].accuracy[0]]
-    assert len(events(home, TrialTested)) == 6 + 2 + 2, "the second seed of two arms, and both of the new one"
+    assert len(events(home, TrialTested)) == 7 + 2 + 2, "the second seed of two arms, and both of the new one"
     names = [event["trial"] for event in events(home, TrialTested)]
     assert len(set(names)) == len(names), "the test set is opened once for each training"
     longer = config.model_copy(update={"student": config.student.model_copy(update={"recipe": Recipe(lr=0.01)})})
     evaluate(longer, {"mine": POLICY}, baselines=(), seeds=1)
-    assert len(events(home, TrialTested)) == 11, "another recipe is another training"
+    assert len(events(home, TrialTested)) == 12, "another recipe is another training"
     assert not list(Path(home).rglob("checkpoint_*")), "what was tested is not kept"
 
 

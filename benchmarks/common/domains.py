@@ -48,9 +48,11 @@ DOMAINS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
 """Target domains, fixed before any of them was searched."""
 
 
-def in_domain(name: str, root: str, *, train: int, validation: int, test: int, seed: int) -> DataSet:
-    """Load a data set with `test` of its test images."""
-    data = load(name, root=root, train=train, validation=validation, seed=seed)
+def in_domain(
+    name: str, root: str, *, train: int, validation: int, test: int, seed: int, size: int | None = None
+) -> DataSet:
+    """Load a data set with `test` of its test images; `size` is the side of images in a folder, px."""
+    data = load(name, root=root, train=train, validation=validation, seed=seed, size=size)
     rows = torch.randperm(len(data.test), generator=torch.Generator().manual_seed(seed))[:test]
     return replace(data, test=data.test.subset(rows.sort().values))
 

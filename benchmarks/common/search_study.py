@@ -52,6 +52,7 @@ class Setting:
         seeds: Seeds of the last round of the confirmation.
         tests: Trainings whose mean is tested.
         repetitions: Repetitions.
+        batch_size: Images in a batch.
         model: Network.
         teacher: Network of the student's teacher.
     """
@@ -65,6 +66,7 @@ class Setting:
     seeds: int
     tests: int
     repetitions: int
+    batch_size: int = 50
     model: str = "mlp"
     teacher: str = "mlp"
 
@@ -103,8 +105,7 @@ class Job:
 
 def run_study(
     benchmark: Benchmark,
-    setting: Setting,
-    places: Sequence[str],
+    settings: Mapping[str, Setting],
     repeat: Callable[[Job], list[Row]],
     roles: Sequence[str] = ("teacher",),
     arms: Sequence[str] = ARMS,
@@ -113,8 +114,7 @@ def run_study(
 
     Args:
         benchmark: Run of the benchmark.
-        setting: Size of the study.
-        places: Data sets or domains.
+        settings: Size of the study for each data set or domain.
         repeat: Importable function that runs a repetition; it returns a row for each of `arms`.
         roles: Roles that are searched.
         arms: Arms of the study.
@@ -124,10 +124,10 @@ def run_study(
     known = {(row["place"], row["role"], row["repetition"], row["arm"]) for row in rows}
     jobs = [
         Job(place, role, number, 1000 * (benchmark.seed + 1) + number, setting)
-        for number in range(setting.repetitions)
-        for place in places
+        for number in range(max(setting.repetitions for setting in settings.values()))
+        for place, setting in settings.items()
         for role in roles
-        if any((place, role, number, arm) not in known for arm in arms)
+        if number < setting.repetitions and any((place, role, number, arm) not in known for arm in arms)
     ]
     commit = "" if benchmark.quick else current_commit()
     with ProcessPoolExecutor(1 if benchmark.quick else usable_cores(), get_context("spawn")) as pool:
@@ -189,7 +189,7 @@ def compare_searches(job: Job, load: Callable[[str, Setting, int], DataSet]) -> 
 
 def _task(job: Job, data: DataSet) -> Task:
     setting = job.setting
-    recipe = Recipe(lr=0.05, batch_size=min(50, setting.train // 2))
+    recipe = Recipe(lr=0.05, batch_size=min(setting.batch_size, setting.train // 2))
     task = Task("teacher", setting.model, data, recipe, setting.epochs, data.validation)
     if job.role == "teacher":
         return task
@@ -319,20 +319,17 @@ def plot_study(rows: Sequence[Row], file: Path) -> None:
     save_plot(figure, axes, file)
 
 
-def finish_study(
-    benchmark: Benchmark, rows: Sequence[Row], names: Mapping[str, str], places: int | None = None
-) -> None:
+def finish_study(benchmark: Benchmark, rows: Sequence[Row], names: Mapping[str, str]) -> None:
     """Write the result file and a plot where every place was run; else print the table of what there is.
 
     Args:
         benchmark: Run of the benchmark.
         rows: Rows of `aggregate`.
-        names: What a place is called in the keys of the summary.
-        places: Number of places of the whole study; None for that of `names`.
+        names: Places of the whole study, and what they are called in the keys of the summary.
     """
-    if len({row["place"] for row in rows}) < (len(names) if places is None else places):
+    if not benchmark.quick and {row["place"] for row in rows} < set(names):
         print_table(f"{benchmark.name}, so far", rows)
-    else:
-        if not benchmark.quick:
-            plot_study(rows, ROOT / "docs" / "images" / f"{benchmark.name}.png")
-        benchmark.finish(rows, summarize(rows, names), peers=("optuna",))
+        return
+    if not benchmark.quick:
+        plot_study(rows, ROOT / "docs" / "images" / f"{benchmark.name}.png")
+    benchmark.finish(rows, summarize(rows, names), peers=("optuna",))

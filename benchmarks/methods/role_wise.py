@@ -71,7 +71,7 @@ def main() -> None:
     benchmark = start(__file__, parser)
     released = {name: file for name in RELEASED if (file := getattr(benchmark.options, name))}
     setting, arms = QUICK if benchmark.quick else FULL, (*ARMS, *released)
-    found = run_study(benchmark, setting, ["mnist5k"], partial(repeat, released=released), ["student"], arms)
+    found = run_study(benchmark, {"mnist5k": setting}, partial(repeat, released=released), ["student"], arms)
     rows = [_row([row for row in found if row["arm"] == arm]) for arm in arms]
     if not benchmark.quick:
         plot(rows)

@@ -34,10 +34,8 @@ def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--domains", default=",".join(DOMAINS), help="domains, separated by commas")
     benchmark = start(__file__, parser)
-    setting = QUICK if benchmark.quick else FULL
-    rows = aggregate(
-        run_study(benchmark, setting, benchmark.options.domains.split(","), partial(compare_searches, load=load_domain))
-    )
+    places = dict.fromkeys(benchmark.options.domains.split(","), QUICK if benchmark.quick else FULL)
+    rows = aggregate(run_study(benchmark, places, partial(compare_searches, load=load_domain)))
     finish_study(benchmark, rows, {name: name for name in DOMAINS})
 
 

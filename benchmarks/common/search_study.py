@@ -327,7 +327,7 @@ def finish_study(benchmark: Benchmark, rows: Sequence[Row], names: Mapping[str, 
         rows: Rows of `aggregate`.
         names: Places of the whole study, and what they are called in the keys of the summary.
     """
-    if not benchmark.quick and {row["place"] for row in rows} < set(names):
+    if {row["place"] for row in rows} < set(names):
         print_table(f"{benchmark.name}, so far", rows)
         return
     if not benchmark.quick:

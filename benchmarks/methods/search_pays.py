@@ -31,6 +31,8 @@ PHOTOGRAPHS = Setting(
 def load_data(place: str, setting: Setting, seed: int, root: str) -> DataSet:
     """Return the data of a repetition."""
     sizes = {"train": setting.train, "validation": setting.validation, "test": setting.test}
+    if setting == QUICK:  # the others are not everywhere
+        place = "mnist5k"
     if place == "cifar10-jpeg":
         return in_domain("imagefolder", root, seed=seed, size=32, **sizes)
     return in_domain(place, root, seed=seed, **sizes)
@@ -46,8 +48,8 @@ def main() -> None:
     options = benchmark.options
     sizes = {name: PHOTOGRAPHS if name == "cifar10-jpeg" else SMALL for name in options.data.split(",")}
     roles = options.roles.split(",")
-    if benchmark.quick:  # Fashion-MNIST is not everywhere
-        sizes, roles = {"mnist5k": QUICK}, ["teacher"]
+    if benchmark.quick:
+        sizes, roles = dict.fromkeys(NAMES, QUICK), ["teacher"]
     rows = aggregate(
         run_study(benchmark, sizes, partial(compare_searches, load=partial(load_data, root=options.root)), roles)
     )

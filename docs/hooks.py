@@ -130,6 +130,13 @@ TABLES: Mapping[str, tuple[tuple[str, str, str], ...]] = {
             ("Cost, s", "seconds", "{:.0f}"),
         ),
     ),
+    "role_wise": (
+        ("Arm", "arm", "`{}`"),
+        ("Test accuracy, %", "accuracy", "{:.2%}"),
+        ("± 95 %", "half_width_95", "{:.2%}"),
+        ("Mean strength, 0 to 9", "strength", "{:.1f}"),
+        ("Training of one student, s", "seconds", "{:.1f}"),
+    ),
     "projection": (
         ("Teacher", "teacher", "{}"),
         ("Loss", "loss", "`{}`"),

@@ -102,7 +102,7 @@ def test_the_sweep_is_a_valid_sweep_file(tmp_path):
     (sweep,) = blocks(README, "yaml")
     assert len(sweep.strip().splitlines()) <= 20
     (tmp_path / "sweep.yaml").write_text(sweep, "utf-8")
-    assert SweepConfig.load(tmp_path / "sweep.yaml").name == "digits"
+    assert SweepConfig.load(tmp_path / "sweep.yaml").name == "scanner"
 
 
 def test_links_inside_the_repository_lead_somewhere():

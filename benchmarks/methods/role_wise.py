@@ -55,7 +55,7 @@ from trainables.task import Task
 from trainables.training.recipe import Recipe
 
 PLOT = ROOT / "docs" / "images" / "role_wise.png"
-FULL = Setting(500, 2000, 2000, epochs=60, members=20, trials=24, seeds=0, tests=3, repetitions=8, teacher="cnn")
+FULL = Setting(500, 2000, 2000, epochs=60, members=20, trials=24, seeds=0, tests=3, repetitions=6, teacher="cnn")
 TEACHER, ROLE_WISE = "teacher_policy", "role_wise"
 SEARCHED = (TEACHER, "shared", "role_wise_effects", ROLE_WISE, "shuffled_schedule", "student_only", "random")
 ARMS = (*BASELINES, *SEARCHED)

@@ -175,6 +175,9 @@ def _show(result: SweepResult, as_json: bool) -> None:
     for role in result.roles:
         if role.policy_file:
             console.print(f"{role.role}'s policy   {role.policy_file}", highlight=False, soft_wrap=True)
+    effects = Path(result.report) / "effects.png"
+    if effects.is_file():
+        console.print(f"effects by role  {effects}", highlight=False, soft_wrap=True)
     drawn = Path(result.report) / "index.html"
     console.print(f"report           {drawn if drawn.is_file() else result.report}", highlight=False, soft_wrap=True)
     page = f"roletune ui {result.folder}" if (Path(result.folder) / "mlflow.db").is_file() else result.tracking_uri

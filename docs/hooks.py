@@ -123,7 +123,7 @@ TABLES: Mapping[str, tuple[tuple[str, str, str], ...]] = {
         (
             ("Data", "place", "{}"),
             ("Role", "role", "{}"),
-            ("Arm", "arm", "`{}`"),
+            ("Arm", "arm", "{}"),
             ("Test accuracy, %", "accuracy", "{:.2%}"),
             ("± 95 %", "half_width_95", "{:.2%}"),
             ("Without confirmation, %", "unconfirmed_accuracy", "{:.2%}"),

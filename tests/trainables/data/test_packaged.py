@@ -72,6 +72,7 @@ IMAGES = np.zeros((60, 28, 28), np.uint8)
         (whole(IMAGES[:, :8, :8]), r"60 images of \(8, 8\) px"),
         (None, "FileNotFoundError"),
     ],
+    ids=["cut", "short before", "no header", "labels", "too large", "not gzip", "count", "size", "missing"],
 )
 def test_damaged_files(read, package, content, why):
     file = package[0] / "train-images-idx3-ubyte.gz"
